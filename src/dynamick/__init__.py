@@ -1,0 +1,39 @@
+"""dynamick: interpretable convolutional networks by Dynamic-K routing.
+
+What the first line of a script needs is here; each name is imported when it is first used.
+"""
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "DynamicConv2d": "dynamick.nn",
+    "DynamicLinear": "dynamick.nn",
+    "convert": "dynamick.nn",
+    "revert": "dynamick.nn",
+    "save": "dynamick.checkpoint",
+    "load": "dynamick.checkpoint",
+    "dissect": "dynamick.dissection",
+    "Dissection": "dynamick.dissection",
+    "explain": "dynamick.explanation",
+    "Explanation": "dynamick.explanation",
+    "InputError": "dynamick.errors",
+    "Preprocessing": "dynamick.preprocessing",
+}
+_MODULES = ("data", "dissection", "explanation", "functional", "metrics", "models", "nn", "ops", "report", "training")
+
+__all__ = [*_HOME, *_MODULES, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"dynamick.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dynamick' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,101 @@
+"""Weights as one safetensors file with the model's configuration inside: that file alone rebuilds the model."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from dynamick import models
+from dynamick.errors import InputError
+from dynamick.preprocessing import Preprocessing
+
+KEY = "dynamick"
+
+
+def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None) -> None:
+    """Write a model's weights and configuration to one safetensors file, whole or not at all.
+
+    Args:
+        model: made by `dynamick.models.create` (it has a `config`).
+        path: the file; a file that is there stays until the new one is complete.
+        extra: plain values kept beside the configuration, under "extra" (how it was trained, what it reached).
+
+    Raises:
+        InputError: the model has no configuration.
+        OSError: the file cannot be written.
+    """
+    config = getattr(model, "config", None)
+    if not isinstance(config, dict):
+        raise InputError(f"save: a {type(model).__name__} has no config; save models made by dynamick.models.create")
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    metadata = {KEY: json.dumps({**config, "extra": extra or {}})}
+    write_atomically(Path(path), safetensors.torch.save(tensors, metadata))
+
+
+def load(path: str | Path) -> nn.Module:
+    """The model in such a file, in evaluation mode on the CPU.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds weights of another architecture than it says.
+    """
+    config = read_config(path)
+    config.pop("extra", None)
+    name = config.pop("model")
+    preprocessing = Preprocessing.from_dict(config.pop("preprocessing"))
+    model = models.create(name, preprocessing=preprocessing, **config)
+    try:
+        model.load_state_dict(_read_tensors(path))
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
+        raise InputError(f"{path}: its weights do not fit the {name} that it says it is ({first})") from None
+    return model.eval()
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The configuration inside a file: `dynamick.models.create`'s arguments, and "extra".
+
+    Raises:
+        InputError: the file is missing or damaged, or dynamick did not write it.
+    """
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the safetensors file of a trained model") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: no readable safetensors file ({error}); it may be truncated or damaged") from None
+    if KEY not in metadata:
+        raise InputError(f"{path}: no dynamick configuration inside; give a file that dynamick saved")
+    config: dict[str, Any] = json.loads(metadata[KEY])
+    return config
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file so that at every moment either the old or the new one is there whole.
+
+    Raises:
+        OSError: no space, no permission; the old file is untouched.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _read_tensors(path: str | Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: no readable safetensors file ({error}); it may be truncated or damaged") from None

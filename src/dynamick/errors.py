@@ -1,0 +1,5 @@
+"""The one exception that means: the input is wrong, and here is what would be right."""
+
+
+class InputError(ValueError):
+    """Bad input. The message is one line: what, where, and what would be right. Commands exit with status 2 on it."""

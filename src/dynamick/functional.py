@@ -1,0 +1,223 @@
+"""Pure functions: the Dynamic-K linear map, the Dynamic-K convolution, and the routes that explain them."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dynamick.ops import conv, linear
+from dynamick.ops.registry import compute_dtype, select
+
+
+class Route(NamedTuple):
+    """What a class routes: the explanation that is the computation.
+
+    Attributes:
+        indices: routed inputs, int64, shape (..., C, min(K, M)), by descending product; -1 where nothing is routed.
+        products: their products W_ci * x_i, same shape; 0 where nothing is routed. Their sum is the logit minus the bias.
+    """
+
+    indices: Tensor
+    products: Tensor
+
+
+def check_k(k: int) -> int:
+    """K itself, where it is an integer from 1 up.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+        raise ValueError(f"k: {k!r} is no number of routed inputs; give an integer from 1 up")
+    return k
+
+
+def check_rule(rule: str) -> str:
+    """The rule itself, where there is one of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if rule not in linear.RULES:
+        raise ValueError(f"rule: {rule!r} is unknown; the rules are {' and '.join(linear.RULES)}")
+    return rule
+
+
+def check_routing(routing: str) -> str:
+    """The routing itself, where there is one of this name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if routing not in conv.ROUTINGS:
+        raise ValueError(f"routing: {routing!r} is unknown; give {' or '.join(conv.ROUTINGS)}")
+    return routing
+
+
+def dynamic_linear(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    k: int = 5,
+    rule: str = "at_most",
+    implementation: str | None = None,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """The Dynamic-K linear map: every output sums the at most K inputs that speak most for it (Algorithm 2).
+
+    Under autocast it computes in float32, as losses do: which products are largest should not hang on rounding.
+
+    Args:
+        x: inputs, shape (..., M).
+        weight: shape (O, M).
+        bias: shape (O,), or None.
+        k: how many products an output routes at most.
+        rule: `at_most` routes the K largest positive products, `exactly` the K largest of any sign. Of equal products the
+            lower index is routed. NaN ranks highest.
+        implementation: a name of `dynamick.ops.implementations()`; None takes the fastest that fits.
+        mask: boolean, shape (O, M), False where a connection is pruned and may not be routed; None allows all.
+
+    Returns:
+        Outputs, shape (..., O).
+
+    Raises:
+        ValueError: k is no integer from 1 up, the rule or implementation is unknown, or shapes or dtypes do not match.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
+    _check_linear(x, weight, mask, k, rule)
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias: shape {tuple(bias.shape)} does not match {weight.shape[0]} outputs")
+    rows = x.reshape(-1, x.shape[-1])
+    with torch.autocast(x.device.type, enabled=False):
+        y, _ = linear.dynamic_linear(rows, weight, bias, mask, k, rule, implementation)
+    return y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def dynamic_route(
+    x: Tensor,
+    weight: Tensor,
+    k: int,
+    classes: Sequence[int] | Tensor | None = None,
+    rule: str = "at_most",
+    implementation: str | None = None,
+    mask: Tensor | None = None,
+) -> Route:
+    """Which inputs the chosen classes route, and what each contributes.
+
+    Args:
+        x: inputs, shape (..., M).
+        weight: shape (O, M).
+        k: how many products a class routes at most.
+        classes: which classes, C integers in 0..O-1; None takes all O in order.
+        rule, implementation, mask: as in `dynamic_linear`.
+
+    Returns:
+        A `Route` of shape (..., C, min(K, M)). Products are in float32 (float64 where x is) and differentiable.
+
+    Raises:
+        ValueError: as `dynamic_linear`; or a class that is not there.
+    """
+    _check_linear(x, weight, mask, k, rule)
+    chosen = torch.arange(weight.shape[0]) if classes is None else torch.as_tensor(classes, dtype=torch.int64).cpu()
+    if chosen.ndim != 1 or (chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < weight.shape[0]):
+        raise ValueError(f"classes: {chosen.tolist()} must be a list of integers in 0..{weight.shape[0] - 1}")
+    chosen = chosen.to(weight.device)
+    w_CM = weight[chosen]
+    mask_CM = None if mask is None else mask[chosen]
+    rows = x.reshape(-1, x.shape[-1])
+    _, indices = select(implementation, rows, w_CM).route(rows, w_CM, mask_CM, k, rule)
+    dtype = compute_dtype(x.dtype)
+    place = indices.clamp(min=0)
+    (B, C, _), M = indices.shape, x.shape[-1]
+    x_BCK = rows.to(dtype)[:, None, :].expand(B, C, M).gather(2, place)
+    w_BCK = w_CM.to(dtype).expand(B, C, M).gather(2, place)
+    products = torch.where(indices >= 0, x_BCK * w_BCK, 0)
+    shape = (*x.shape[:-1], *indices.shape[1:])
+    return Route(indices.reshape(shape), products.reshape(shape))
+
+
+def dynamic_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+    k: int = 5,
+    rule: str = "at_most",
+    routing: str = "location",
+    mask: Tensor | None = None,
+) -> Tensor:
+    """The Dynamic-K convolution: every output sums the at most K input channels that speak most for it.
+
+    Args:
+        x: inputs, shape (B, C, H, W) or (C, H, W).
+        weight: shape (O, C / groups, kh, kw).
+        bias, stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`. K counts per group.
+        k, rule: as in `dynamic_linear`.
+        routing: `location` routes each location by itself; `map` routes whole maps, one vote a channel (SPEC section 8).
+        mask: boolean, shape (O, C / groups), False where a connection is pruned; None allows all.
+
+    Returns:
+        Outputs, shape (B, O, H', W') or (O, H', W').
+
+    Raises:
+        ValueError: k, rule or routing is not one of those allowed, or shapes or dtypes do not match.
+    """
+    if torch.is_autocast_enabled(x.device.type):
+        x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
+    check_k(k), check_rule(rule), check_routing(routing)
+    if x.ndim == 3:
+        return dynamic_conv2d(
+            x[None], weight, bias, stride, padding, dilation, groups, k, rule, routing, mask
+        )[0]
+    if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
+        raise ValueError(
+            f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)} in {groups} groups"
+        )
+    _check_dtype(x, weight)
+    step, spread = _pair(stride), _pair(dilation)
+    if isinstance(padding, str):
+        x, pad = _pad_by_name(x, weight, padding, step, spread), [0, 0]
+    else:
+        pad = _pair(padding)
+    if weight.shape[2:] == (1, 1) and routing == "location" and groups == 1:
+        # A 1x1 convolution routed by location is the linear map at every location.
+        cells = F.pad(x, (pad[1], pad[1], pad[0], pad[0]))[:, :, :: step[0], :: step[1]]
+        y = dynamic_linear(cells.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias, k, rule, mask=mask)
+        return y.permute(0, 3, 1, 2)
+    with torch.autocast(x.device.type, enabled=False):
+        y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
+    return y
+
+
+def _check_linear(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> None:
+    check_k(k), check_rule(rule)
+    if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
+        raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)}")
+    if mask is not None and (mask.shape != weight.shape or mask.dtype != torch.bool):
+        raise ValueError(f"mask: {mask.dtype} of shape {tuple(mask.shape)} must be boolean, of the weight's shape")
+    _check_dtype(x, weight)
+
+
+def _check_dtype(x: Tensor, weight: Tensor) -> None:
+    if x.dtype != weight.dtype or not x.is_floating_point():
+        raise ValueError(f"x: {x.dtype} and the weight's {weight.dtype} must be one floating point type")
+
+
+def _pair(value: int | Sequence[int]) -> list[int]:
+    return [value, value] if isinstance(value, int) else [int(each) for each in value]
+
+
+def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: list[int], dilation: list[int]) -> Tensor:
+    """Pad as torch.nn.functional.conv2d does for 'same' and 'valid': an odd cell goes to the right and the bottom."""
+    if padding == "valid":
+        return x
+    if padding != "same" or stride != [1, 1]:
+        raise ValueError(f"padding: {padding!r} with stride {stride}; give 'valid', numbers, or 'same' with stride 1")
+    total_h, total_w = (dilation[a] * (weight.shape[2 + a] - 1) for a in (0, 1))
+    return F.pad(x, (total_w // 2, total_w - total_w // 2, total_h // 2, total_h - total_h // 2))

@@ -1,0 +1,120 @@
+"""Drop-in layers: nn.Linear and nn.Conv2d with Dynamic-K routing, and the same parameters under the same names."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynamick import functional
+
+
+class _Routed(nn.Module):
+    """What the routed layers share: K, the rule, and the optional mask of connections that are not pruned."""
+
+    k: int
+    rule: str
+    mask: Tensor | None
+
+    def _init_routing(self, k: int, rule: str) -> None:
+        self.k = functional.check_k(k)
+        self.rule = functional.check_rule(rule)
+        # Absent from the state_dict while it is None, which keeps that of the layer replaced.
+        self.register_buffer("mask", None)
+
+    def set_mask(self, mask: Tensor | None) -> None:
+        """Forbid pruned connections: boolean, shape (outputs, inputs), False where pruned. None allows all again."""
+        self.mask = None if mask is None else mask.detach().to(self.weight.device, torch.bool)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+        saved = state_dict.get(prefix + "mask")
+        self.mask = None if saved is None else torch.empty_like(saved, device=self.weight.device)
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+
+class DynamicLinear(_Routed, nn.Linear):
+    """nn.Linear in which every output sums only the at most K inputs that speak most for it (Algorithm 2).
+
+    Shapes, parameters, initialisation and state_dict are nn.Linear's, so weights move both ways. A pruned layer's state_dict
+    holds its `mask` too.
+
+    Args:
+        in_features, out_features, bias, device, dtype: as in nn.Linear.
+        k: how many inputs an output routes at most.
+        rule: `at_most` (the K largest positive products) or `exactly` (the K largest of any sign).
+
+    Raises:
+        ValueError: k is no integer from 1 up, or the rule is unknown.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        k: int = 5,
+        bias: bool = True,
+        rule: str = "at_most",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype)
+        self._init_routing(k, rule)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (..., in_features) to outputs (..., out_features)."""
+        return functional.dynamic_linear(x, self.weight, self.bias, self.k, self.rule, mask=self.mask)
+
+    def route(self, x: Tensor, classes: Any = None) -> functional.Route:
+        """The routed indices and products of the chosen classes; see `dynamick.functional.dynamic_route`."""
+        return functional.dynamic_route(x, self.weight, self.k, classes, self.rule, mask=self.mask)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, k={self.k}, rule={self.rule}"
+
+
+class DynamicConv2d(_Routed, nn.Conv2d):
+    """nn.Conv2d in which every output sums only the at most K input channels that speak most for it.
+
+    Args:
+        in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype: as in
+            nn.Conv2d. K counts per group.
+        k, rule: as in `DynamicLinear`.
+        routing: `location` routes each location by itself, `map` routes whole maps.
+
+    Raises:
+        ValueError: k is no integer from 1 up, or the rule or routing is unknown.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        k: int = 5,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | str = 0,
+        dilation: int | tuple[int, int] = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: str = "zeros",
+        rule: str = "at_most",
+        routing: str = "location",
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, bias, padding_mode, device, dtype
+        )
+        self._init_routing(k, rule)
+        self.routing = functional.check_routing(routing)
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        x, padding = input, self.padding
+        if self.padding_mode != "zeros":
+            x = nn.functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
+            padding = 0
+        return functional.dynamic_conv2d(
+            x, weight, bias, self.stride, padding, self.dilation, self.groups, self.k, self.rule, self.routing, self.mask
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, k={self.k}, rule={self.rule}, routing={self.routing}"

@@ -1,0 +1,82 @@
+"""The registered operator `dynamick::dynamic_linear`: schema, fake, autograd; its forward is one of the implementations."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamick.ops.registry import compute_dtype, select
+
+RULES = ("at_most", "exactly")
+
+
+@torch.library.custom_op("dynamick::dynamic_linear", mutates_args=())
+def dynamic_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str, implementation: str | None
+) -> tuple[Tensor, Tensor]:
+    """Y_c = sum of the routed products of c, plus b_c (Algorithm 2).
+
+    Args:
+        x: inputs, shape (B, M).
+        weight: shape (O, M), of x's dtype.
+        bias: shape (O,) or None.
+        mask: boolean, shape (O, M), False where a connection is pruned and may not be routed; or None.
+        k: how many products a class routes at most.
+        rule: `at_most` or `exactly`.
+        implementation: a registered name, or None for the preferred one.
+
+    Returns:
+        Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), int64, -1 where nothing is routed.
+    """
+    products, indices = select(implementation, x, weight).route(x, weight, mask, k, rule)
+    y = products.sum(-1)
+    if bias is not None:
+        y = y + bias.to(y.dtype)
+    return y.to(x.dtype), indices
+
+
+@dynamic_linear.register_fake
+def _(
+    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str, implementation: str | None
+) -> tuple[Tensor, Tensor]:
+    B, O, M = x.shape[0], weight.shape[0], weight.shape[1]
+    width = torch.sym_min(k, M)
+    return x.new_empty(B, O), x.new_empty(B, O, width, dtype=torch.int64)
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    x, weight, bias, *_ = inputs
+    indices = output[1]
+    ctx.save_for_backward(x, weight, indices)
+    ctx.bias_dtype = None if bias is None else bias.dtype
+    ctx.mark_non_differentiable(indices)
+
+
+def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    """dY_c/dW_ci = x_i and dY_c/dx_i = W_ci for i in R^c, 0 elsewhere (SPEC section 1); memory grows as B*O*K.
+
+    Written in differentiable PyTorch, so that a second backward works: the routing is constant, the rest is bilinear.
+    """
+    x, weight, indices = ctx.saved_tensors
+    dtype = compute_dtype(x.dtype)
+    (B, O, K), M = indices.shape, x.shape[1]
+    routed = indices >= 0
+    place = indices.clamp(min=0)
+    gy_BO = gy.to(dtype)
+    gx = gw = gb = None
+    if ctx.needs_input_grad[0]:
+        w_BOK = weight.to(dtype).expand(B, O, M).gather(2, place)
+        parts = torch.where(routed, gy_BO[:, :, None] * w_BOK, 0)
+        gx = x.new_zeros(B, M, dtype=dtype).scatter_add(1, place.reshape(B, O * K), parts.reshape(B, O * K)).to(x.dtype)
+    if ctx.needs_input_grad[1]:
+        x_BOK = x.to(dtype)[:, None, :].expand(B, O, M).gather(2, place)
+        parts = torch.where(routed, gy_BO[:, :, None] * x_BOK, 0)
+        by_class = place.transpose(0, 1).reshape(O, B * K)
+        gw = weight.new_zeros(O, M, dtype=dtype).scatter_add(1, by_class, parts.transpose(0, 1).reshape(O, B * K))
+        gw = gw.to(weight.dtype)
+    if ctx.needs_input_grad[2]:
+        gb = gy_BO.sum(0).to(ctx.bias_dtype)
+    return gx, gw, gb, None, None, None, None
+
+
+dynamic_linear.register_autograd(_backward, setup_context=_setup_context)
