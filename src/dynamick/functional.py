@@ -172,13 +172,9 @@ def dynamic_conv2d(
         x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
     check_k(k), check_rule(rule), check_routing(routing)
     if x.ndim == 3:
-        return dynamic_conv2d(
-            x[None], weight, bias, stride, padding, dilation, groups, k, rule, routing, mask
-        )[0]
+        return dynamic_conv2d(x[None], weight, bias, stride, padding, dilation, groups, k, rule, routing, mask)[0]
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
-        raise ValueError(
-            f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)} in {groups} groups"
-        )
+        raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)} in {groups} groups")
     _check_dtype(x, weight)
     step, spread = _pair(stride), _pair(dilation)
     if isinstance(padding, str):

@@ -1,8 +1,9 @@
 """Import torchvision also where its compiled operators do not match the installed PyTorch.
 
-torchvision's wheels are built against one build of PyTorch; beside another (a CPU build, say) its operator library does not
-load, and its Python part then fails to register the missing `torchvision::nms` and `qnms`. Declaring their schemas first is enough:
-this project uses only torchvision's data sets, transforms and models, none of which calls the compiled operators.
+torchvision's wheels are built against one build of PyTorch; beside another (a CPU build, say) its operator library does
+not load, and its Python part then fails to register the missing `torchvision::nms` and `qnms`. Declaring their schemas
+first is enough: this project uses only torchvision's data sets, transforms and models, none of which calls the compiled
+operators.
 """
 
 import torch

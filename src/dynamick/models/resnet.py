@@ -25,7 +25,7 @@ STAGES: dict[int, tuple[Any, tuple[int, ...]]] = {
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
 }
-STEMS = ("cifar", "imagenet")
+STEMS = ("cifar", "compact", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -71,24 +71,33 @@ class ResNet(nn.Module):
     Args:
         depth: one of `STAGES`.
         num_classes: outputs of the head.
-        stem: `cifar` (3x3, stride 1: for 32x32 inputs) or `imagenet` (7x7, stride 2, and a max pooling).
+        stem: `cifar` (3x3, stride 1: the paper's for 32x32 inputs), `imagenet` (7x7, stride 2, and a max pooling: for 224x224),
+            or `compact` (3x3, stride 1, and a 2x2 max pooling: a quarter of the cost, for small machines).
         width: channels of the first stage; every later stage doubles them. 64 is the standard.
-        head: None for a dense head, else K.
+        k: None for a dense head, else K.
         rule: `at_most` or `exactly`.
     """
 
+    config: dict[str, Any]
+    preprocessing: Preprocessing
+    classes: list[str]
+
     def __init__(
-        self, depth: int, num_classes: int, stem: str = "cifar", width: int = 64, k: int | None = None, rule: str = "at_most"
+        self,
+        depth: int,
+        num_classes: int,
+        stem: str = "cifar",
+        width: int = 64,
+        k: int | None = None,
+        rule: str = "at_most",
     ) -> None:
         super().__init__()
         block, counts = STAGES[depth]
         self.stages = [f"layer{number}" for number in range(1, len(counts) + 1)]
-        if stem == "cifar":
-            self.conv1: nn.Module = nn.Conv2d(3, width, 3, 1, 1, bias=False)
-            self.maxpool: nn.Module = nn.Identity()
-        else:
-            self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False)
-            self.maxpool = nn.MaxPool2d(3, 2, 1)
+        large = stem == "imagenet"
+        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False) if large else nn.Conv2d(3, width, 3, 1, 1, bias=False)
+        pools = {"cifar": nn.Identity(), "compact": nn.MaxPool2d(2), "imagenet": nn.MaxPool2d(3, 2, 1)}
+        self.maxpool = pools[stem]
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         inplanes = width
@@ -135,7 +144,7 @@ def create(
     Args:
         name: as in `parse`.
         num_classes: from 2 up.
-        stem: `cifar` or `imagenet`.
+        stem: `cifar`, `compact` or `imagenet`, as in `ResNet`.
         width: channels of the first stage.
         preprocessing: what happens to images before the model; becomes `model.preprocessing`.
         classes: the classes' names; becomes `model.classes`.
@@ -149,7 +158,7 @@ def create(
     """
     parsed = parse(name)
     if stem not in STEMS:
-        raise InputError(f"stem: {stem!r} is unknown; give {' or '.join(STEMS)}")
+        raise InputError(f"stem: {stem!r} is unknown; give {', '.join(STEMS)}")
     if num_classes < 2:
         raise InputError(f"num_classes: {num_classes} leaves nothing to tell apart; give 2 or more")
     if width < 1:

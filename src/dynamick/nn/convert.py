@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -23,9 +24,7 @@ def find_classifier(model: nn.Module) -> str:
     return names[-1]
 
 
-def convert(
-    model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = None, rule: str = "at_most"
-) -> nn.Module:
+def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = None, rule: str = "at_most") -> nn.Module:
     """Replace layers by their Dynamic-K forms, in place.
 
     Args:
@@ -93,7 +92,7 @@ def _dense(layer: nn.Module) -> nn.Module:
     return _share(layer, nn.Conv2d(**_conv_arguments(layer)))
 
 
-def _conv_arguments(layer: nn.Conv2d) -> dict[str, object]:
+def _conv_arguments(layer: nn.Conv2d) -> dict[str, Any]:
     names = "in_channels out_channels kernel_size stride padding dilation groups padding_mode"
     return {name: getattr(layer, name) for name in names.split()} | {"bias": layer.bias is not None, "device": "meta"}
 

@@ -1,11 +1,13 @@
 """Drop-in layers: nn.Linear and nn.Conv2d with Dynamic-K routing, and the same parameters under the same names."""
 
-from typing import Any
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from dynamick import functional
+
+PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 
 
 class _Routed(nn.Module):
@@ -23,11 +25,14 @@ class _Routed(nn.Module):
 
     def set_mask(self, mask: Tensor | None) -> None:
         """Forbid pruned connections: boolean, shape (outputs, inputs), False where pruned. None allows all again."""
-        self.mask = None if mask is None else mask.detach().to(self.weight.device, torch.bool)
+        self.mask = None if mask is None else mask.detach().to(self._device(), torch.bool)
+
+    def _device(self) -> torch.device:
+        return next(self.parameters()).device
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         saved = state_dict.get(prefix + "mask")
-        self.mask = None if saved is None else torch.empty_like(saved, device=self.weight.device)
+        self.mask = None if saved is None else torch.empty_like(saved, device=self._device())
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -95,7 +100,7 @@ class DynamicConv2d(_Routed, nn.Conv2d):
         dilation: int | tuple[int, int] = 1,
         groups: int = 1,
         bias: bool = True,
-        padding_mode: str = "zeros",
+        padding_mode: PaddingMode = "zeros",
         rule: str = "at_most",
         routing: str = "location",
         device: Any = None,
@@ -108,12 +113,22 @@ class DynamicConv2d(_Routed, nn.Conv2d):
         self.routing = functional.check_routing(routing)
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        x, padding = input, self.padding
+        x, padding = input, cast("int | tuple[int, int] | str", self.padding)
         if self.padding_mode != "zeros":
             x = nn.functional.pad(x, self._reversed_padding_repeated_twice, mode=self.padding_mode)
             padding = 0
         return functional.dynamic_conv2d(
-            x, weight, bias, self.stride, padding, self.dilation, self.groups, self.k, self.rule, self.routing, self.mask
+            x,
+            weight,
+            bias,
+            self.stride,
+            padding,
+            self.dilation,
+            self.groups,
+            self.k,
+            self.rule,
+            self.routing,
+            self.mask,
         )
 
     def extra_repr(self) -> str:

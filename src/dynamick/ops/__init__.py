@@ -1,4 +1,4 @@
-"""The operators and their implementations. Every file of this folder is imported, so adding an implementation is adding a file."""
+"""The operators and their implementations. Every file here is imported, so adding an implementation is adding a file."""
 
 import importlib
 import pkgutil

@@ -94,4 +94,3 @@ def _order(top: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     index, by_index = index.sort(dim=-1)
     top, by_value = top.gather(-1, by_index).sort(dim=-1, descending=True, stable=True)
     return top, index.gather(-1, by_value)
-

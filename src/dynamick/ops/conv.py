@@ -158,16 +158,12 @@ def _chunks(rows: int, row_elements: int, dtype: torch.dtype) -> list[slice]:
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def _output_size(
-    size: Any, kernel: Any, stride: list[int], padding: list[int], dilation: list[int]
-) -> tuple[int, int]:
+def _output_size(size: Any, kernel: Any, stride: list[int], padding: list[int], dilation: list[int]) -> tuple[int, int]:
     H, W = ((size[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1))
     return H, W
 
 
-def _products(
-    x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int
-) -> Tensor:
+def _products(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Tensor:
     """(W_ci * X_i)(h, w) for every output c and input channel i of its group: (B, O, I, H', W').
 
     It is a depthwise convolution with O / groups filters an input channel.

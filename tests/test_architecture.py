@@ -1,0 +1,56 @@
+"""The house's rule: a room imports only from the rooms below it (DESIGN: an arrow points to what a room may import)."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "dynamick"
+ROOT = {"errors", "preprocessing", "torchvision_shim"}
+ARROWS: dict[str, set[str]] = {
+    "errors": set(),
+    "preprocessing": {"errors"},
+    "torchvision_shim": set(),
+    "ops": set(),
+    "functional": {"ops"},
+    "nn": {"functional"},
+    "models": {"nn", "functional"},
+    "checkpoint": {"models", "nn"},
+    "data": set(),
+    "metrics": {"functional"},
+    "dissection": {"data"},
+    "explanation": {"functional", "nn", "data", "dissection", "metrics"},
+    "training": {"models", "nn", "functional", "data", "metrics", "dissection", "checkpoint"},
+    "report": set(),
+}
+EVERYTHING = {"cli", "__init__"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: a relative import hides the room"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    ours = [name.split(".") for name in names if name.split(".")[0] == "dynamick"]
+    return {parts[1] for parts in ours if len(parts) > 1}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCE.rglob("*.py")), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_downwards(path: Path) -> None:
+    room = room_of(path)
+    if room in EVERYTHING:
+        return
+    assert room in ARROWS, f"{room} is no room; say in ARROWS what it may import"
+    assert imported_rooms(path) - {room} <= ARROWS[room] | ROOT
+
+
+def test_the_rule_can_fail() -> None:
+    assert "models" in imported_rooms(SOURCE / "checkpoint.py")
+    assert "training" not in ARROWS["models"]

@@ -1,0 +1,79 @@
+"""One safetensors file rebuilds the model; a damaged one is said to be so; a failed write loses nothing."""
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+
+import dynamick as dk
+from dynamick import checkpoint, models
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    model = models.create("res8-d3a", 4, width=8, classes=list("abcd"), preprocessing=dk.Preprocessing(size=24))
+    dk.save(model, tmp_path / "w.safetensors", extra={"top1": 50.0})
+    return tmp_path / "w.safetensors"
+
+
+def test_the_file_alone_rebuilds_the_model(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    preprocessing = dk.Preprocessing(size=24, mean=(0.1, 0.2, 0.3), bgr=True)
+    model = models.create("res8-d3a", 4, width=8, classes=list("abcd"), preprocessing=preprocessing, rule="exactly")
+    model.fc.set_mask(torch.rand(4, 32) > 0.5)
+    dk.save(model, tmp_path / "w.safetensors", extra={"epoch": 3})
+    loaded = dk.load(tmp_path / "w.safetensors")
+    x = torch.randn(2, 3, 24, 24)
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert (loaded.preprocessing, loaded.classes, loaded.config) == (model.preprocessing, list("abcd"), model.config)
+    assert not loaded.training
+    assert dk.checkpoint.read_config(tmp_path / "w.safetensors")["extra"] == {"epoch": 3}
+
+
+@pytest.mark.parametrize("length", [0, 4, 200, -7])
+def test_a_truncated_file_is_named(saved: Path, length: int) -> None:
+    saved.write_bytes(saved.read_bytes()[:length])
+    with pytest.raises(dk.InputError, match=r"w\.safetensors: no readable safetensors file[^\n]+$"):
+        dk.load(saved)
+
+
+def test_other_files_are_named(saved: Path, tmp_path: Path) -> None:
+    with pytest.raises(dk.InputError, match="no such file"):
+        dk.load(tmp_path / "missing.safetensors")
+    saved.write_bytes(os.urandom(5000))
+    with pytest.raises(dk.InputError, match="no readable safetensors file"):
+        dk.load(saved)
+    safetensors.torch.save_file({"a": torch.zeros(1)}, saved)
+    with pytest.raises(dk.InputError, match="no dynamick configuration"):
+        dk.load(saved)
+
+
+def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
+    tensors = safetensors.torch.load_file(saved)
+    config = checkpoint.read_config(saved) | {"width": 16}
+    safetensors.torch.save_file(tensors, saved, {"dynamick": json.dumps(config)})
+    with pytest.raises(dk.InputError, match=r"do not fit the res8-d3a [^\n]+$"):
+        dk.load(saved)
+
+
+def test_a_full_disk_leaves_the_last_good_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = saved.read_bytes()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        dk.save(dk.load(saved), saved)
+    assert saved.read_bytes() == good
+    assert list(saved.parent.iterdir()) == [saved]
+
+
+def test_a_model_without_configuration_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(dk.InputError, match="no config"):
+        dk.save(torch.nn.Linear(2, 2), tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,36 @@
+"""Preprocessing is explicit: what it does, held to torchvision's transforms, and what it refuses."""
+
+import pytest
+import torch
+
+import dynamick as dk
+from dynamick.torchvision_shim import torchvision  # noqa: F401  (first: it mends the import)
+
+
+def test_is_torchvisions_normalisation() -> None:
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    from torchvision.transforms import v2
+
+    want = v2.functional.normalize(images / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(dk.Preprocessing()(images), want)
+    torch.testing.assert_close(dk.Preprocessing()(images / 255), want)
+
+
+def test_resizes_and_turns_channels() -> None:
+    from torchvision.transforms import v2
+
+    images = torch.rand(2, 3, 10, 14)
+    small = dk.Preprocessing(size=5, mean=(0, 0, 0), std=(1, 1, 1), bgr=True)(images)
+    want = v2.functional.resize(images, [5, 5], antialias=True).flip(1)
+    torch.testing.assert_close(small, want)
+
+
+@pytest.mark.parametrize("settings", [{"mean": (0.5,)}, {"std": (1, 1, 0)}, {"size": 0}])
+def test_bad_settings_are_refused(settings: dict) -> None:
+    with pytest.raises(dk.InputError, match=rf"^{next(iter(settings))}: [^\n]+$"):
+        dk.Preprocessing(**settings)
+
+
+def test_survives_json() -> None:
+    settings = dk.Preprocessing(size=9, mean=(0.1, 0.2, 0.3))
+    assert dk.Preprocessing.from_dict(settings.to_dict()) == settings
