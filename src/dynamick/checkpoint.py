@@ -79,8 +79,15 @@ def write_atomically(path: Path, content: bytes) -> None:
     """Write a file so that at every moment either the old or the new one is there whole.
 
     Raises:
-        OSError: no space, no permission; the old file is untouched.
+        OSError: no space, no permission; it names the file, and the old one is untouched.
     """
+    try:
+        _write_beside(path, content)
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from None
+
+
+def _write_beside(path: Path, content: bytes) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,5 +1,5 @@
 """ResNets by the paper's names."""
 
-from dynamick.models.resnet import ModelName, ResNet, create, parse
+from dynamick.models.resnet import STEMS, ModelName, ResNet, create, parse
 
-__all__ = ["ModelName", "ResNet", "create", "parse"]
+__all__ = ["STEMS", "ModelName", "ResNet", "create", "parse"]

@@ -111,12 +111,16 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Prepared images (B, 3, H, W) to logits (B, num_classes)."""
+    def features(self, x: Tensor) -> Tensor:
+        """Prepared images (B, 3, H, W) to what enters the head (B, features)."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for stage in self.stages:
             x = self.get_submodule(stage)(x)
-        return self.fc(self.avgpool(x).flatten(1))
+        return self.avgpool(x).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Prepared images (B, 3, H, W) to logits (B, num_classes)."""
+        return self.fc(self.features(x))
 
 
 def _stage(block: Any, inplanes: int, planes: int, count: int, stride: int) -> nn.Sequential:

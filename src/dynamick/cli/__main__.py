@@ -1,0 +1,5 @@
+"""`python -m dynamick.cli`, for torchrun."""
+
+from dynamick.cli.main import main
+
+main()

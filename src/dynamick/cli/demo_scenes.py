@@ -1,0 +1,55 @@
+"""What the demo adds on generated scenes, where the truth is known: units, compositions and heatmaps held against it."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dynamick import checkpoint
+from dynamick.data import ComposedScenes
+from dynamick.data.broden import Broden
+from dynamick.dissection import Dissection, dissect
+from dynamick.explanation import composition_truth, heatmap_truth
+from dynamick.report.training import Comparison
+from dynamick.training.data import SCENES_SEED
+
+LAYER = "layer3"
+SCENES = 1000
+"""So many validation scenes are dissected."""
+EXPLAINED = 500
+"""So many of them have their heatmaps held against the masks."""
+FOLDERS = {"Dense": "dense", "L1": "l1", "Dynamic-5": "dynamic-5"}
+
+
+def with_truth(comparison: Comparison, out: Path) -> Comparison:
+    """Dissect every head's network, name its units, and add the figures to the table.
+
+    Writes the dissected scenes in Broden's format to OUT/scenes, and each head's tally.csv into its folder.
+    """
+    scenes = ComposedScenes("val", SCENES, SCENES_SEED)
+    if not (out / "scenes" / "index.csv").exists():
+        scenes.write_broden(out / "scenes")
+    concepts = Broden(out / "scenes")
+    runs, names = [], {}
+    for run in comparison.runs:
+        print(f"dissecting {run.title}", flush=True)
+        model: Any = checkpoint.load(out / FOLDERS[run.title] / "last.safetensors")
+        units = dissect(model, LAYER, concepts, progress=False)
+        units.write_tally(out / FOLDERS[run.title] / "tally.csv")
+        names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]
+        runs.append(replace(run, extra={**run.extra, **_figures(model, units, scenes)}))
+    return replace(comparison, runs=runs, parts=scenes.parts, part_table=scenes.table, unit_names=names)
+
+
+def _figures(model: Any, units: Dissection, scenes: ComposedScenes) -> dict[str, float | str]:
+    summary = units.summary()
+    found = {name for name, is_one in zip(units.labels, units.detectors, strict=True) if is_one} & set(scenes.parts)
+    composed = composition_truth(model, units, scenes.table, scenes.parts)
+    heat = heatmap_truth(model, scenes, EXPLAINED)
+    return {
+        "mean IoU": round(summary.mean_score, 4),
+        "detectors": f"{summary.detectors}/{summary.units}",
+        "parts found": f"{len(found)}/{len(scenes.parts)}",
+        "parts: precision": round(composed.precision, 3),
+        "parts: recall": round(composed.recall, 3),
+        "heat on parts": round(heat.energy, 3),
+    }

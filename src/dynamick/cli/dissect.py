@@ -1,0 +1,208 @@
+"""`dynamick dissect --model M --weights W --layer L --data DIR --out DIR`, and `dynamick dissect check DIR`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dynamick.data.concepts import ConceptDataset
+    from dynamick.dissection import Dissection
+    from dynamick.preprocessing import Preprocessing
+
+HELP = "Network Dissection: which concept each unit detects"
+PICTURED = 40
+"""Of so many units, the best, the gallery shows the top images."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("check", nargs="*", metavar="check DIR", help="only look for what is wrong in a data directory")
+    parser.add_argument("--model", help="res18-d5a, package.module:function that returns a model, or a torchvision name")
+    parser.add_argument(
+        "--weights", help="safetensors of dynamick, a state dict (.pt, .pth, .safetensors), or torchvision's DEFAULT"
+    )
+    parser.add_argument("--layer", help="dotted name, such as layer4")
+    parser.add_argument("--data", type=Path, help="a directory in Broden's format, or with images/ beside masks/CONCEPT/")
+    parser.add_argument("--out", type=Path, help="folder for tally.csv, dissection.json and units.png; the same one resumes")
+    parser.add_argument("--rule", default="netdissect", choices=("netdissect", "lite"), help="when an image's mask counts")
+    parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="subtracted from RGB in 0..1")
+    parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="what the difference is divided by")
+    parser.add_argument("--size", type=int, help="side in pixels that images are resized to")
+    parser.add_argument("--quantile", type=float, default=0.995, help="of the threshold (default %(default)s)")
+    parser.add_argument("--batch-size", type=int, default=64, help="images a forward pass (default %(default)s)")
+    parser.add_argument("--workers", type=int, default=0, help="processes that decode images (default: in this one)")
+    parser.add_argument("--device", help="cpu, cuda, ...; by default an accelerator where there is one")
+    parser.add_argument("--allow-nan", action="store_true", help="rank NaN activations lowest instead of refusing them")
+    parser.add_argument("--restart", action="store_true", help="begin again whatever is in --out")
+    parser.epilog = "Several processes: torchrun --nproc-per-node N -m dynamick.cli dissect ..."
+
+
+def run(args: argparse.Namespace) -> None:
+    """Check a directory, or dissect a model and write what was found."""
+    from dynamick.errors import InputError
+
+    if args.check:
+        if len(args.check) != 2 or args.check[0] != "check":
+            raise InputError(f"dissect {' '.join(args.check)}: give `dynamick dissect check DIR`, or options only")
+        _check(args.check[1])
+        return
+    missing = [name for name in ("model", "layer", "data", "out") if getattr(args, name) is None]
+    if missing:
+        raise InputError(f"dissect: --{missing[0]} is missing; see dynamick dissect --help")
+    _dissect(args)
+
+
+def _check(directory: str) -> None:
+    from dynamick.data.check import check
+    from dynamick.errors import InputError
+
+    problems = check(directory)
+    for problem in problems:
+        print(problem)
+    if problems:
+        raise InputError(f"{directory}: {len(problems)} problem{'s' if len(problems) > 1 else ''} found; they are listed above")
+    print(f"{directory}: nothing is wrong")
+
+
+def _dissect(args: argparse.Namespace) -> None:
+    import torch
+
+    from dynamick.data.check import open_concepts
+    from dynamick.dissection import dissect, shards
+
+    dataset = open_concepts(args.data)
+    model = load_model(args.model, args.weights)
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    with shards.processes():
+        result = dissect(
+            model,
+            args.layer,
+            dataset,
+            args.rule,
+            preprocessing=_preprocessing(model, args),
+            batch_size=args.batch_size,
+            quantile=args.quantile,
+            state=args.out / "state",
+            restart=args.restart,
+            device=args.device or accelerator,
+            workers=args.workers,
+            allow_nan=args.allow_nan,
+        )
+        if shards.rank() == 0:
+            _write(result, model, dataset, args)
+
+
+def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", args: argparse.Namespace) -> None:
+    from dynamick.dissection import gallery
+
+    result.write_tally(args.out / "tally.csv")
+    (args.out / "dissection.json").write_text(result.to_json())
+    best = result.scores.argsort(kind="stable")[::-1][:PICTURED].tolist()
+    examples = gallery.examples(model, dataset, result, best, preprocessing=_preprocessing(model, args))
+    gallery.sheet(examples).save(args.out / "units.png")
+    found = result.summary()
+    print(f"units            {found.units}")
+    print(f"mean score       {found.mean_score:.4f}")
+    print(f"detectors        {found.detectors} (score of 0.04 or more)")
+    print(f"distinct labels  {found.distinct_labels}")
+    print(f"written to       {args.out}/tally.csv, dissection.json, units.png")
+
+
+def _preprocessing(model: "nn.Module", args: argparse.Namespace) -> "Preprocessing | None":
+    """The model's own with what the options change; None where neither says."""
+    from dataclasses import replace
+
+    from dynamick.errors import InputError
+    from dynamick.preprocessing import Preprocessing
+
+    given = {name: getattr(args, name) for name in ("size", "mean", "std") if getattr(args, name) is not None}
+    own = getattr(model, "preprocessing", None)
+    if isinstance(own, Preprocessing):
+        return replace(own, **given)
+    if not given:
+        return None
+    if {"mean", "std"} - set(given):
+        raise InputError("dissect: the model does not say how its images are prepared; give both --mean and --std")
+    return Preprocessing(**given)
+
+
+def load_model(name: str, weights: str | None) -> "nn.Module":
+    """The model of a name: dynamick's own, `package.module:function`, or torchvision's.
+
+    Raises:
+        InputError: there is no such model, or the weights are missing or do not fit.
+    """
+    from dynamick.errors import InputError
+
+    if ":" in name:
+        return _from_function(name, weights)
+    if name.startswith("res") and not name.startswith("resne"):
+        from dynamick import checkpoint, models
+
+        models.parse(name)
+        if weights is None:
+            raise InputError(f"dissect: --model {name} needs --weights, the safetensors file of a trained one")
+        said = checkpoint.read_config(weights)["model"]
+        if said != name:
+            raise InputError(f"{weights}: holds a {said}, not a {name}; give --model {said}")
+        return checkpoint.load(weights)
+    return _from_torchvision(name, weights)
+
+
+def _from_function(name: str, weights: str | None) -> "nn.Module":
+    import importlib
+    import sys
+
+    from torch import nn
+
+    from dynamick.errors import InputError
+
+    package, _, function = name.partition(":")
+    # A user's own module lies where the command is given.
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        make = getattr(importlib.import_module(package), function)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--model {name}: {error}; give package.module:function") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    model = make()
+    if not isinstance(model, nn.Module):
+        raise InputError(f"--model {name}: returns a {type(model).__name__}; it must return a torch.nn.Module")
+    return _with_weights(model, weights) if weights else model
+
+
+def _from_torchvision(name: str, weights: str | None) -> "nn.Module":
+    from dynamick.errors import InputError
+    from dynamick.preprocessing import Preprocessing
+    from dynamick.torchvision_shim import torchvision
+
+    if name not in torchvision.models.list_models():
+        raise InputError(f"--model {name}: unknown; give res18-d5a or the like, package.module:function, or torchvision's name")
+    if weights is None:
+        raise InputError(f"dissect: --model {name} needs --weights, a state dict's file or torchvision's DEFAULT")
+    if weights == "DEFAULT":
+        model = torchvision.models.get_model(name, weights=weights)
+    else:
+        model = _with_weights(torchvision.models.get_model(name), weights)
+    model.preprocessing = Preprocessing(size=224)
+    return model
+
+
+def _with_weights(model: "nn.Module", path: str) -> "nn.Module":
+    import torch
+    from safetensors.torch import load_file
+
+    from dynamick.errors import InputError
+
+    try:
+        read: Any = (
+            load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
+        )
+        model.load_state_dict(read.get("state_dict", read))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: these weights cannot be loaded into the model ({reason}); give its state dict") from error
+    return model

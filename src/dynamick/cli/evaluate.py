@@ -1,0 +1,34 @@
+"""`dynamick evaluate WEIGHTS [--data KIND --root DIR]`: the file alone says what the model is and on what it was trained."""
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("weights", type=Path, help="a safetensors file that a training wrote")
+    parser.add_argument("--data", choices=("scenes", "cifar10", "folder"), help="another kind of data than it was trained on")
+    parser.add_argument("--root", help="the data's folder")
+    parser.add_argument("--out", type=Path, help="write the figures as JSON too")
+
+
+def run(args: argparse.Namespace) -> None:
+    from dataclasses import replace
+
+    from dynamick import checkpoint
+    from dynamick.errors import InputError
+    from dynamick.training.callbacks import write_json
+    from dynamick.training.evaluate import evaluate
+    from dynamick.training.recipe import DataRecipe
+
+    model = checkpoint.load(args.weights)
+    trained_on = checkpoint.read_config(args.weights)["extra"].get("recipe", {}).get("data")
+    if trained_on is None and args.data is None:
+        raise InputError(f"{args.weights}: does not say on which data it was trained; give --data and --root")
+    recipe = DataRecipe(**trained_on) if trained_on else DataRecipe()
+    changes = {"kind": args.data, "root": args.root}
+    recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
+    figures = evaluate(model, recipe)
+    for name, value in figures.items():
+        print(f"{name:22} {value:.4g}" if abs(value) < 10 else f"{name:22} {value:.2f}")
+    if args.out:
+        write_json(args.out, figures)

@@ -1,0 +1,80 @@
+"""`dynamick COMMAND ...`: finds the command's file, and turns errors into one line and an exit status."""
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from dynamick.errors import InputError
+
+# Help texts live here, so that `dynamick --help` imports no command.
+COMMANDS = {
+    "demo": "train dense, L1 and Dynamic-5 networks and compare them on one page",
+    "train": "train by a recipe; goes on where an interrupted run stopped",
+    "evaluate": "accuracy, sparsity and routing of trained weights",
+    "dissect": "Network Dissection: which concept each unit detects",
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see {self.prog} --help")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a command. Exit status 0: done, 1: a failure while working, 2: bad input."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    trace = "--traceback" in argv
+    try:
+        _run([each for each in argv if each != "--traceback"])
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on", 1, trace)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except InputError as error:
+        _fail(str(error), 2, trace)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error}", 1, trace)
+
+
+def _run(argv: list[str]) -> None:
+    parser = _Parser(prog="dynamick", description="Interpretable convolutional networks by Dynamic-K routing.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands", parser_class=_Parser)
+    module: Any = None
+    name = next((each for each in argv if not each.startswith("-")), None)
+    for command, text in COMMANDS.items():
+        subparser = commands.add_parser(
+            command, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if command == name:
+            module = importlib.import_module(f"dynamick.cli.{command}")
+            module.add_arguments(subparser)
+    args, settings = parser.parse_known_args(argv)
+    args.settings = settings
+    if args.settings and not getattr(module, "TAKES_SETTINGS", False):
+        parser.error(f"unknown: {' '.join(args.settings)}")
+    if args.version:
+        from dynamick import __version__
+
+        print(f"dynamick {__version__}")
+    elif args.command is None:
+        parser.print_help()
+    else:
+        module.run(args)
+
+
+def _fail(message: str, status: int, trace: bool) -> None:
+    if trace:
+        traceback.print_exc()
+    # An error that a loader's process raised comes with that process's traceback; its last line says what it was.
+    line = message.strip().splitlines()[-1].removeprefix("dynamick.errors.InputError: ") if message.strip() else message
+    print(f"dynamick: {line}", file=sys.stderr, flush=True)
+    sys.exit(status)

@@ -1,0 +1,26 @@
+"""Labelled images: generated scenes, real sets, and Broden's format. Each name is imported when it is first used."""
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "Augmentation": "dynamick.data.images",
+    "Batches": "dynamick.data.images",
+    "ComposedScenes": "dynamick.data.scenes",
+    "FolderImages": "dynamick.data.images",
+    "ImageTensors": "dynamick.data.images",
+    "cifar10": "dynamick.data.images",
+    "image_folder": "dynamick.data.images",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dynamick.data' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,70 @@
+"""Image files as arrays, with one line that says what is wrong with a file that cannot be read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from dynamick.errors import InputError
+
+_COLOUR = ("RGB", "RGBA", "P")
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """The image in a file as RGB: uint8, shape (H, W, 3).
+
+    Raises:
+        InputError: there is no such file, or it cannot be decoded.
+    """
+    image = _open(path)
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+
+
+def read_label_map(path: Path) -> NDArray[np.int32]:
+    """A map of label numbers, R + 256 * G of a colour PNG: int32, shape (h, w) (SPEC section 5).
+
+    Raises:
+        InputError: there is no such file, it cannot be decoded, or it has no colours.
+    """
+    image = _open(path)
+    if image.mode not in _COLOUR:
+        raise InputError(f"{path}: mode is {image.mode}; a label map must be an RGB image, label = R + 256 * G")
+    colours = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
+    return colours[..., 0] + (colours[..., 1].astype(np.int32) << 8)
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """Where an image is not black: bool, shape (h, w). A gray, palette or colour image; transparency does not count.
+
+    Raises:
+        InputError: there is no such file, or it cannot be decoded.
+    """
+    image = _open(path)
+    pixels = np.asarray(image.convert("RGB") if image.mode in (*_COLOUR, "CMYK") else image)
+    if image.mode in ("LA", "La"):
+        pixels = pixels[..., 0]
+    return np.asarray(pixels != 0 if pixels.ndim == 2 else pixels.any(2))
+
+
+def text(size: Sequence[int]) -> str:
+    """A size as text: height x width in pixels."""
+    return f"{size[0]} x {size[1]}"
+
+
+def _open(path: Path) -> Any:
+    """The decoded image in a file."""
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; an image must be there") from None
+    except _UNREADABLE as error:
+        reason = (
+            "no known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
+        )
+        raise InputError(f"{path}: cannot be read as an image ({reason}); it must be a whole PNG or JPEG") from None

@@ -1,0 +1,112 @@
+"""People's own concepts as a plain folder: images beside one mask per concept."""
+
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from dynamick.data.concepts import Label, Sample
+from dynamick.data.decode import read_image, read_mask, text
+from dynamick.errors import InputError
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm")
+CATEGORY = "concept"
+MAP_SIZE = (112, 112)
+"""As Broden's label maps for images of 224 x 224."""
+
+
+class ConceptFolder(Dataset[Sample]):
+    """A folder of images and masks, as a `ConceptDataset`:
+
+        images/NAME.jpg (or .png, .jpeg, .webp, .bmp, .ppm)
+        masks/CONCEPT/NAME.png
+
+    A mask is of its image's size and not black where the concept is; masks of several concepts may overlap. An image
+    without a mask of a concept lacks it. NAME may contain `/`. All concepts, in alphabetical order, are of one category.
+
+    Args:
+        root: the folder.
+        map_size: height and width in pixels to which masks are resized (nearest pixel).
+
+    Raises:
+        InputError: there are no images or no masks, a mask has no image, or two images have one NAME. Indexing raises it
+            for an unreadable file and for a mask of another size than its image.
+    """
+
+    def __init__(self, root: str | Path, map_size: tuple[int, int] = MAP_SIZE) -> None:
+        self.root = Path(root)
+        if min(map_size) < 1:
+            raise InputError(f"map_size: {map_size} must be a height and a width from 1 up")
+        self.map_size = map_size
+        self._names, concepts, self._masks, problems = scan(self.root)
+        if problems:
+            raise InputError(f"{problems[0]} (the first of {len(problems)} problems)")
+        self.categories = [CATEGORY]
+        self.labels = [Label(number, concept, CATEGORY) for number, concept in enumerate(concepts, 1)]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __getitem__(self, index: int) -> Sample:
+        name = self._names[index]
+        image = read_image(self.root / "images" / name)
+        maps = []
+        for number, path in self._masks.get(name, []):
+            mask = read_mask(path)
+            if mask.shape != image.shape[:2]:
+                size = text(image.shape)
+                raise InputError(f"{path}: its size is {text(mask.shape)}; its image's is {size}, and both must be the same")
+            resized = Image.fromarray(mask).resize(self.map_size[::-1], Image.Resampling.NEAREST)
+            maps.append(number * np.asarray(resized).astype(np.int32))
+        kept = [each for each in maps if each.any()]
+        return Sample(
+            name,
+            torch.from_numpy(image).permute(2, 0, 1).contiguous(),
+            {CATEGORY: torch.from_numpy(np.stack(kept))} if kept else {},
+        )
+
+
+def scan(root: Path) -> tuple[list[str], list[str], dict[str, list[tuple[int, Path]]], list[str]]:
+    """What a folder holds: images, concepts, the masks of each image as (number of the concept, file), and what is wrong."""
+    images, masks = root / "images", root / "masks"
+    problems = [
+        f"{each}: no such folder; it must hold images/ and masks/CONCEPT/" for each in (images, masks) if not each.is_dir()
+    ]
+    if problems:
+        return [], [], {}, problems
+    names = _images_under(images)
+    by_stem: dict[str, str] = {}
+    for name in names:
+        other = by_stem.setdefault(_stem(name), name)
+        if other != name:
+            problems.append(f"{images / name}: {other} differs by its ending alone, and a mask would be of both; rename one")
+    concepts = sorted(each.name for each in masks.iterdir() if each.is_dir() and not each.name.startswith("."))
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for number, concept in enumerate(concepts, 1):
+        folder = masks / concept
+        files = _images_under(folder)
+        if not files:
+            problems.append(f"{folder}: no masks; it must hold NAME.png for an image NAME")
+        for file in files:
+            if not file.lower().endswith(".png"):
+                problems.append(f"{folder / file}: not a PNG; a mask must be one")
+            elif _stem(file) not in by_stem:
+                problems.append(f"{folder / file}: no image images/{_stem(file)}.*; a mask must have its image's name")
+            else:
+                found.setdefault(by_stem[_stem(file)], []).append((number, folder / file))
+    if not names:
+        problems.append(f"{images}: no images; it must hold some ({', '.join(ENDINGS)})")
+    if not found:
+        problems.append(f"{masks}: no labels; it must hold masks/CONCEPT/NAME.png for an image NAME")
+    return names, concepts, found, problems
+
+
+def _images_under(folder: Path) -> list[str]:
+    paths = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
+    return sorted(path.relative_to(folder).as_posix() for path in paths)
+
+
+def _stem(name: str) -> str:
+    return PurePosixPath(name).with_suffix("").as_posix()

@@ -1,0 +1,78 @@
+"""What a layer of any model puts out, through a hook that is gone afterwards whatever happens."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.errors import InputError
+
+
+def find_layer(model: nn.Module, layer: str) -> nn.Module:
+    """The module of that dotted name.
+
+    Raises:
+        InputError: there is none; the message says which exist.
+    """
+    modules = {name: module for name, module in model.named_modules() if name}
+    if layer not in modules:
+        names = list(modules)
+        level = [name for name in names if "." not in name] or names
+        within = [name for name in names if layer and name.startswith(layer.rpartition(".")[0] + ".")]
+        known = ", ".join(dict.fromkeys([*level, *within][:40]))
+        raise InputError(f"layer: {layer!r} is not in the model; it has {known}{', ...' if len(names) > 40 else ''}")
+    return modules[layer]
+
+
+class Capture:
+    """The latest output of a layer, as float32 maps."""
+
+    def __init__(self, layer: str) -> None:
+        self.layer = layer
+        self._output: Tensor | None = None
+
+    def hook(self, _module: nn.Module, _inputs: object, output: object) -> None:
+        """Keep a copy: a later in-place module (a ReLU, say) would change what the layer itself put out."""
+        if isinstance(output, Tensor) and output.ndim == 2:
+            output = output[:, :, None, None]
+        if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
+            form = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
+            raise InputError(
+                f"layer: {self.layer!r} puts out {form}; choose one that puts out a map (B, units, h, w) or vector (B, units)"
+            )
+        self._output = output.detach().to(torch.float32, copy=True)
+
+    def take(self) -> Tensor:
+        """The maps of the latest forward pass, float32, shape (B, U, h, w); a vector's are (B, U, 1, 1).
+
+        Raises:
+            InputError: the forward pass did not use the layer.
+        """
+        if self._output is None:
+            raise InputError(f"layer: {self.layer!r} is never used in the model's forward pass; choose one that is")
+        output, self._output = self._output, None
+        return output
+
+
+@contextmanager
+def capture(model: nn.Module, layer: str) -> Iterator[Capture]:
+    """Within the context every forward pass of the model leaves the layer's output in the `Capture`.
+
+    The model is in evaluation mode there; each module's own mode comes back afterwards, and the hook goes, also when
+    the body raises. A layer that is called several times in a pass gives its last output.
+
+    Raises:
+        InputError: the layer does not exist, or its output is neither a map nor a vector.
+    """
+    module = find_layer(model, layer)
+    modes = [(each, each.training) for each in model.modules()]
+    taken = Capture(layer)
+    handle = module.register_forward_hook(taken.hook)
+    try:
+        model.eval()
+        yield taken
+    finally:
+        handle.remove()
+        for each, training in modes:
+            each.training = training

@@ -1,0 +1,316 @@
+"""Network Dissection of a layer: streamed, exact, resumable, sharded (SPEC section 5)."""
+
+import hashlib
+import shutil
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.data.concepts import ConceptDataset, Label
+from dynamick.dissection import shards
+from dynamick.dissection.activations import Capture, capture
+from dynamick.dissection.counting import Counts, upsampled_masks
+from dynamick.dissection.first_pass import FirstPass, rank_nan_lowest
+from dynamick.dissection.loading import Part, image_of, load, maps_of
+from dynamick.dissection.progress import Progress
+from dynamick.dissection.result import Dissection, rank
+from dynamick.dissection.saving import Saved
+from dynamick.dissection.survivors import Survivors, restore
+from dynamick.dissection.thresholds import TopValues, values_to_keep
+from dynamick.errors import InputError
+from dynamick.preprocessing import Preprocessing
+
+NAMED = 8
+"""So many units are named in a message; more are counted."""
+
+
+def dissect(
+    model: nn.Module,
+    layer: str,
+    dataset: ConceptDataset,
+    rule: str = "netdissect",
+    *,
+    preprocessing: Preprocessing | None = None,
+    batch_size: int = 64,
+    quantile: float = 0.995,
+    state: str | Path | None = None,
+    restart: bool = False,
+    device: torch.device | str | None = None,
+    progress: bool = True,
+    workers: int = 0,
+    memory: int = 1 << 30,
+    passes: int | None = None,
+    top: int = 10,
+    allow_nan: bool = False,
+) -> Dissection:
+    """Find the concept that each unit of a layer sees, by NetDissect's protocol (SPEC section 5).
+
+    The images pass the model once. A map whose maximum is not above the bound so far on the unit's threshold can never
+    count and is dropped; of the others, the locations near a value above it are kept. With n = images * h * w, K =
+    floor(0.005 n) + 1, that takes at most 1.5 * U * K * (40 + h * w / 8) bytes, and the K largest values a unit take
+    5 * U * K bytes. Where the former exceeds `memory` it goes to disk; where the disk has no room either, the images
+    pass the model twice. The result is the same, bit for bit.
+
+    Within `torch.distributed` every process takes every world_size-th batch, and all return the same result as one process.
+
+    Args:
+        model: any module; it is moved to `device`, and is in evaluation mode during the call.
+        layer: dotted name of a module whose output is a map (B, U, h, w) or a vector (B, U), of one size for all images.
+        dataset: images and their label maps. `image(index)` and `maps(index)`, where it has them, spare decoding twice.
+        rule: `netdissect` or `lite`, see `Counts`.
+        preprocessing: by default `model.preprocessing`.
+        batch_size: images a forward pass; part of what makes two results equal bit for bit.
+        quantile: the threshold's, of all activations of a unit.
+        state: a folder. The work is saved there, and goes on from there when the process was killed.
+        restart: begin again whatever is in `state`.
+        device: by default the model's.
+        progress: show images a second and the time left on stderr.
+        workers: processes that decode images; 0 decodes in this one.
+        memory: bytes of surviving maps that may stay in memory.
+        passes: 1 or 2 forces so many forward passes.
+        top: how many images of highest activation are noted for a unit.
+        allow_nan: rank NaN activations lowest instead of refusing them.
+
+    Raises:
+        InputError: the layer does not exist, is never used, or puts out something else; images whose maps differ in size;
+            no labels, no images or unknown ones; NaN activations (units and counts are given); a `state` of another
+            configuration; or an argument that is not one of those allowed.
+    """
+    preprocessing = _preprocessing(model, preprocessing)
+    if batch_size < 1 or top < 1 or passes not in (None, 1, 2):
+        raise InputError(f"batch_size {batch_size}, top {top}: give integers from 1 up; passes {passes}: give 1, 2 or nothing")
+    if not len(dataset):
+        raise InputError("data: the data set has no images; give one with some")
+    device = torch.device(device) if device is not None else next((p.device for p in model.parameters()), torch.device("cpu"))
+    model.to(device)
+    concepts = sorted(dataset.labels)
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        taken = stack.enter_context(capture(model, layer))
+        run = _Run(model, taken, dataset, preprocessing, device, batch_size, workers, progress)
+        shape = run.probe()
+        keep = values_to_keep(len(dataset) * shape[1] * shape[2], quantile)
+        counts = Counts(concepts, dataset.categories, shape[0], rule, device)
+        settings = {"layer": layer, "rule": rule, "quantile": quantile, "batch size": batch_size, "top": top}
+        saved = Saved(state, settings | run.identity(concepts), restart)
+        survivors = _survivors(saved, shape, keep, memory, passes, stack)
+        first = FirstPass(TopValues(shape[0], keep, device), survivors, min(top, len(dataset)), len(dataset))
+        saved.resume(first, counts)
+        run.first_pass(first, counts, saved)
+        whole = shards.merge_first(first)
+        _refuse_nan(whole.nan_counts, layer, allow_nan)
+        thresholds = whole.values.compute()
+        run.count(first, thresholds, counts, saved)
+        counts = shards.merge_counts(counts)
+        saved.drop_maps()
+    if not counts.labelled:
+        raise InputError("data: none of the images has a label; give a data set with labelled images")
+    inter, areas, sizes = (each.cpu().numpy() for each in (counts.intersections, counts.areas, counts.sizes))
+    categories = list(dataset.categories)
+    return Dissection(
+        rank(concepts, categories, inter, areas, sizes),
+        categories,
+        layer=layer,
+        rule=rule,
+        quantile=quantile,
+        concepts=concepts,
+        thresholds=thresholds.cpu().numpy(),
+        intersections=inter,
+        areas=areas,
+        sizes=sizes,
+        top_images=whole.top_images.T.cpu().numpy(),
+        top_values=whole.top_values.T.cpu().numpy(),
+        nan_counts=whole.nan_counts.cpu().numpy(),
+        measured=run.measured(first),
+    )
+
+
+class _Run:
+    """A model, a data set, and how the one is shown the other: this process's batches."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        taken: Capture,
+        dataset: ConceptDataset,
+        preprocessing: Preprocessing,
+        device: torch.device,
+        batch_size: int,
+        workers: int,
+        progress: bool,
+    ) -> None:
+        self.model, self.taken, self.dataset, self.preprocessing = model, taken, dataset, preprocessing
+        self.device, self.batch_size, self.workers = device, batch_size, workers
+        self.show = progress and shards.rank() == 0
+        self.batches = range(shards.rank(), -(-len(dataset) // batch_size), shards.world())
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    def probe(self) -> tuple[int, int, int]:
+        """Units, height and width of the layer's maps, from the first image."""
+        units, height, width = self._forward([image_of(self.dataset, 0)]).shape[1:]
+        self.shape = (units, height, width)
+        return self.shape
+
+    def identity(self, concepts: list[Label]) -> dict[str, Any]:
+        """What a saved state depends on, beside the arguments of `dissect`."""
+        model = hashlib.sha256()
+        for value in self.model.state_dict().values():
+            model.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        labels = hashlib.sha256(repr(concepts).encode())
+        sizes = {"images": len(self.dataset), "maps": list(self.shape), "label maps": list(self.dataset.map_size)}
+        digests = {"labels": labels.hexdigest()[:12], "model": model.hexdigest()[:12]}
+        return {**sizes, "preprocessing": self.preprocessing.to_dict(), **digests}
+
+    def first_pass(self, first: FirstPass, counts: Counts, saved: Saved) -> None:
+        """Show the model the images that it has not seen."""
+        batches = self.batches[first.next :]
+        if first.survivors and not first.survivors.holds(self.batches[saved.counted : first.next]):
+            first.survivors = None
+        progress = self._progress("activations", batches)
+        for batch, images in zip(batches, self._load(image_of, batches), strict=True):
+            maps_BUhw = self._forward(images)
+            with self._timed("observe"):
+                first.observe(batch, batch * self.batch_size, maps_BUhw)
+            saved.save(first, counts)
+            progress.step(len(images))
+        saved.save(first, counts, now=True)
+
+    def count(self, first: FirstPass, thresholds_U: Tensor, counts: Counts, saved: Saved) -> None:
+        """Count the images that have not been counted, from the surviving maps or, without them, by a second pass."""
+        batches = self.batches[saved.counted :]
+        progress = self._progress("counts", batches)
+        again = self._load(image_of, batches) if first.survivors is None else None
+        for batch, labels in zip(batches, self._load(maps_of, batches), strict=True):
+            if first.survivors is None:
+                assert again is not None
+                maps_BUhw, highest_BU, _ = rank_nan_lowest(self._forward(next(again)))
+                images, units = (highest_BU > thresholds_U).nonzero(as_tuple=True)
+                maps_Shw = maps_BUhw[images, units]
+            else:
+                with self._timed("restore"):
+                    images, units, maps_Shw = restore(first.survivors.get(batch), self.shape[1:])
+            with self._timed("count"):
+                self._count_batch(images, units, maps_Shw, thresholds_U, labels, counts)
+            saved.counted += 1
+            saved.save(first, counts)
+            progress.step(len(labels))
+        saved.save(first, counts, now=True)
+
+    def _count_batch(
+        self,
+        images_S: Tensor,
+        units_S: Tensor,
+        maps_Shw: Tensor,
+        thresholds_U: Tensor,
+        labels: list[tuple[str, dict[str, Tensor]]],
+        counts: Counts,
+    ) -> None:
+        images_S, order = images_S.sort(stable=True)
+        units_S = units_S[order].to(self.device)
+        excess_Shw = maps_Shw[order].to(self.device) - thresholds_U[units_S][:, None, None]
+        above = excess_Shw.flatten(1).amax(1) > 0
+        ends = torch.bincount(images_S[above.cpu()], minlength=len(labels)).cumsum(0).tolist()
+        units_S, excess_Shw = units_S[above], excess_Shw[above]
+        size = self.dataset.map_size
+        for start, end, (name, maps) in zip([0, *ends], ends, labels, strict=False):
+            masks_SHW = upsampled_masks(excess_Shw[start:end], size)
+            counts.update(units_S[start:end], masks_SHW, maps, size, name)
+
+    def _forward(self, images: list[tuple[str, Tensor]]) -> Tensor:
+        """The layer's maps for images (name, uint8 (3, H, W)), which may differ in size before preprocessing."""
+        with self._timed("preprocess"):
+            pixels = [image.to(self.device) for _, image in images]
+            if len({image.shape for image in pixels}) == 1:
+                prepared = self.preprocessing(torch.stack(pixels))
+            else:
+                each = [self.preprocessing(image[None]) for image in pixels]
+                for (name, _), image in zip(images, each, strict=True):
+                    if image.shape != each[0].shape:
+                        raise InputError(f"{name}: its size differs from the others'; give one size for all images (--size)")
+                prepared = torch.cat(each)
+        with self._timed("forward"):
+            self.model(prepared)
+            maps_BUhw = self.taken.take()
+        if hasattr(self, "shape") and maps_BUhw.shape[1:] != self.shape:
+            found = "x".join(map(str, maps_BUhw.shape[1:]))
+            raise InputError(f"{images[0][0]}: its maps are {found}, the first image's are not; give one size for all (--size)")
+        return maps_BUhw
+
+    def _load(self, part: Part, batches: range) -> Iterator[list[tuple[str, Any]]]:
+        loaded = load(self.dataset, part, [*batches], self.batch_size, self.workers)
+        for _ in batches:
+            with self._timed(part.__name__):
+                samples = next(loaded)
+            yield samples
+
+    def _progress(self, phase: str, batches: range) -> Progress:
+        def images(some: range) -> int:
+            return sum(min(self.batch_size, len(self.dataset) - batch * self.batch_size) for batch in some)
+
+        return Progress(phase, images(self.batches), images(self.batches) - images(batches), self.show)
+
+    @contextmanager
+    def _timed(self, what: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[what] += time.perf_counter() - start
+
+    def measured(self, first: FirstPass) -> dict[str, Any]:
+        """What the run cost: seconds by kind of work, and the peak of surviving maps beside all maps, in bytes."""
+        U, h, w = self.shape
+        every = len(self.dataset) * U * h * w * 4
+        peak = first.survivors.peak if first.survivors else 0
+        share = first.kept_maps / max(first.maps, 1)
+        seconds = {f"{what}_seconds": spent for what, spent in self.seconds.items()}
+        return {
+            **seconds,
+            "passes": 1 if first.survivors else 2,
+            "maps_kept_share": share,
+            "peak_bytes": peak,
+            "all_bytes": every,
+        }
+
+
+def _preprocessing(model: nn.Module, given: Preprocessing | None) -> Preprocessing:
+    chosen = given if given is not None else getattr(model, "preprocessing", None)
+    if not isinstance(chosen, Preprocessing):
+        raise InputError("preprocessing: the model does not name its own; give size, mean and std (--size, --mean, --std)")
+    return chosen
+
+
+def _survivors(
+    saved: Saved, shape: tuple[int, int, int], keep: int, memory: int, passes: int | None, stack: ExitStack
+) -> Survivors | None:
+    """Where surviving maps are kept; None for two passes: asked for, or neither memory nor disk has room for them."""
+    U, h, w = shape
+    most = int(Survivors.SLACK * U * keep * (40 + h * w / 8))
+    folder = saved.maps_folder
+    if passes == 2:
+        return None
+    if folder is None and most > memory:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dissection-")))
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        if passes is None and shutil.disk_usage(folder).free < most:
+            return None
+    return Survivors((h, w), folder)
+
+
+def _refuse_nan(nan_counts_U: Tensor, layer: str, allow: bool) -> None:
+    units = nan_counts_U.nonzero()[:, 0].tolist()
+    if units and not allow:
+        named = ", ".join(f"{unit + 1} ({int(nan_counts_U[unit])} values)" for unit in units[:NAMED])
+        more = f" and {len(units) - NAMED} more" if len(units) > NAMED else ""
+        raise InputError(
+            f"layer: {layer!r} puts out NaN in {len(units)} of {len(nan_counts_U)} units: {named}{more}; "
+            "mend the model, or allow NaN to rank it lowest (--allow-nan)"
+        )

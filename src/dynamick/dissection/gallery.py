@@ -1,0 +1,97 @@
+"""The top images of units with the regions where they are active: Fig. 6, below the text."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from PIL import Image, ImageDraw
+from torch import Tensor, nn
+
+from dynamick.data.concepts import ConceptDataset
+from dynamick.dissection.activations import capture
+from dynamick.dissection.counting import upsampled_masks
+from dynamick.dissection.loading import image_of
+from dynamick.dissection.result import Dissection
+from dynamick.errors import InputError
+from dynamick.preprocessing import Preprocessing
+
+DIMMED = 0.25
+"""How bright an image is outside the unit's region."""
+CAPTION = 14
+GAP = 2
+
+
+class Example(NamedTuple):
+    """A unit (0-based), its label and score, its top images (uint8 (3, H, W)) and where it is active in them (bool (H, W))."""
+
+    unit: int
+    label: str
+    score: float
+    images: list[Tensor]
+    masks: list[Tensor]
+
+
+def examples(
+    model: nn.Module,
+    dataset: ConceptDataset,
+    dissection: Dissection,
+    units: Sequence[int],
+    count: int = 5,
+    preprocessing: Preprocessing | None = None,
+) -> list[Example]:
+    """The images of highest activation of some units (0-based), and where the activation is above the unit's threshold.
+
+    Args:
+        count: images a unit, at most as many as the dissection noted.
+        preprocessing: by default `model.preprocessing`.
+
+    Raises:
+        InputError: the dissection notes no images (it was read from a tally), there is no such unit, or no preprocessing.
+    """
+    if not dissection.top_images.size:
+        raise InputError("gallery: the dissection notes no top images; give one that dissect made, or its JSON")
+    outside = [unit for unit in units if not 0 <= unit < len(dissection.rows)]
+    if outside:
+        raise InputError(f"gallery: there is no unit {outside[0]}; units are 0 to {len(dissection.rows) - 1}")
+    prepare = preprocessing or getattr(model, "preprocessing", None)
+    if prepare is None:
+        raise InputError("gallery: the model does not name its preprocessing; give it")
+    wanted: dict[int, list[int]] = {}
+    for unit in units:
+        for place in dissection.top_images[unit, :count].tolist():
+            wanted.setdefault(place, []).append(unit)
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    thresholds = torch.from_numpy(dissection.thresholds)
+    with torch.inference_mode(), capture(model, dissection.layer) as taken:
+        for place, its_units in wanted.items():
+            image = image_of(dataset, place)[1]
+            model(prepare(image[None].to(device)))
+            excess = taken.take()[0, its_units].cpu() - thresholds[its_units][:, None, None]
+            masks = upsampled_masks(excess, (image.shape[1], image.shape[2])) > 0
+            found.update({(unit, place): (image, mask) for unit, mask in zip(its_units, masks, strict=True)})
+    made = []
+    for unit in units:
+        pairs = [found[unit, place] for place in dissection.top_images[unit, :count].tolist()]
+        row = dissection.rows[unit]
+        made.append(Example(unit, row.label, row.score, [image for image, _ in pairs], [mask for _, mask in pairs]))
+    return made
+
+
+def overlay(image: Tensor, mask: Tensor) -> Tensor:
+    """The image (uint8 (3, H, W)) dimmed outside the mask (bool (H, W))."""
+    return torch.where(mask, image, (image * DIMMED).to(torch.uint8))
+
+
+def sheet(shown: Sequence[Example], side: int = 96) -> Image.Image:
+    """One picture: a row a unit, its number (from 1 up), label and score above its top images, `side` pixels wide each."""
+    columns = max((len(example.images) for example in shown), default=1)
+    height = side + CAPTION + GAP
+    page = Image.new("RGB", (columns * (side + GAP), max(len(shown), 1) * height), "white")
+    draw = ImageDraw.Draw(page)
+    for y, example in enumerate(shown):
+        draw.text((0, y * height), f"unit {example.unit + 1}: {example.label}, IoU {example.score:.3f}", fill="black")
+        for x, (image, mask) in enumerate(zip(example.images, example.masks, strict=True)):
+            picture = Image.fromarray(overlay(image, mask).permute(1, 2, 0).contiguous().numpy()).resize((side, side))
+            page.paste(picture, (x * (side + GAP), y * height + CAPTION))
+    return page

@@ -1,0 +1,45 @@
+"""Parts of a data set's samples, batch by batch: images for the model, label maps for the counts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dynamick.data.concepts import ConceptDataset
+
+Part = Callable[[ConceptDataset, int], tuple[str, Any]]
+
+
+def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
+    """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it."""
+    image = getattr(dataset, "image", None)
+    if callable(image):
+        return f"image {index}", image(index)
+    sample = dataset[index]
+    return sample.name, sample.image
+
+
+def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]]:
+    """Name and label maps of a sample; a data set that has `maps(index)` need not decode the image for it."""
+    maps = getattr(dataset, "maps", None)
+    if callable(maps):
+        return f"image {index}", maps(index)
+    sample = dataset[index]
+    return sample.name, sample.maps
+
+
+def load(
+    dataset: ConceptDataset, part: Part, batches: Sequence[int], batch_size: int, workers: int
+) -> Iterator[list[tuple[str, Any]]]:
+    """One part of each sample of the given batches; batch b holds samples b * batch_size up to the next batch's first."""
+    places = [[*range(batch * batch_size, min((batch + 1) * batch_size, len(dataset)))] for batch in batches]
+    return iter(DataLoader(_Parts(dataset, part), batch_sampler=places, num_workers=workers, collate_fn=list))
+
+
+class _Parts(Dataset[tuple[str, Any]]):
+    def __init__(self, dataset: ConceptDataset, part: Part) -> None:
+        self.dataset, self.part = dataset, part
+
+    def __getitem__(self, index: int) -> tuple[str, Any]:
+        return self.part(self.dataset, index)

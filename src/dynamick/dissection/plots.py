@@ -1,0 +1,63 @@
+"""Figures of dissections: detectors a category, scores over training (Fig. 5c), the best scores of models (Fig. 5d)."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from dynamick.dissection.result import Dissection
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+def detectors_by_category(dissections: Mapping[str, Dissection]) -> "Figure":
+    """How many units detect a concept of each category, a group of bars a category and a bar a model."""
+    figure, axes = _axes()
+    categories = list(dict.fromkeys(name for each in dissections.values() for name in each.columns))
+    width = 0.8 / max(len(dissections), 1)
+    for place, (name, each) in enumerate(dissections.items()):
+        counts = Counter(np.array(each.categories)[each.detectors].tolist())
+        left = np.arange(len(categories)) - 0.4 + width * (place + 0.5)
+        axes.bar(left, [counts[category] for category in categories], width, label=name)
+    axes.set_xticks(range(len(categories)), categories)
+    axes.set_ylabel("units with a score of 0.04 or more")
+    return _finish(figure, axes)
+
+
+def score_over_training(histories: Mapping[str, Sequence[tuple[int, float]]]) -> "Figure":
+    """The mean score of all units against the epoch (Fig. 5c): for each model pairs of epoch and mean score."""
+    figure, axes = _axes()
+    for name, history in histories.items():
+        epochs, means = zip(*history, strict=True) if history else ((), ())
+        axes.plot(epochs, means, marker="o", label=name)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("mean score (IoU) of all units")
+    return _finish(figure, axes)
+
+
+def best_scores(dissections: Mapping[str, Dissection], count: int = 100) -> "Figure":
+    """The scores of the best units, sorted, one line a model (Fig. 5d)."""
+    figure, axes = _axes()
+    for name, each in dissections.items():
+        scores = np.sort(each.scores)[::-1][:count]
+        axes.plot(range(1, len(scores) + 1), scores, label=name)
+    axes.set_xlabel("unit, by score")
+    axes.set_ylabel("score (IoU)")
+    return _finish(figure, axes)
+
+
+def _axes() -> "tuple[Figure, Axes]":
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _finish(figure: "Figure", axes: "Axes") -> "Figure":
+    axes.set_ylim(bottom=0)
+    axes.legend()
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure

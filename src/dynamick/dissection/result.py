@@ -1,0 +1,250 @@
+"""What a dissection found: thresholds, IoU of units with concepts, the label of each unit; tally.csv and JSON."""
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamick.data.concepts import Label
+from dynamick.dissection.survivors import write_atomically
+from dynamick.errors import InputError
+
+Floats = npt.NDArray[np.float64]
+Integers = npt.NDArray[np.int64]
+
+DETECTOR = 0.04
+"""A unit whose score is at least this detects its concept."""
+_FIRST = ["unit", "category", "label", "score"]
+_COLUMNS = ("label", "truth", "activation", "intersect", "iou")
+
+
+class Match(NamedTuple):
+    """A unit's best concept of one category, in pixels: |concept|, |mask| over the category, and what both share."""
+
+    label: str
+    truth: float
+    activation: float
+    intersect: float
+    iou: float
+
+
+NOTHING = Match("", 0.0, 0.0, 0.0, 0.0)
+
+
+class Row(NamedTuple):
+    """A unit of tally.csv: its number from 1 up, its best concept, and the best of each category (or `NOTHING`)."""
+
+    unit: int
+    category: str
+    label: str
+    score: float
+    matches: tuple[Match, ...]
+
+
+class Summary(NamedTuple):
+    """The four figures that dissections are compared by; the mean is over all units."""
+
+    units: int
+    mean_score: float
+    detectors: int
+    distinct_labels: int
+
+
+@dataclass
+class Dissection:
+    """A dissected layer of U units over L concepts in C categories.
+
+    rows: one a unit, in the units' order.
+    columns: names of the categories, in the order of tally.csv's columns.
+    layer, rule, quantile: how it was made; empty and NaN where read from a tally.
+    concepts: the L concepts in the order of their numbers.
+    thresholds: float32, shape (U,).
+    intersections, areas, sizes: int64 pixel counts, shapes (U, L), (U, C), (L,), see `Counts`.
+    top_images, top_values: shape (U, N): the images of highest activation, the highest first, and that activation.
+    nan_counts: int64, shape (U,): how many activations were NaN; they rank below all others.
+    measured: what the run cost: seconds, bytes, images; empty where not measured.
+
+    The arrays have a zero dimension where the dissection was read from a tally, which does not hold them.
+    """
+
+    rows: list[Row]
+    columns: list[str]
+    layer: str = ""
+    rule: str = ""
+    quantile: float = float("nan")
+    concepts: list[Label] = field(default_factory=list)
+    thresholds: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros(0, np.float32))
+    intersections: Integers = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    areas: Integers = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    sizes: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    top_images: Integers = field(default_factory=lambda: np.zeros((0, 0), np.int64))
+    top_values: npt.NDArray[np.float32] = field(default_factory=lambda: np.zeros((0, 0), np.float32))
+    nan_counts: Integers = field(default_factory=lambda: np.zeros(0, np.int64))
+    measured: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> list[str]:
+        """Each unit's label: the concept of highest IoU (the lowest number among equals)."""
+        return [row.label for row in self.rows]
+
+    @property
+    def categories(self) -> list[str]:
+        """The category of each unit's label."""
+        return [row.category for row in self.rows]
+
+    @property
+    def scores(self) -> Floats:
+        """Each unit's IoU with its label, shape (U,)."""
+        return np.array([row.score for row in self.rows])
+
+    @property
+    def detectors(self) -> npt.NDArray[np.bool_]:
+        """Which units detect their label: a score of 0.04 or more, shape (U,)."""
+        return self.scores >= DETECTOR
+
+    @property
+    def iou(self) -> Floats:
+        """IoU of every unit with every concept, shape (U, L)."""
+        return iou(self.intersections, self.areas, self.sizes, _places(self.concepts, self.columns))
+
+    def summary(self) -> Summary:
+        """How many units, their mean score, how many detect a concept, and how many distinct ones."""
+        labels = {label for label, found in zip(self.labels, self.detectors, strict=True) if found}
+        return Summary(len(self.rows), float(self.scores.mean()), int(self.detectors.sum()), len(labels))
+
+    def write_tally(self, path: str | Path) -> None:
+        """Write tally.csv (SPEC section 5), best units first."""
+        header = [*_FIRST, *(f"{category}-{column}" for category in self.columns for column in _COLUMNS)]
+        lines = [header]
+        for row in sorted(self.rows, key=lambda row: -row.score):
+            cells = [cell for match in row.matches for cell in match]
+            lines.append([str(cell) for cell in (*row[:4], *cells)])
+        text = _Lines()
+        csv.writer(text).writerows(lines)
+        write_atomically(Path(path), "".join(text).encode())
+
+    @classmethod
+    def read_tally(cls, path: str | Path) -> "Dissection":
+        """Read a tally.csv.
+
+        Raises:
+            InputError: it cannot be read, or is no tally.
+        """
+        path = Path(path)
+        try:
+            with path.open(newline="", encoding="utf-8") as file:
+                header, *lines = list(csv.reader(file)) or [[]]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"{path}: cannot be read as a tally ({error}); give a tally.csv") from error
+        categories = [name.removesuffix("-label") for name in header[4::5]]
+        expected = [*_FIRST, *(f"{category}-{column}" for category in categories for column in _COLUMNS)]
+        if header != expected:
+            raise InputError(f"{path}: its first line is no tally's; it must be {','.join(_FIRST)} and five columns a category")
+        rows = []
+        for number, line in enumerate(lines, 2):
+            try:
+                rows.append(_row(line, len(header)))
+            except ValueError as error:
+                raise InputError(f"{path}: line {number}: {error}") from error
+        if sorted(row.unit for row in rows) != list(range(1, len(rows) + 1)):
+            raise InputError(f"{path}: units must be 1 to {len(rows)}, each once")
+        return cls(sorted(rows), categories)
+
+    def to_json(self) -> str:
+        """Everything as JSON; intersections are listed where they are above 0: [place of the concept, pixels]."""
+        sparse = [[[int(l), int(row[l])] for l in row.nonzero()[0]] for row in self.intersections]
+        plain = {name: getattr(self, name) for name in ("layer", "rule", "quantile", "columns", "concepts", "measured")}
+        # JSON has no NaN and no infinity.
+        plain["quantile"] = None if np.isnan(self.quantile) else self.quantile
+        arrays = {name: getattr(self, name).tolist() for name in ("areas", "sizes", "top_images", "nan_counts")}
+        arrays |= {name: getattr(self, name).astype(str).tolist() for name in ("thresholds", "top_values")}
+        summary = self.summary()._asdict()
+        return json.dumps({"summary": summary, **plain, "rows": self.rows, **arrays, "intersections": sparse}, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> "Dissection":
+        """The inverse of `to_json`.
+
+        Raises:
+            InputError: the text is not one that `to_json` wrote.
+        """
+        try:
+            read = json.loads(text)
+            rows = [Row(row[0], row[1], row[2], row[3], tuple(Match(*match) for match in row[4])) for row in read["rows"]]
+            concepts = [Label(*each) for each in read["concepts"]]
+            plain: dict[str, Any] = {name: read[name] for name in ("layer", "rule", "columns", "measured")}
+            quantile = float("nan") if read["quantile"] is None else read["quantile"]
+            integers: dict[str, Any] = {
+                name: np.array(read[name], np.int64) for name in ("areas", "sizes", "top_images", "nan_counts")
+            }
+            # Strings, as JSON has neither NaN nor infinity.
+            floats: dict[str, Any] = {name: np.array(read[name]).astype(np.float32) for name in ("thresholds", "top_values")}
+            intersections = np.zeros((len(read["intersections"]), len(concepts)), np.int64)
+            for u, pairs in enumerate(read["intersections"]):
+                for l, pixels in pairs:
+                    intersections[u, l] = pixels
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(f"JSON of a dissection: {error!r}; give what Dissection.to_json wrote") from error
+        for name in ("areas", "top_images"):
+            integers[name] = integers[name].reshape(len(integers[name]), -1 if len(integers[name]) else 0)
+        return cls(rows, concepts=concepts, intersections=intersections, quantile=quantile, **plain, **integers, **floats)
+
+
+class _Lines(list[str]):
+    """A list that csv can write to."""
+
+    write = list.append
+
+
+def _row(cells: list[str], width: int) -> Row:
+    if len(cells) != width:
+        raise ValueError(f"{len(cells)} cells; the first line has {width}")
+    matches = [Match(cells[i], *(float(cell) for cell in cells[i + 1 : i + 5])) for i in range(4, width, 5)]
+    return Row(int(cells[0]), cells[1], cells[2], float(cells[3]), tuple(matches))
+
+
+def _places(concepts: Sequence[Label], categories: Sequence[str]) -> Integers:
+    return np.array([categories.index(label.category) for label in concepts], np.int64)
+
+
+def iou(intersections: Integers, areas: Integers, sizes: Integers, category_L: Integers) -> Floats:
+    """|mask & concept| / (|mask| over the concept's category + |concept| - |mask & concept|), shape (U, L); 0 for 0 / 0."""
+    union = areas[:, category_L] + sizes - intersections
+    return np.divide(intersections, union, out=np.zeros(union.shape), where=union > 0)
+
+
+def rank(
+    concepts: Sequence[Label], categories: Sequence[str], intersections: Integers, areas: Integers, sizes: Integers
+) -> list[Row]:
+    """The best concept of every unit, overall and in each category; the lowest number among equals (SPEC section 8).
+
+    Args:
+        concepts: L labels in the order of their numbers.
+        intersections, areas, sizes: shapes (U, L), (U, C), (L,).
+    """
+    category_L = _places(concepts, categories)
+    iou_UL = iou(intersections, areas, sizes, category_L)
+    own = [np.flatnonzero(category_L == c) for c in range(len(categories))]
+    rows = []
+    for u, scores in enumerate(iou_UL):
+        matches = []
+        for c, members in enumerate(own):
+            if not len(members):
+                matches.append(NOTHING)
+                continue
+            l = members[scores[members].argmax()]
+            pixels = (float(sizes[l]), float(areas[u, c]), float(intersections[u, l]))
+            matches.append(Match(concepts[l].name, *pixels, float(scores[l])))
+        best = concepts[scores.argmax()]
+        rows.append(Row(u + 1, best.category, best.name, float(scores.max()), tuple(matches)))
+    return rows
+
+
+def read_tally(path: str | Path) -> Dissection:
+    """Read a tally.csv, see `Dissection.read_tally`."""
+    return Dissection.read_tally(path)

@@ -1,0 +1,89 @@
+"""The saved state of a dissection: whole or absent, and only for the configuration that it was made with."""
+
+import io
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynamick.dissection import shards
+from dynamick.dissection.counting import Counts
+from dynamick.dissection.first_pass import FirstPass
+from dynamick.dissection.survivors import write_atomically
+from dynamick.errors import InputError
+
+SAVE_EVERY = 30.0
+"""Seconds between two saves."""
+
+
+class Saved:
+    """Saves both passes of a dissection in a folder, one a process; without a folder it does nothing.
+
+    Args:
+        folder: where; None saves nothing.
+        config: what the state depends on, as plain values.
+        restart: drop what is there.
+
+    Attributes:
+        folder: this process's own folder.
+        counted: how many batches have been counted.
+
+    Raises:
+        InputError: the folder holds the state of another configuration; the message names what differs.
+    """
+
+    def __init__(self, folder: str | Path | None, config: dict[str, Any], restart: bool = False) -> None:
+        self.folder = Path(folder) / f"process-{shards.rank()}-of-{shards.world()}" if folder else None
+        self.config, self.counted = config, 0
+        self._last = time.monotonic()
+        self._state: dict[str, Any] | None = None
+        if self.folder is None:
+            return
+        if restart:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / "state.pt"
+        if not path.exists():
+            return
+        try:
+            self._state = torch.load(path, map_location="cpu", weights_only=True)
+            before = self._state["config"]
+        except Exception as error:
+            raise InputError(f"{path}: is not the state of a dissection; remove it, or restart (--restart)") from error
+        differing = [
+            f"{name} {before.get(name)!r}, now {value!r}" for name, value in config.items() if before.get(name) != value
+        ]
+        if differing:
+            raise InputError(
+                f"{folder}: holds another configuration's dissection ({'; '.join(differing)}); use another folder, or --restart"
+            )
+
+    @property
+    def maps_folder(self) -> Path | None:
+        """Where surviving maps are kept beside the state."""
+        return self.folder / "maps" if self.folder else None
+
+    def resume(self, first: FirstPass, counts: Counts) -> None:
+        """Bring both passes to where the saved state left them."""
+        if self._state:
+            first.load_state_dict(self._state["first"])
+            counts.load_state_dict(self._state["counts"])
+            self.counted = self._state["counted"]
+            self._state = None
+
+    def save(self, first: FirstPass, counts: Counts, now: bool = False) -> None:
+        """Save, if it is time to or `now`."""
+        if self.folder is None or not (now or time.monotonic() - self._last > SAVE_EVERY):
+            return
+        buffer = io.BytesIO()
+        state = {"config": self.config, "first": first.state_dict(), "counts": counts.state_dict(), "counted": self.counted}
+        torch.save(state, buffer)
+        write_atomically(self.folder / "state.pt", buffer.getvalue())
+        self._last = time.monotonic()
+
+    def drop_maps(self) -> None:
+        """Remove the surviving maps: everything has been counted."""
+        if self.maps_folder:
+            shutil.rmtree(self.maps_folder, ignore_errors=True)

@@ -1,0 +1,41 @@
+"""Explanations that are the computation: instances, class composition, IBD, and how far all of it can be trusted."""
+
+from dynamick.explanation.attribution import quantus_heatmap
+from dynamick.explanation.composition import Composition, composition, share_covered
+from dynamick.explanation.faithfulness import Faithfulness, faithfulness
+from dynamick.explanation.head import Reader, Reading
+from dynamick.explanation.ibd import ConceptBasis, Decomposition, decompose, learn_concepts
+from dynamick.explanation.instances import Concept, Explanation, RunnerUp, explain
+from dynamick.explanation.pictures import heatmap
+from dynamick.explanation.simulability import Simulability, simulability, study_questions
+from dynamick.explanation.threeway import ThreeWays, three_ways
+from dynamick.explanation.truth import CompositionTruth, HeatmapTruth, composition_truth, heatmap_truth
+
+__all__ = [
+    "Composition",
+    "CompositionTruth",
+    "Concept",
+    "ConceptBasis",
+    "Decomposition",
+    "Explanation",
+    "Faithfulness",
+    "HeatmapTruth",
+    "Reader",
+    "Reading",
+    "RunnerUp",
+    "Simulability",
+    "ThreeWays",
+    "composition",
+    "composition_truth",
+    "decompose",
+    "explain",
+    "faithfulness",
+    "heatmap",
+    "heatmap_truth",
+    "learn_concepts",
+    "quantus_heatmap",
+    "share_covered",
+    "simulability",
+    "study_questions",
+    "three_ways",
+]

@@ -1,0 +1,129 @@
+"""What a class is made of: the concepts of the units that its positive weights reach (Fig. 6, SPEC section 8)."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from dynamick.errors import InputError
+from dynamick.explanation.head import find_head
+from dynamick.explanation.instances import class_names, concepts_of
+
+if TYPE_CHECKING:
+    from dynamick.dissection import Dissection
+
+# SPEC section 8: a class is covered by the concepts of the units that hold this part of its positive weight.
+COVERED = 0.95
+
+
+@dataclass(frozen=True)
+class UnitLink:
+    """One connection: the unit (0-based), its weight, its dissection score, and the link's width (the class's largest is 1)."""
+
+    unit: int
+    weight: float
+    score: float
+    detector: bool
+    width: float
+
+
+@dataclass(frozen=True)
+class ConceptLink:
+    """All of a class's links of one concept: their summed weight, its share of the positive weight, the units by weight."""
+
+    label: str
+    category: str
+    weight: float
+    share: float
+    units: list[UnitLink]
+
+
+@dataclass(frozen=True)
+class Composition:
+    """What one class is made of.
+
+    Attributes:
+        class_index, class_name: the class.
+        concepts: the concepts of the units that hold 95 % of its positive weight, by descending weight.
+        covered: how many they are; None for a class without a positive weight.
+        detected: the part of those units' weight that is on units whose concept counts (score of 0.04 and more).
+        positive: how many positive weights the class has.
+        negative: the sum of its negative weights, by size: what speaks against it and is not drawn.
+    """
+
+    class_index: int
+    class_name: str
+    concepts: list[ConceptLink]
+    covered: int | None
+    detected: float
+    positive: int
+    negative: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return asdict(self)
+
+
+def composition(model: nn.Module, units: "Dissection") -> list[Composition]:
+    """What each class is made of, by its positive weights.
+
+    A unit without any label is a concept of its own, "unit 12" (1-based, as in tally.csv).
+
+    Args:
+        model: a classifier that ends in a linear layer, dense or Dynamic-K. Pruned connections do not count.
+        units: the dissection of the layer that enters it.
+
+    Raises:
+        InputError: no linear classifier, or a dissection of another number of units.
+    """
+    head = find_head(model)
+    concepts = concepts_of(units)
+    weight_OM = head.effective_weight.cpu()
+    if len(concepts) != weight_OM.shape[1]:
+        raise InputError(f"units: {len(concepts)} units dissected, but the head reads {weight_OM.shape[1]}")
+    names = class_names(model, head)
+    result = []
+    for c, weight_M in enumerate(weight_OM):
+        positive = weight_M.clamp(min=0)
+        order = positive.argsort(descending=True, stable=True)
+        ranked = positive[order]
+        partial = ranked.cumsum(0)
+        # The fewest units that hold the part: all before the first partial sum that reaches it, and that one.
+        n = int((partial < COVERED * partial[-1]).sum()) + 1 if partial[-1] > 0 else 0
+        links: dict[tuple[str, str], list[UnitLink]] = {}
+        for unit, weight in zip(order[:n].tolist(), ranked[:n].tolist(), strict=True):
+            concept = concepts[unit]
+            key = (f"unit {unit + 1}", "") if concept is None else (concept.label, concept.category)
+            score, detector = (0.0, False) if concept is None else (concept.score, concept.detector)
+            links.setdefault(key, []).append(UnitLink(unit, weight, score, detector, weight / float(ranked[0])))
+        made_of = [
+            ConceptLink(label, category, held := sum(link.weight for link in of), held / float(partial[-1]), of)
+            for (label, category), of in links.items()
+        ]
+        made_of.sort(key=lambda link: (-link.weight, link.units[0].unit))
+        result.append(
+            Composition(
+                class_index=c,
+                class_name=names[c],
+                concepts=made_of,
+                covered=len(made_of) or None,
+                detected=_detected(made_of),
+                positive=int((weight_M > 0).sum()),
+                negative=float(-weight_M.clamp(max=0).sum()),
+            )
+        )
+    return result
+
+
+def share_covered(compositions: Sequence[Composition], n: int = 5) -> float:
+    """The share of classes covered by at most n concepts (the paper: more than 95 % by 5). NaN without classes."""
+    covered = torch.tensor([each.covered is not None and each.covered <= n for each in compositions], dtype=torch.float64)
+    return float(covered.mean())
+
+
+def _detected(made_of: Sequence[ConceptLink]) -> float:
+    links = [link for concept in made_of for link in concept.units]
+    total = sum(link.weight for link in links)
+    return sum(link.weight for link in links if link.detector) / total if total else 0.0

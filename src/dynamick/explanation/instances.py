@@ -1,0 +1,305 @@
+"""Instance explanations: the routed products and the bias are the logit (SPEC sections 1 and 8; Fig. 7)."""
+
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.errors import InputError
+from dynamick.explanation.head import Head, Maps, Reader, Reading, check_images
+
+if TYPE_CHECKING:
+    from dynamick.dissection import Dissection
+
+# SPEC section 8: what "explains 98 % of the score" means.
+TOLERANCE = 0.02
+
+_UNASKED = "maps were not asked for"
+_MISSING = "in this batch no feature map's mean is the head's input, so there is no exact split; the units alone are shown"
+
+
+@dataclass(frozen=True)
+class Concept:
+    """What a unit stands for, by dissection: its label, the label's category, its score (IoU), and whether that counts."""
+
+    label: str
+    category: str
+    score: float
+    detector: bool
+
+
+@dataclass(frozen=True)
+class RunnerUp:
+    """The best class beside the explained one, and what separates the two ("why not").
+
+    Attributes:
+        class_index, class_name, logit, bias: the other class.
+        units: the units that either class routes, by descending absolute difference; ties: lower index first.
+        differences: a unit's product for the explained class minus its product for this one. Their sum is the difference
+            of the logits minus the difference of the biases.
+        concepts: a unit's concept each; None without a dissection.
+    """
+
+    class_index: int
+    class_name: str
+    logit: float
+    bias: float
+    units: list[int]
+    differences: list[float]
+    concepts: list[Concept | None]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why one image gets the logit of one class: logit = bias + sum of products.
+
+    Attributes:
+        image: the image's position among those given.
+        class_index, class_name: the class explained; the name is the index where the model has no `classes`.
+        predicted: the class of the largest logit.
+        logit, bias: Y_c and b_c.
+        rule, k: `at_most`, `exactly` or `dense`, and how many products a class routes at most (None when dense).
+        units: the routed units, 0-based, by descending product; a dense head routes all of them.
+        products: W_ci * x_i, one each.
+        concepts: one each; None where no dissection was given.
+        shares: `share_of_routed`: p / (Y - b), and `share_of_all`: p / (sum of W_ci x_i over all units), the paper's; one
+            list each. A zero denominator gives None.
+        residual: 1 minus the sum of `share_of_all`: what the routed units leave of the dense sum (the paper's 2 %). None
+            where that sum is zero.
+        n98: the smallest n such that the n largest |p|, and any more of them, stay within 2 % of Y - b; None where it is 0.
+        runner_up: None for a model of one class.
+        maps: each product's split over the image, (n, H, W): W_ci * A_i(h, w) / (H * W), which sums to the product.
+        why: why there are no maps; None where there are.
+    """
+
+    image: int
+    class_index: int
+    class_name: str
+    predicted: int
+    logit: float
+    bias: float
+    rule: str
+    k: int | None
+    units: list[int]
+    products: list[float]
+    concepts: list[Concept | None]
+    shares: dict[str, list[float | None]]
+    residual: float | None
+    n98: int | None
+    runner_up: RunnerUp | None
+    maps: Tensor | None
+    why: str | None
+
+    def largest(self, n: int | None = None) -> list[int]:
+        """Positions in `units` of the n largest |p|, descending (None: all that it takes to reach 98 %, else every one)."""
+        order = sorted(range(len(self.units)), key=lambda place: (-abs(self.products[place]), self.units[place]))
+        return order[: n if n is not None else self.n98]
+
+    def residual_after(self, n: int) -> float | None:
+        """1 minus the share of all units' sum that the n largest |p| hold."""
+        shares = self.shares["share_of_all"]
+        chosen = [shares[place] for place in self.largest(n)]
+        if self.residual is None:
+            return None
+        return 1 - math.fsum(share for share in chosen if share is not None)
+
+    def to_dict(self, maps: bool = True) -> dict[str, Any]:
+        """Plain JSON values; a number that is not finite becomes None. `maps=False` leaves the maps out."""
+        result = {name: _plain(value) for name, value in self.__dict__.items() if name != "maps"}
+        result["maps"] = _plain(self.maps.tolist()) if maps and self.maps is not None else None
+        return result
+
+    def to_json(self, maps: bool = True) -> str:
+        """`to_dict` as a JSON text."""
+        return json.dumps(self.to_dict(maps), allow_nan=False)
+
+
+def explain(
+    model: nn.Module,
+    images: Tensor,
+    classes: int | Sequence[int] | None = None,
+    units: "Dissection | None" = None,
+    *,
+    preprocess: str | Callable[[Tensor], Tensor] | None = "model",
+    batch_size: int = 64,
+    maps: bool = True,
+) -> list[Explanation]:
+    """Explain classifications by what the classifier adds up, in one forward pass per image.
+
+    Args:
+        model: a classifier that ends in a linear layer, dense or Dynamic-K; its modes are left as they were.
+        images: (B, 3, H, W), uint8 or floating point in 0..1.
+        classes: the class or classes to explain for each image; None explains the predicted one.
+        units: the dissection of the layer that enters the head; None leaves the concepts out.
+        preprocess: `model` applies `model.preprocessing`; None says that the images are prepared already; or any callable.
+        batch_size: images per forward pass.
+        maps: False leaves out the split over the image, which for dense heads takes M * H * W numbers an image.
+
+    Returns:
+        One explanation per image and class, image by image.
+
+    Raises:
+        InputError: images of another shape or type, a class that is not there, a dissection of another layer or number of
+            units, or a model without a linear classifier at its end.
+    """
+    check_images(images)
+    reader = Reader(model, preprocess)
+    chosen = _check_classes(classes, reader.head)
+    if len(images) == 0:
+        return []
+    where = reader.maps(images)
+    concepts = _check_units(units, reader.head, where)
+    names = class_names(model, reader.head)
+    explanations: list[Explanation] = []
+    for start in range(0, len(images), batch_size):
+        reading = reader.read(images[start : start + batch_size])
+        why = _UNASKED if not maps else None if reading.maps is not None else where.why or _MISSING
+        explanations += _explain_batch(reader.head, reading, chosen, concepts, names, start, why)
+    return explanations
+
+
+def class_names(model: nn.Module, head: Head) -> list[str]:
+    """The model's `classes`, or the indices where it has none."""
+    names = getattr(model, "classes", None)
+    count = head.weight.shape[0]
+    return [str(name) for name in names] if names is not None and len(names) == count else [str(c) for c in range(count)]
+
+
+def concepts_of(units: "Dissection") -> list[Concept | None]:
+    """Every unit's concept; None for a unit without a label."""
+    return [
+        Concept(str(label), str(category), float(score), bool(detector)) if label else None
+        for label, category, score, detector in zip(units.labels, units.categories, units.scores, units.detectors, strict=True)
+    ]
+
+
+def _check_classes(classes: int | Sequence[int] | None, head: Head) -> list[int] | None:
+    if classes is None:
+        return None
+    chosen = [classes] if isinstance(classes, int) else [int(each) for each in classes]
+    count = head.weight.shape[0]
+    wrong = [each for each in chosen if not 0 <= each < count]
+    if wrong or not chosen:
+        raise InputError(f"classes: {wrong or chosen} must be integers in 0..{count - 1}, at least one")
+    return chosen
+
+
+def _check_units(units: "Dissection | None", head: Head, where: Maps) -> list[Concept | None] | None:
+    if units is None:
+        return None
+    concepts = concepts_of(units)
+    expected = head.weight.shape[1]
+    if len(concepts) != expected:
+        raise InputError(f"units: {len(concepts)} units dissected, but the head reads {expected}; dissect the layer before it")
+    layer = getattr(units, "layer", None)
+    if layer and where.layers and layer not in where.layers:
+        right = min(where.layers, key=lambda name: (name.count("."), name))
+        raise InputError(f"units: a dissection of {layer!r}, but the head reads {right!r}; dissect that layer")
+    return concepts
+
+
+def _explain_batch(
+    head: Head,
+    reading: Reading,
+    chosen: list[int] | None,
+    concepts: list[Concept | None] | None,
+    names: list[str],
+    start: int,
+    why: str | None,
+) -> list[Explanation]:
+    # NaN ranks highest and the lower of two equal logits first, as in the routing.
+    ranked = reading.logits.argsort(dim=1, descending=True, stable=True)
+    first, second = ranked[:, :1], ranked[:, :2][:, -1:]
+    classes_BC = first if chosen is None else torch.tensor(chosen, device=first.device).expand(len(first), -1)
+    other_BC = torch.where(classes_BC == first, second, first)
+    route, other = head.route(reading.x, classes_BC), head.route(reading.x, other_BC)
+    total_BC = (reading.x.double() @ head.effective_weight.T).gather(1, classes_BC)
+    # Whole batches become lists at once: thousands of single reads would cost more than the network.
+    tensors = (route.indices, route.products, other.indices, other.products, classes_BC, other_BC, total_BC)
+    rows = zip(*(tensor.tolist() for tensor in (*tensors, _n98(route.products))), strict=True)
+    predicted, logits, bias = first[:, 0].tolist(), reading.logits.tolist(), head.bias.double().tolist()
+    result: list[Explanation] = []
+    for b, row in enumerate(rows):
+        for units, products, other_units, other_products, c, o, total, n98 in zip(*row, strict=True):
+            n = sum(unit >= 0 for unit in units)
+            units, products = units[:n], products[:n]
+            runner_up = None
+            if o != c:
+                apart = _differences(units, products, other_units, other_products)
+                labels = _pick(concepts, list(apart))
+                runner_up = RunnerUp(o, names[o], logits[b][o], bias[o], list(apart), list(apart.values()), labels)
+            routed = math.fsum(products)
+            result.append(
+                Explanation(
+                    image=start + b,
+                    class_index=c,
+                    class_name=names[c],
+                    predicted=predicted[b],
+                    logit=logits[b][c],
+                    bias=bias[c],
+                    rule=head.rule,
+                    k=head.k,
+                    units=units,
+                    products=products,
+                    concepts=_pick(concepts, units),
+                    shares={"share_of_routed": _shares(products, routed), "share_of_all": _shares(products, total)},
+                    residual=None if total == 0 else 1 - routed / total,
+                    n98=n98 or None,
+                    runner_up=runner_up,
+                    maps=None if why is not None or reading.maps is None else _split(reading.maps[b], head.weight[c], units),
+                    why=why,
+                )
+            )
+    return result
+
+
+def _split(maps_MHW: Tensor, weight_M: Tensor, units: list[int]) -> Tensor:
+    """Each contribution over the image, (n, H, W), float32 on the CPU: W_ci * A_i(h, w) / (H * W)."""
+    index = torch.tensor(units, dtype=torch.int64, device=maps_MHW.device)
+    scale = weight_M[index].double() / maps_MHW[0].numel()
+    return (maps_MHW[index].double() * scale[:, None, None]).float().cpu()
+
+
+def _n98(products_BCK: Tensor) -> Tensor:
+    """SPEC section 8's n98 for each row of products (padding 0), (B, C); 0 where the sum is zero or not finite."""
+    order = products_BCK.abs().argsort(dim=2, descending=True, stable=True)
+    partial = products_BCK.gather(2, order).cumsum(dim=2)
+    total = partial[..., -1:]
+    outside = (partial - total).abs() > TOLERANCE * total.abs()
+    places = torch.arange(1, partial.shape[2] + 1, device=partial.device)
+    n = (outside * places).amax(dim=2) + 1
+    valid = (total != 0) & total.isfinite()
+    return torch.where(valid[..., 0], n, 0)
+
+
+def _differences(units: list[int], products: list[float], others: list[int], theirs: list[float]) -> dict[int, float]:
+    difference = dict(zip(units, products, strict=True))
+    for unit, product in zip(others, theirs, strict=True):
+        if unit >= 0:
+            difference[unit] = difference.get(unit, 0.0) - product
+    return dict(sorted(difference.items(), key=lambda item: (-abs(item[1]), item[0])))
+
+
+def _shares(products: list[float], denominator: float) -> list[float | None]:
+    return [None if denominator == 0 else product / denominator for product in products]
+
+
+def _pick(concepts: list[Concept | None] | None, units: list[int]) -> list[Concept | None]:
+    return [None if concepts is None else concepts[unit] for unit in units]
+
+
+def _plain(value: Any) -> Any:
+    """A value in JSON's terms; numbers that JSON has no word for become None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, Concept | RunnerUp):
+        return {name: _plain(each) for name, each in value.__dict__.items()}
+    return value

@@ -1,0 +1,29 @@
+"""How sparse a head is: its static weights (SPEC section 4)."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+THRESHOLD = 1e-3
+"""A weight below this, in absolute value, counts as no connection (the paper's Fig. 4b)."""
+
+
+class Sparsity(NamedTuple):
+    """A head's static sparsity.
+
+    Attributes:
+        sparse_share: share of weights with |w| < 1e-3, 0..1.
+        weights_per_class: mean number of weights per class with |w| >= 1e-3.
+        most: the largest such number of any class.
+    """
+
+    sparse_share: float
+    weights_per_class: float
+    most: int
+
+
+def sparsity(weight: Tensor, threshold: float = THRESHOLD) -> Sparsity:
+    """Static sparsity of a head's weight, shape (O, M)."""
+    connected = (weight.detach().abs() >= threshold).sum(1)
+    share = 1 - connected.sum().item() / max(1, weight.numel())
+    return Sparsity(share, connected.double().mean().item(), int(connected.max()))

@@ -1,0 +1,47 @@
+"""Reports: plain dataclasses in, one self-contained HTML page out that opens offline and asks for nothing from outside."""
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_HERE = Path(__file__).parent
+
+
+@cache
+def environment() -> Any:
+    """The Jinja environment of all pages: everything is escaped, and templates/base.html.j2 inlines assets/style.css."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from markupsafe import Markup
+
+    found = Environment(
+        loader=FileSystemLoader(_HERE / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.globals["style"] = Markup((_HERE / "assets" / "style.css").read_text(encoding="utf-8"))
+    return found
+
+
+def render(template: str, **context: Any) -> str:
+    """Fill a template of this package; every value is escaped, save those given as `markupsafe.Markup`."""
+    return environment().get_template(template).render(**context)
+
+
+def save(path: str | Path, text: str) -> None:
+    """Write a file whole or not at all: what was there before survives a failure. Folders are made as needed.
+
+    Raises:
+        OSError: the folder cannot be made, or the file cannot be written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        # A lone surrogate (an undecodable file name) must not cost the whole page.
+        partial.write_text(text, encoding="utf-8", errors="replace")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,135 @@
+// The head's exact arithmetic, and where its evidence lies in an image; explanation.js shows what is computed here.
+// Units are counted from 0.
+"use strict";
+
+const byId = id => document.getElementById(id);
+const data = JSON.parse(byId("data").textContent);
+
+// ---- arrays: base64 of little-endian numbers
+
+const buffer = text => Uint8Array.from(atob(text), character => character.charCodeAt(0)).buffer;
+const floats = text => new Float32Array(buffer(text));
+const counts = text => new Uint32Array(buffer(text));
+
+// ---- the head
+
+const head = (() => {
+  const packed = data.head, M = packed.units, O = data.classes.length, bias = floats(packed.bias);
+  if (packed.dense) return {O, M, bias, weight: floats(packed.dense), open: null};
+  const weight = new Float32Array(O * M), open = packed.masked ? new Uint8Array(O * M) : null;
+  const perClass = counts(packed.counts), indices = counts(packed.indices), values = floats(packed.values);
+  for (let c = 0, at = 0; c < O; c++) {
+    for (let n = perClass[c]; n > 0; n--, at++) {
+      weight[c * M + indices[at]] = values[at];
+      if (open) open[c * M + indices[at]] = 1;
+    }
+  }
+  return {O, M, bias, weight, open};
+})();
+
+const instances = data.instances.map(each => ({...each, x: floats(each.x), first: null, now: null}));
+
+// The units that class c may route. `at_most` never routes a finite input of weight zero, so those need no look.
+const candidates = (() => {
+  const every = Uint32Array.from({length: head.M}, (_, i) => i);
+  const sparse = data.rule === "at_most" && instances.every(({x}) => x.every(Number.isFinite));
+  return data.classes.map((_, c) => every.filter(i => (!head.open || head.open[c * head.M + i]) && (!sparse || head.weight[c * head.M + i] !== 0)));
+})();
+
+// The order of PyTorch's sort: NaN ranks highest, and of equal values the one that came first.
+const above = (p, q) => p > q || (Number.isNaN(p) && !Number.isNaN(q));
+const descending = (p, q) => above(q, p) - above(p, q);
+
+/** Which units class c routes for inputs x, and their products: float32, as the network forms and compares them. */
+function route(c, x) {
+  const {M, weight} = head, units = [], products = [], limit = data.k ?? M;
+  for (const i of candidates[c]) {
+    const p = Math.fround(weight[c * M + i] * x[i]);
+    if (data.rule === "at_most" && p <= 0) continue;
+    if (data.rule === "dense") { units.push(i); products.push(p); continue; }
+    if (units.length === limit && !above(p, products[limit - 1])) continue;
+    let place = units.length;
+    while (place > 0 && above(p, products[place - 1])) place--;
+    units.splice(place, 0, i);
+    products.splice(place, 0, p);
+    if (units.length > limit) { units.pop(); products.pop(); }
+  }
+  return {units, products};
+}
+
+const sum = values => values.reduce((total, value) => total + value, 0);
+const logitOf = (c, x) => Math.fround(sum(route(c, x).products) + head.bias[c]);
+
+function answer(x) {
+  const logits = Array.from({length: head.O}, (_, c) => logitOf(c, x));
+  const order = logits.map((_, c) => c).sort((a, b) => descending(logits[a], logits[b]) || a - b);
+  const top = logits[order[0]], powers = logits.map(logit => (logit === top ? 1 : Math.exp(logit - top))), total = sum(powers);
+  return {logits, order, probabilities: powers.map(power => power / total)};
+}
+
+/** The smallest n whose n largest |p|, and any more of them, stay within 2 % of the whole sum; null where that is 0. */
+function needed(products) {
+  const total = sum(products);
+  if (total === 0 || !Number.isFinite(total)) return null;
+  let partial = 0, last = 0;
+  products.forEach((p, place) => {
+    partial += p;
+    if (Math.abs(partial - total) > 0.02 * Math.abs(total)) last = place + 1;
+  });
+  return Math.min(last + 1, products.length);
+}
+
+// ---- heat maps
+
+const INFERNO = [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]];
+
+/** Maps of one image: unit -> place, the maps as signed bytes, and their scales. */
+function mapsOf(instance) {
+  if (instance.maps === null) return null;
+  if (!instance.read) {
+    const packed = instance.maps;
+    instance.read = {
+      place: new Map([...counts(packed.units)].map((unit, place) => [unit, place])), scale: floats(packed.scale),
+      height: packed.size[0], width: packed.size[1], levels: new Int8Array(buffer(packed.levels)),
+    };
+  }
+  return instance.read;
+}
+
+/** What units contribute to class c where: the sum of W_ci * A_i(h, w) / (H * W); null where no map of them is held. */
+function contribution(instance, c, units) {
+  const maps = mapsOf(instance), held = maps ? units.filter(unit => maps.place.has(unit)) : [];
+  if (held.length === 0) return null;
+  const cells = maps.height * maps.width, total = new Float32Array(cells);
+  for (const unit of held) {
+    const place = maps.place.get(unit), factor = head.weight[c * head.M + unit] * maps.scale[place] / 127 / cells;
+    for (let cell = 0; cell < cells; cell++) total[cell] += factor * maps.levels[place * cells + cell];
+  }
+  return total;
+}
+
+const peakOf = map => map.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
+
+/** Draw a map onto a canvas, bilinearly: violet to yellow speaks for the class, blue against it. */
+function draw(canvas, map, maps, peak) {
+  const {width, height} = canvas, context = canvas.getContext("2d");
+  context.clearRect(0, 0, width, height);
+  if (!map || !(peak > 0)) return;
+  const pixels = context.createImageData(width, height);
+  for (let v = 0; v < height; v++) {
+    const row = Math.min(Math.max((v + 0.5) / height * maps.height - 0.5, 0), maps.height - 1), r0 = Math.floor(row), r1 = Math.min(r0 + 1, maps.height - 1);
+    for (let u = 0; u < width; u++) {
+      const column = Math.min(Math.max((u + 0.5) / width * maps.width - 0.5, 0), maps.width - 1), c0 = Math.floor(column), c1 = Math.min(c0 + 1, maps.width - 1);
+      const a = row - r0, b = column - c0, at = (r, c) => map[r * maps.width + c];
+      const value = (1 - a) * ((1 - b) * at(r0, c0) + b * at(r0, c1)) + a * ((1 - b) * at(r1, c0) + b * at(r1, c1));
+      const share = Math.min(Math.abs(value) / peak, 1), spot = 4 * (v * width + u);
+      const step = Math.min(share * (INFERNO.length - 1), INFERNO.length - 1.001), lower = Math.floor(step);
+      for (let channel = 0; channel < 3; channel++) {
+        const mixed = INFERNO[lower][channel] + (step - lower) * (INFERNO[lower + 1][channel] - INFERNO[lower][channel]);
+        pixels.data[spot + channel] = value < 0 ? [60, 140, 255][channel] : mixed;
+      }
+      pixels.data[spot + 3] = 255 * Math.min(1.4 * share, 0.9);
+    }
+  }
+  context.putImageData(pixels, 0, 0);
+}

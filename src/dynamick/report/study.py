@@ -1,0 +1,113 @@
+"""A study with human readers as one HTML page and two CSV files: the questions, and apart from them the answers."""
+
+import base64
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynamick.errors import InputError
+
+LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+@dataclass(frozen=True)
+class Question:
+    """Which of these did the network answer?
+
+    Attributes:
+        number: from 1.
+        image: PNG bytes.
+        concepts: what the network saw, signed: "+ grass", most telling first.
+        choices: class names, at most 26, in the order shown.
+        answer: the position of the network's answer among them.
+    """
+
+    number: int
+    image: bytes
+    concepts: list[str]
+    choices: list[str]
+    answer: int
+
+
+def write_study(questions: Sequence[Question], page: str | Path, title: str = "What did the network answer?") -> list[Path]:
+    """Write PAGE.html, PAGE.csv (the questions) and PAGE-answers.csv (only here are the answers).
+
+    The page needs no network and sends nothing: a reader saves the answers given as a CSV file.
+
+    Args:
+        questions: at least one.
+        page: the page's path; the CSV files lie beside it.
+        title: the page's heading.
+
+    Returns:
+        The three paths, in this order.
+
+    Raises:
+        InputError: there is no question, or one with more choices than letters.
+        OSError: a file cannot be written.
+    """
+    if not questions or max(len(question.choices) for question in questions) > len(LETTERS):
+        raise InputError(f"questions: {len(questions)} given; give one or more, each with at most {len(LETTERS)} choices")
+    path = Path(page)
+    asked, answers = path.with_suffix(".csv"), path.with_name(f"{path.stem}-answers.csv")
+    path.write_text(render(questions, title), encoding="utf-8")
+    width = max(len(question.choices) for question in questions)
+    with asked.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "concepts", *LETTERS[:width]])
+        writer.writerows([q.number, _text("; ".join(q.concepts)), *map(_text, q.choices)] for q in questions)
+    with answers.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["question", "answer", "class"])
+        writer.writerows([q.number, LETTERS[q.answer], _text(q.choices[q.answer])] for q in questions)
+    return [path, asked, answers]
+
+
+def render(questions: Sequence[Question], title: str) -> str:
+    """The page, without the answers."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+    )
+    shown = [
+        {
+            "number": question.number,
+            "image": base64.b64encode(question.image).decode(),
+            "concepts": question.concepts,
+            "choices": list(zip(LETTERS, question.choices, strict=False)),
+        }
+        for question in questions
+    ]
+    return environment.get_template("study.html.j2").render(title=title, questions=shown)
+
+
+def score(given: str, answers: str) -> tuple[int, int]:
+    """How many of a reader's answers are the network's, and of how many asked.
+
+    Args:
+        given: the text of the CSV that the page saves (question, answer).
+        answers: the text of the answers' CSV.
+
+    Raises:
+        InputError: a file without these columns.
+    """
+    columns = [_answers(text) for text in (given, answers)]
+    return sum(columns[0].get(question) == answer for question, answer in columns[1].items()), len(columns[1])
+
+
+def _answers(text: str) -> dict[str, str]:
+    reader = csv.DictReader(io.StringIO(text))
+    if not {"question", "answer"} <= set(reader.fieldnames or ()):
+        raise InputError(f"answers: columns {reader.fieldnames}; give a CSV file with question and answer")
+    return {row["question"]: row["answer"] for row in reader}
+
+
+def _text(value: str) -> str:
+    """A text that a spreadsheet does not take for a formula: class names come from users' folders."""
+    return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

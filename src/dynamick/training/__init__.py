@@ -1,0 +1,33 @@
+"""Training by recipes: resumable, on one machine or many. Lightning loads when a name is first used."""
+
+import importlib
+from typing import Any
+
+# Before Lightning: torchmetrics imports torchvision, and where its operators do not match PyTorch, the shim mends that.
+import dynamick.torchvision_shim  # noqa: F401
+
+_HOME = {
+    "Classifier": "dynamick.training.module",
+    "DissectEvery": "dynamick.training.dissecting",
+    "DataRecipe": "dynamick.training.recipe",
+    "Images": "dynamick.training.data",
+    "OptimRecipe": "dynamick.training.recipe",
+    "Pruned": "dynamick.training.pruning",
+    "Recipe": "dynamick.training.recipe",
+    "load_images": "dynamick.training.data",
+    "prune": "dynamick.training.pruning",
+    "read_history": "dynamick.training.callbacks",
+    "train": "dynamick.training.run",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dynamick.training' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,110 @@
+"""What happens at the end of each epoch: figures kept, weights and the state to resume from written, a line printed."""
+
+import csv
+import io
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import Checkpoint
+
+from dynamick import checkpoint
+from dynamick.errors import InputError
+
+STATE = "last.ckpt"
+METRICS = "metrics.csv"
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Lightning's checkpoints, written so that at every moment the old or the new one is there whole."""
+
+    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
+        buffer = io.BytesIO()
+        torch.save(checkpoint_, buffer)
+        checkpoint.write_atomically(Path(path), buffer.getvalue())
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> Any:
+        """The checkpoint, read with weights_only: no code in it is run.
+
+        Raises:
+            InputError: it is truncated or damaged.
+        """
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:
+            reason = str(error).splitlines()[0]
+            raise InputError(f"{path}: no readable checkpoint ({reason}); begin again with --restart") from None
+
+
+class Keeper(Checkpoint):
+    """Keeps a run in its folder: `metrics.csv`, `last.safetensors`, `best.safetensors`, and `last.ckpt` to resume from.
+
+    The figures of past epochs travel inside the checkpoint, so an interrupted run's metrics.csv lacks and repeats nothing.
+
+    Args:
+        out: the run's folder.
+        recipe: the recipe as plain values; kept inside the weights' files.
+    """
+
+    def __init__(self, out: Path, recipe: dict[str, Any]) -> None:
+        self.out, self.recipe = out, recipe
+        self.history: list[dict[str, float]] = []
+        self.began = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"history": self.history}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.history = list(state_dict["history"])
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.began = time.monotonic()
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        seconds = time.monotonic() - self.began
+        best = max((row["top1"] for row in self.history), default=-1.0)
+        self.history.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 3), **figures})
+        if trainer.is_global_zero:
+            row = self.history[-1]
+            if row["top1"] > best:
+                self._save(pl_module, "best.safetensors", row)
+            self._save(pl_module, "last.safetensors", row)
+            checkpoint.write_atomically(self.out / METRICS, _as_csv(self.history).encode())
+        # The state goes last: what it says is done has been written.
+        trainer.save_checkpoint(self.out / STATE)
+        if trainer.is_global_zero:
+            print(_line(row, trainer.max_epochs), flush=True)
+
+    def _save(self, module: Any, name: str, row: dict[str, float]) -> None:
+        checkpoint.save(module.model, self.out / name, {"recipe": self.recipe, "metrics": row})
+
+
+def read_history(out: Path) -> list[dict[str, float]]:
+    """The rows of a run's metrics.csv."""
+    with (out / METRICS).open(newline="") as file:
+        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write plain values as JSON, whole or not at all."""
+    checkpoint.write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+def _as_csv(rows: list[dict[str, float]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def _line(row: dict[str, float], epochs: int | None) -> str:
+    return (
+        f"epoch {row['epoch']:.0f}/{epochs}  train loss {row['train_loss']:.3f}  top-1 {row['top1']:.2f} %  "
+        f"weights/class {row['weights_per_class']:.1f}  routed {row['routed_units']:.2f}  {row['seconds']:.0f} s"
+    )

@@ -1,0 +1,154 @@
+"""A recipe: everything that decides a training's result, as plain dataclasses filled from YAML and the command line."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dynamick import models
+from dynamick.errors import InputError
+
+KINDS = ("scenes", "cifar10", "folder")
+SCHEDULES = ("step", "onecycle", "cosine")
+PRECISIONS = ("auto", "32", "bf16")
+
+
+@dataclass
+class DataRecipe:
+    """Where images come from and what happens to them.
+
+    Attributes:
+        kind: `scenes` (generated), `cifar10` (the official pickles), or `folder` (ROOT/train/CLASS/*, ROOT/val/CLASS/*).
+        root: the folder; not used by scenes.
+        size: side in pixels; not used by cifar10.
+        train_images, val_images: how many scenes are generated.
+        pad, flip: the augmentation of images in memory (pad, crop, flip).
+        in_memory: False decodes a folder's images when they are asked for, with random resized crops.
+        workers: processes that decode; 0 decodes in the main one.
+    """
+
+    kind: str = "cifar10"
+    root: str = "data"
+    size: int = 64
+    train_images: int = 10_000
+    val_images: int = 2_000
+    pad: int = 4
+    flip: bool = True
+    in_memory: bool = True
+    workers: int = 0
+
+
+@dataclass
+class OptimRecipe:
+    """SGD with momentum; the defaults are the paper's for CIFAR-10 (SPEC section 4).
+
+    Attributes:
+        epochs, batch_size, lr, momentum, nesterov, weight_decay: as usual; the batch is that of all processes together.
+        head_weight_decay: of the head's weight alone; None takes weight_decay.
+        schedule: `step` (lr / 10 every `step_epochs` epochs), `onecycle` or `cosine`.
+        warmup: the share of all steps in which `onecycle` rises.
+        l1: strength of the L1 penalty on the head's weight, for heads of kind l1 alone; a proximal step, so zeros are exact.
+        label_smoothing: as in torch.nn.CrossEntropyLoss.
+    """
+
+    epochs: int = 200
+    batch_size: int = 256
+    lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    head_weight_decay: float | None = None
+    schedule: str = "step"
+    step_epochs: int = 70
+    warmup: float = 0.25
+    l1: float = 0.0
+    label_smoothing: float = 0.0
+
+
+@dataclass
+class Recipe:
+    """One training.
+
+    Attributes:
+        model: a name such as `res18-d5a` (`dynamick.models.parse`).
+        stem, width, rule: as in `dynamick.models.create`.
+        seed: of the weights, the order and the augmentation.
+        precision: `bf16`, `32`, or `auto`: bf16 where the machine has instructions for it.
+        channels_last: the memory format of images and convolutions.
+        prune: at the end, remove the weights that no training input routes (dynamic heads).
+    """
+
+    model: str = "res18-d5a"
+    stem: str = "cifar"
+    width: int = 64
+    rule: str = "at_most"
+    seed: int = 0
+    precision: str = "auto"
+    channels_last: bool = True
+    prune: bool = True
+    data: DataRecipe = field(default_factory=DataRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, nested as in YAML."""
+        return asdict(self)
+
+    def check(self) -> None:
+        """Hold every value to what is allowed.
+
+        Raises:
+            InputError: the first one that is not, named as in YAML.
+        """
+        head = models.parse(self.model).head
+        _one_of("data.kind", self.data.kind, KINDS)
+        _one_of("optim.schedule", self.optim.schedule, SCHEDULES)
+        _one_of("precision", self.precision, PRECISIONS)
+        _one_of("stem", self.stem, models.STEMS)
+        counts = {"optim.epochs": self.optim.epochs, "optim.batch_size": self.optim.batch_size, "width": self.width}
+        counts |= {"optim.step_epochs": self.optim.step_epochs, "data.size": self.data.size}
+        counts |= {"data.train_images": self.data.train_images, "data.val_images": self.data.val_images}
+        for name, value in counts.items():
+            if value < 1:
+                raise InputError(f"{name}: {value} must be an integer from 1 up")
+        decay = self.optim.head_weight_decay
+        amounts = {"optim.lr": self.optim.lr, "optim.weight_decay": self.optim.weight_decay, "optim.l1": self.optim.l1}
+        amounts |= {"optim.head_weight_decay": decay or 0, "data.pad": self.data.pad, "data.workers": self.data.workers}
+        amounts |= {"seed": self.seed}
+        for name, amount in amounts.items():
+            if not 0 <= amount < float("inf"):
+                raise InputError(f"{name}: {amount} must be a number from 0 up")
+        if self.optim.l1 and head != "l1":
+            raise InputError(f"optim.l1: {self.optim.l1} has no effect on {self.model}; name the model res...-l1, or give 0")
+        if head == "l1" and not self.optim.l1:
+            raise InputError(f"optim.l1: 0 leaves {self.model} without its penalty; give a strength, such as 0.001")
+
+
+def difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
+    """The values in which two recipes (plain, nested) differ, as lines such as `optim.lr: 0.1 there, 0.2 here`."""
+    lines = []
+    for name in sorted(there.keys() | here.keys()):
+        old, new = there.get(name), here.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            lines += difference(old, new, f"{prefix}{name}.")
+        elif old != new:
+            lines.append(f"{prefix}{name}: {old} there, {new} here")
+    return lines
+
+
+def recipe_path(name: str) -> Path:
+    """A recipe's file: a path, or the name of one of the recipes that come with the source (`cifar10-small`).
+
+    Raises:
+        InputError: there is none.
+    """
+    path = Path(name)
+    shipped = Path(__file__).parents[3] / "recipes"
+    for candidate in (path, shipped / name, shipped / f"{name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    known = ", ".join(sorted(each.stem for each in shipped.glob("*.yaml")))
+    raise InputError(f"{name}: no such recipe; give a YAML file{' or one of ' + known if known else ''}")
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise InputError(f"{name}: {value!r} is unknown; give {', '.join(allowed)}")

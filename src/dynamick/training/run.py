@@ -1,0 +1,209 @@
+"""One training, from a recipe to a folder of weights and figures."""
+
+import errno
+import logging
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.callbacks import Callback, TQDMProgressBar
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from dynamick import checkpoint, models
+from dynamick.data.images import Batches, FolderImages
+from dynamick.errors import InputError
+from dynamick.models import ResNet
+from dynamick.preprocessing import Preprocessing
+from dynamick.training.callbacks import METRICS, STATE, AtomicCheckpointIO, Keeper, read_history, write_json
+from dynamick.training.data import VAL_BATCH, Images
+from dynamick.training.module import Classifier
+from dynamick.training.pruning import prune
+from dynamick.training.recipe import Recipe, difference
+
+CONFIG = "config.yaml"
+RESULT = "result.json"
+OURS = (CONFIG, RESULT, METRICS, STATE, "last.safetensors", "best.safetensors", "pruned.safetensors", "tensorboard")
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    restart: bool = False,
+    images: Images | None = None,
+    callbacks: list[Callback] | None = None,
+    progress: bool = False,
+) -> list[dict[str, float]]:
+    """Train by a recipe into a folder; go on where an earlier run with the same recipe and folder was interrupted.
+
+    Writes config.yaml, metrics.csv, best.safetensors, last.safetensors, last.ckpt (to resume), pruned.safetensors and
+    result.json (after the last epoch), and TensorBoard's logs.
+
+    Args:
+        recipe: what to train.
+        out: the folder; made where it is missing.
+        restart: begin again, whatever is in the folder.
+        images: the recipe's images where they are loaded already.
+        callbacks: further Lightning callbacks.
+        progress: show a progress bar.
+
+    Returns:
+        The figures of every epoch.
+
+    Raises:
+        InputError: the recipe, the data or the folder is not fit; or the folder holds a run of another recipe.
+        OSError: something could not be written; what was written before is whole.
+    """
+    recipe.check()
+    out = Path(out)
+    _open_folder(out, recipe, restart)
+    if not (out / RESULT).exists():
+        images = images or Images(recipe)
+        L.seed_everything(recipe.seed, verbose=False)
+        classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last)
+        with quiet():
+            trainer = _trainer(recipe, out, [Keeper(out, recipe.to_dict()), *(callbacks or [])], progress)
+            trainer.fit(classifier, images, ckpt_path=_state(out))
+        if trainer.is_global_zero:
+            _finish(out, recipe, images)
+        trainer.strategy.barrier()
+        trainer.strategy.teardown()
+    return read_history(out)
+
+
+def build(recipe: Recipe, images: Images) -> ResNet:
+    """The recipe's model, new; images are normalised by the mean and deviation of the training images."""
+    preprocessing = Preprocessing(recipe.data.size if recipe.data.kind == "folder" else None)
+    if not isinstance(images.train, FolderImages):
+        mean, std = _moments(images.train.images)
+        preprocessing = Preprocessing(preprocessing.size, mean, std)
+    classes = images.train.classes
+    return models.create(
+        recipe.model, len(classes), recipe.stem, recipe.width, preprocessing, classes=classes, rule=recipe.rule
+    )
+
+
+def _in_bf16(precision: str, device: torch.device) -> bool:
+    """What `auto` means: bf16 where the device has instructions for it."""
+    if precision != "auto":
+        return precision == "bf16"
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context in which a recipe's training steps run."""
+    return torch.autocast(device.type, torch.bfloat16) if _in_bf16(precision, device) else nullcontext()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning's hints and notices to itself."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            logger.setLevel(level)
+
+
+def _trainer(recipe: Recipe, out: Path, callbacks: list[Callback], progress: bool) -> L.Trainer:
+    world, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return L.Trainer(
+        accelerator="gpu" if device.type == "cuda" else "cpu",
+        devices=here,
+        num_nodes=world // here,
+        strategy="ddp" if world > 1 else "auto",
+        precision="bf16-mixed" if _in_bf16(recipe.precision, device) else "32-true",
+        max_epochs=recipe.optim.epochs,
+        logger=TensorBoardLogger(out, name=None, version="tensorboard"),
+        callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if progress else [])],
+        plugins=[AtomicCheckpointIO()],
+        sync_batchnorm=device.type == "cuda" and world > 1,
+        reload_dataloaders_every_n_epochs=1,
+        use_distributed_sampler=False,
+        num_sanity_val_steps=0,
+        enable_progress_bar=progress,
+        enable_model_summary=False,
+        log_every_n_steps=50,
+        benchmark=True,
+    )
+
+
+def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
+    """Make the run's folder, or see that what is in it belongs to this recipe."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        if int(os.environ.get("RANK", 0)):
+            return
+        if restart:
+            for name in OURS:
+                shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
+        config = out / CONFIG
+        if config.exists():
+            there = yaml.safe_load(config.read_text())
+            changes = difference(there, recipe.to_dict())
+            if changes:
+                more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+                raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")
+        else:
+            checkpoint.write_atomically(config, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise
+        raise InputError(f"{out}: cannot be written ({error.strerror}); give a folder that can") from None
+
+
+def _state(out: Path) -> str | None:
+    return str(out / STATE) if (out / STATE).exists() else None
+
+
+def _finish(out: Path, recipe: Recipe, images: Images) -> None:
+    """Prune the last weights, and write the run's result."""
+    result: dict[str, Any] = {"recipe": recipe.to_dict(), "metrics": read_history(out)[-1]}
+    if recipe.prune and models.parse(recipe.model).head == "dynamic":
+        model = checkpoint.load(out / "last.safetensors")
+        assert isinstance(model, ResNet)
+        pruned = prune(model, _prepared(model, images))
+        result["pruned"] = asdict(pruned)
+        checkpoint.save(model, out / "pruned.safetensors", result)
+        print(
+            f"pruned: {pruned.kept} of {pruned.total} weights remain, at most {pruned.most} a class; "
+            f"{pruned.changed} of the logits of {pruned.images} training images changed",
+            flush=True,
+        )
+    write_json(out / RESULT, result)
+
+
+def _prepared(model: ResNet, images: Images) -> Any:
+    """The training images as they are evaluated: no augmentation."""
+    if isinstance(images.train, FolderImages):
+        plain = FolderImages(images.train.root, "train", images.train.size)
+        loader: Any = plain.batches(VAL_BATCH, workers=images.recipe.data.workers)
+    else:
+        loader = Batches(images.train, VAL_BATCH)
+    device = next(model.parameters()).device
+    for batch, _ in loader:
+        yield model.preprocessing(batch.to(device)).contiguous(memory_format=torch.channels_last)
+
+
+def _moments(images: Tensor) -> tuple[Any, Any]:
+    """Mean and deviation of each channel over all images, in 0..1, rounded to four places."""
+    counts = torch.stack([torch.bincount(images[:, channel].flatten(), minlength=256) for channel in range(3)]).double().cpu()
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = (counts @ values) / counts.sum(1)
+    std = ((counts @ values**2) / counts.sum(1) - mean**2).clamp(min=1e-8).sqrt()
+    return tuple(round(float(m), 4) for m in mean), tuple(max(1e-4, round(float(s), 4)) for s in std)

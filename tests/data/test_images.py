@@ -1,0 +1,126 @@
+"""Batches and folders of labelled images."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from dynamick.data.images import Augmentation, Batches, FolderImages, ImageTensors, cifar10, image_folder, read_image
+from dynamick.errors import InputError
+
+
+def numbered(n: int, side: int = 4) -> ImageTensors:
+    """Image i is filled with i, and so is its label."""
+    labels = torch.arange(n)
+    return ImageTensors(labels.to(torch.uint8)[:, None, None, None].expand(n, 3, side, side), labels, ["a", "b"])
+
+
+@given(st.integers(1, 40), st.integers(1, 12), st.integers(1, 4), st.integers(0, 3), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_processes_share_the_same_batches(n: int, batch: int, world: int, epoch: int, shuffle: bool) -> None:
+    batch = min(batch, n)
+    data, augmentation = numbered(n), Augmentation(pad=1, flip=True)
+    alone = list(Batches(data, batch, 7, epoch, augmentation, shuffle))
+    shares = [list(Batches(data, batch, 7, epoch, augmentation, shuffle, rank, world)) for rank in range(world)]
+    for number, (images, labels) in enumerate(alone):
+        for rank in range(world):
+            assert torch.equal(shares[rank][number][0], images[rank::world])
+            assert torch.equal(shares[rank][number][1], labels[rank::world])
+    seen = torch.cat([labels for _, labels in alone]).tolist()
+    assert len(set(seen)) == len(seen)
+    assert len(seen) == (n // batch * batch if shuffle else n)
+
+
+def test_order_depends_on_seed_and_epoch_alone() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        torch.rand(3)
+        return torch.cat([y for _, y in Batches(numbered(50), 10, seed, epoch, None, True)]).tolist()
+
+    assert order(1, 2) == order(1, 2)
+    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_augmentation_is_a_padded_crop_and_a_flip() -> None:
+    images = torch.randint(0, 256, (40, 3, 6, 5), dtype=torch.uint8)
+    draws = torch.rand(40, 3)
+    got = Augmentation(pad=2, flip=True)(images, draws)
+    for i in range(40):
+        padded = np.pad(images[i].numpy(), ((0, 0), (2, 2), (2, 2)))
+        row, column = int(draws[i, 0] * 5), int(draws[i, 1] * 5)
+        crop = padded[:, row : row + 6, column : column + 5]
+        assert np.array_equal(got[i].numpy(), crop if draws[i, 2] < 0.5 else crop[:, :, ::-1])
+
+
+def test_a_batch_larger_than_the_set_is_refused() -> None:
+    with pytest.raises(InputError, match=r"batch_size: 11 is more than the 10 training images"):
+        Batches(numbered(10), 11, shuffle=True)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 256, (20 + 4 * i, 30, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+    return tmp_path
+
+
+def test_a_folder_in_memory(tree: Path) -> None:
+    data = image_folder(tree, "train", 16)
+    assert data.images.shape == (6, 3, 16, 16)
+    assert data.classes == ["cat", "dog"]
+    assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    plain = read_image(tree / "train" / "cat" / "0.png", 20)
+    original = Image.open(tree / "train" / "cat" / "0.png")
+    assert np.array_equal(np.array(plain), np.array(original)[:, 5:25])
+
+
+def test_a_folder_from_disk_gives_the_same_whoever_asks(tree: Path) -> None:
+    images = FolderImages(tree, "train", 16, seed=1, epoch=3, augment=True)
+    alone = [(x, y) for x, y in images.batches(4)]
+    assert [len(y) for _, y in alone] == [4]
+    for rank in range(2):
+        for (x, y), (part, label) in zip(alone, images.batches(4, rank, 2, workers=1), strict=True):
+            assert torch.equal(x[rank::2], part)
+            assert torch.equal(y[rank::2], label)
+    assert sum(len(y) for _, y in FolderImages(tree, "val", 16).batches(4)) == 6
+
+
+def test_bad_folders(tree: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        image_folder(tmp_path / "nowhere", "train", 8)
+    (tmp_path / "empty" / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(InputError, match="no images in class folders"):
+        image_folder(tmp_path / "empty", "train", 8)
+    (tmp_path / "one" / "train" / "cat").mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "one" / "train" / "cat" / "0.png")
+    with pytest.raises(InputError, match="one class only"):
+        image_folder(tmp_path / "one", "train", 8)
+    broken = tree / "train" / "dog" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(InputError, match=r"dog/1\.png: no readable image"):
+        image_folder(tree, "train", 8)
+
+
+def test_cifar10_missing(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cifar-10-batches-py: missing or damaged"):
+        cifar10(tmp_path, "train")
+
+
+@pytest.mark.data
+def test_cifar10_is_read_whole() -> None:
+    root = os.environ.get("DYNAMICK_DATA")
+    if root is None:
+        pytest.skip("DYNAMICK_DATA does not say where the real data is")
+    val = cifar10(root, "val")
+    assert val.images.shape == (10_000, 3, 32, 32)
+    assert torch.bincount(val.labels).tolist() == [1000] * 10
+    assert val.classes[3] == "cat"

@@ -1,0 +1,36 @@
+"""A training of seconds, in this process or in one of its own."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+TINY: dict[str, Any] = {
+    "model": "res8-d3a",
+    "stem": "compact",
+    "width": 8,
+    "precision": "32",
+    "data": {"kind": "scenes", "size": 32, "train_images": 192, "val_images": 100, "pad": 2},
+    "optim": {"epochs": 4, "batch_size": 64, "lr": 0.1, "schedule": "onecycle", "head_weight_decay": 0.05},
+}
+
+
+@pytest.fixture
+def recipe_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(yaml.safe_dump(TINY))
+    return path
+
+
+@pytest.fixture
+def start() -> Callable[..., subprocess.Popen[str]]:
+    """Starts a Python program in a process of its own."""
+
+    def start(*args: object) -> subprocess.Popen[str]:
+        return subprocess.Popen([sys.executable, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    return start

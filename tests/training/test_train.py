@@ -1,0 +1,235 @@
+"""What a training writes and measures, and what it refuses."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import safetensors.torch
+import torch
+import yaml
+from torch import nn
+
+import dynamick as dk
+from dynamick.cli.main import main
+from dynamick.data.images import ImageTensors
+from dynamick.errors import InputError
+from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
+from dynamick.training import Recipe, load_images, prune, read_history
+from dynamick.training.module import parameter_groups, schedule, soft_threshold_
+from dynamick.training.recipe import OptimRecipe
+
+
+def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
+    """A command's exit status and what it said on stderr."""
+    try:
+        main([str(each) for each in args])
+    except SystemExit as stop:
+        return int(stop.code or 0), capsys.readouterr().err
+    return 0, capsys.readouterr().err
+
+
+def test_a_run_keeps_all_that_is_promised(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    assert run(capsys, "train", recipe_file, "--out", out, "--optim.epochs", 2) == (0, "")
+    rows = read_history(out)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert {"top1", "top5", "train_loss", "val_loss", "sparse_share", "weights_per_class", "routed_units", "dead_units"} <= set(
+        rows[0]
+    )
+    assert yaml.safe_load((out / "config.yaml").read_text())["optim"]["epochs"] == 2
+    assert list((out / "tensorboard").glob("events.*"))
+    best, last = dk.load(out / "best.safetensors"), dk.load(out / "last.safetensors")
+    assert dk.checkpoint.read_config(out / "best.safetensors")["extra"]["metrics"]["top1"] == max(row["top1"] for row in rows)
+    assert last.fc.k == 3
+    assert best.classes == load_images(Recipe().data.__class__(kind="scenes", train_images=1), "train").classes
+
+    # evaluate needs the weights alone, and finds what the last epoch measured.
+    figures = tmp_path / "figures.json"
+    assert run(capsys, "evaluate", out / "last.safetensors", "--out", figures) == (0, "")
+    measured = json.loads(figures.read_text())
+    for name in ("top1", "val_loss", "weights_per_class", "routed_units", "dead_units"):
+        assert measured[name] == pytest.approx(rows[-1][name], rel=1e-4), name
+
+    # The pruned head gives the same logits on the training images, with fewer weights.
+    pruned = dk.load(out / "pruned.safetensors")
+    images = load_images(recipe_of(out).data, "train").images
+    with torch.no_grad():
+        want, got = (model(model.preprocessing(images)) for model in (last, pruned))
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-5)
+    assert (pruned.fc.weight != 0).sum() < (last.fc.weight != 0).sum()
+    assert json.loads((out / "result.json").read_text())["pruned"]["changed"] == 0
+
+    # Finished: the same command does nothing, another recipe is refused, --restart begins again.
+    before = (out / "last.safetensors").stat().st_mtime_ns
+    assert run(capsys, "train", recipe_file, "--out", out, "--optim.epochs", 2)[0] == 0
+    assert (out / "last.safetensors").stat().st_mtime_ns == before
+    code, err = run(capsys, "train", recipe_file, "--out", out, "--optim.epochs", 1)
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "optim.epochs: 2 there, 1 here" in err
+    assert run(capsys, "train", recipe_file, "--out", out, "--optim.epochs", 1, "--restart")[0] == 0
+    assert len(read_history(out)) == 1
+
+
+def recipe_of(out: Path) -> Recipe:
+    from dynamick.cli.train import parse
+
+    recipe: Recipe = parse(["--config", str(out / "config.yaml")])
+    return recipe
+
+
+def test_l1_makes_exact_zeros(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("--model", "res8-l1", "--optim.l1", 0.5, "--optim.epochs", 1)
+    assert run(capsys, "train", recipe_file, "--out", tmp_path / "l1", *settings)[0] == 0
+    weight = safetensors.torch.load_file(tmp_path / "l1" / "last.safetensors")["fc.weight"]
+    assert (weight == 0).any()
+    assert not (tmp_path / "l1" / "pruned.safetensors").exists()
+
+
+def test_soft_threshold_is_the_proximal_step() -> None:
+    """It minimises 1/2 (v - w)^2 + a |v|, found here on a grid."""
+    weight = torch.tensor([-2.0, -0.3, 0.0, 0.1, 1.5])
+    grid = torch.linspace(-3, 3, 60_001)
+    want = [grid[(0.5 * (grid - w) ** 2 + 0.4 * grid.abs()).argmin()] for w in weight]
+    soft_threshold_(weight, 0.4)
+    torch.testing.assert_close(weight, torch.stack(want), rtol=0, atol=2e-4)
+
+
+def test_the_head_alone_has_its_own_decay() -> None:
+    model = dk.models.create("res8-d2a", width=4)
+    body, head = parameter_groups(model, OptimRecipe(weight_decay=1e-4, head_weight_decay=0.3))
+    assert [id(p) for p in head["params"]] == [id(model.fc.weight)]
+    assert (body["weight_decay"], head["weight_decay"]) == (1e-4, 0.3)
+    assert len(body["params"]) + 1 == len(list(model.parameters()))
+
+
+def test_the_papers_schedule_divides_by_ten_every_70_epochs() -> None:
+    parameter = nn.Parameter(torch.zeros(1))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    rates, steps = schedule(optimizer, OptimRecipe(), steps=200 * 2), []
+    for _ in range(400):
+        steps.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        rates.step()
+    want = [0.1] * 140 + [0.01] * 140 + [0.001] * 120
+    assert steps == pytest.approx(want)
+
+
+@pytest.mark.parametrize("rule", ["at_most", "exactly"])
+def test_prune_removes_what_no_image_routes(rule: str) -> None:
+    torch.manual_seed(0)
+    model = dk.models.create("res8-d2a", num_classes=4, width=4, stem="compact", rule=rule).eval()
+    images = model.preprocessing(torch.randint(0, 256, (50, 3, 16, 16), dtype=torch.uint8))
+    before = copy.deepcopy(model)
+    report = prune(model, images.split(7))
+    with torch.no_grad():
+        features = before.features(images)
+        products = features[:, None] * before.fc.weight
+        routed = torch.zeros_like(before.fc.weight, dtype=torch.bool)
+        for b in range(50):
+            for c in range(4):
+                order = sorted(range(16), key=lambda i, b=b, c=c: (-products[b, c, i].item(), i))[:2]
+                for i in order:
+                    routed[c, i] |= rule == "exactly" or bool(products[b, c, i] > 0)
+        assert torch.equal(model.fc.weight != 0, routed & (before.fc.weight != 0))
+        assert torch.equal(model.fc(features), before.fc(features))
+    assert (report.kept, report.total, report.images, report.changed) == (int(routed.sum()), 64, 50, 0)
+    with pytest.raises(ValueError, match="a dense head routes nothing"):
+        prune(dk.models.create("res8", width=4), [images])
+
+
+def test_figures_of_sparsity_and_routing() -> None:
+    weight = torch.tensor([[0.0, 1e-3, -0.5, 9e-4], [2.0, 0.0, 0.0, -1e-4]])
+    assert sparsity(weight) == (5 / 8, 1.5, 2)
+    head = dk.DynamicLinear(3, 2, k=2, bias=False)
+    head.weight.data = torch.tensor([[1.0, 2.0, 0.0], [-1.0, 0.0, 0.0]])
+    x = torch.tensor([[1.0, 1.0, 1.0], [0.0, 3.0, 1.0]])
+    counts = routing_update(routing_start(head.weight), x[:1], head)
+    counts = routing_update(counts, x[1:], head)
+    # Class 0 routes units 0 and 1, then unit 1; class 1 routes nothing: 3 of 4 rows' units, and unit 2 is dead.
+    assert routing_compute(counts) == (3 / 4, 1)
+    assert counts.used.tolist() == [[1, 2, 0], [0, 0, 0]]
+    dense = nn.Linear(3, 2, bias=False)
+    dense.weight = head.weight
+    assert routing_update(routing_start(head.weight), x, dense).used.tolist() == [[1, 2, 0], [1, 0, 0]]
+
+
+BAD: list[tuple[list[Any], str]] = [
+    (["--model", "res8-d0a"], "K of '0' is no integer"),
+    (["--model", "res8-d-1a"], "K of '-1' is no integer"),
+    (["--model", "res8-d2.5a"], "K of '2.5' is no integer"),
+    (["--model", "res8-dfivea"], "K of 'five' is no integer"),
+    (["--model", "res9"], "no ResNet of depth 9"),
+    (["--model", "res8-l1"], "optim.l1: 0 leaves res8-l1 without its penalty"),
+    (["--optim.l1", "0.1"], "optim.l1: 0.1 has no effect on res8-d3a"),
+    (["--optim.lr", "-1"], "optim.lr: -1.0 must be"),
+    (["--optim.lr", "fast"], "optim.lr"),
+    (["--optim.epochs", "0"], "optim.epochs: 0 must be"),
+    (["--optim.lrr", "0.1"], "optim.lrr"),
+    (["--optim.batch_size", "1000"], "batch_size: 1000 is more than the 192 training images"),
+    (["--data.kind", "mnist"], "data.kind: 'mnist' is unknown; give scenes, cifar10, folder"),
+    (["--data.kind", "cifar10", "--data.root", "/nowhere"], "/nowhere/cifar-10-batches-py: missing or damaged"),
+    (["--data.kind", "folder", "--data.root", "/nowhere"], "/nowhere/train: no such folder"),
+    (["--stem", "wide"], "stem: 'wide' is unknown"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), BAD, ids=[" ".join(map(str, each)) for each, _ in BAD])
+def test_bad_recipes(
+    settings: list[Any], message: str, recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, err = run(capsys, "train", recipe_file, "--out", tmp_path / "run", *settings)
+    assert (code, len(err.strip().splitlines())) == (2, 1), err
+    assert message in err
+
+
+def test_an_unknown_key_in_a_recipe(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe_file.write_text(recipe_file.read_text() + "colour: red\n")
+    code, err = run(capsys, "train", recipe_file, "--out", tmp_path / "run")
+    assert (code, len(err.strip().splitlines())) == (2, 1), err
+    assert "colour" in err
+    code, err = run(capsys, "train", tmp_path / "nothing.yaml", "--out", tmp_path / "run")
+    assert (code, "no such recipe" in err) == (2, True)
+
+
+def test_an_unwritable_folder(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "run", Path("/proc/run")):
+        code, err = run(capsys, "train", recipe_file, "--out", out)
+        assert (code, len(err.strip().splitlines())) == (2, 1), err
+        assert "cannot be written" in err
+
+
+def test_bad_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    good = tmp_path / "good.safetensors"
+    dk.save(dk.models.create("res8-d5a", width=4), good)
+    cases = {"missing": None, "empty": b"", "truncated": good.read_bytes()[:-100], "text": b"hello" * 100}
+    for name, content in cases.items():
+        path = tmp_path / f"{name}.safetensors"
+        if content is not None:
+            path.write_bytes(content)
+        code, err = run(capsys, "evaluate", path, "--data", "scenes")
+        assert (code, len(err.strip().splitlines())) == (2, 1), err
+        assert str(path) in err
+    code, err = run(capsys, "evaluate", good)
+    assert (code, "does not say on which data" in err) == (2, True)
+    code, err = run(capsys, "evaluate", good, "--data", "scenes")
+    assert (code, "but the model knows 10 (0, 1, 2" in err) == (2, True)
+    # A file whose weights are of another architecture than it says.
+    tensors = safetensors.torch.load_file(good)
+    config = dk.checkpoint.read_config(good)
+    safetensors.torch.save_file(tensors, good, {dk.checkpoint.KEY: json.dumps({**config, "width": 8})})
+    code, err = run(capsys, "evaluate", good, "--data", "scenes")
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "do not fit" in err
+
+
+def test_other_classes_in_train_and_val(monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynamick.training import data
+
+    sets = {"train": ["a", "b"], "val": ["a", "c"]}
+    blank = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    monkeypatch.setattr(data, "load_images", lambda recipe, split: ImageTensors(blank, torch.arange(2), sets[split]))
+    with pytest.raises(InputError, match=r"different classes \(b, c\)"):
+        data.Images(Recipe())
