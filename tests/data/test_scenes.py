@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import max_pool2d, one_hot
 
 from dynamick.data.broden import Broden
-from dynamick.data.check import check
+from dynamick.data.checking import check
 from dynamick.data.scenes import NOISE, PART_RADIUS, VISIBLE, ComposedScenes
 from dynamick.errors import InputError
 

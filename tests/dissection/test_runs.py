@@ -208,6 +208,9 @@ def test_the_command_finds_the_square(directory, monkeypatch, capsys):
         ({}, (), "preprocessing: the model does not name its own"),
         ({}, ("--mean", "0", "0", "0"), "give both --mean and --std"),
         ({}, (*PREPARED, "--quantile", "2"), "quantile: 2.0"),
+        ({}, (*PREPARED, "--device", "bogus"), "--device bogus: not a device of this machine"),
+        ({}, (*PREPARED, "--workers", "-1"), "--workers -1"),
+        ({}, (*PREPARED, "--out", "own_model.py/out"), "--out own_model.py/out: it or a folder above it is a file"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(directory, monkeypatch, capsys, change, more, message):

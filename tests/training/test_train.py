@@ -116,6 +116,17 @@ def test_the_papers_schedule_divides_by_ten_every_70_epochs() -> None:
     assert steps == pytest.approx(want)
 
 
+@pytest.mark.parametrize("name", ["step", "onecycle", "cosine"])
+def test_a_schedule_of_any_length_ends(name: str) -> None:
+    for steps in range(1, 12):
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+        rates = schedule(optimizer, OptimRecipe(schedule=name), steps)
+        for _ in range(steps - 1):
+            optimizer.step()
+            rates.step()
+            assert 0 <= optimizer.param_groups[0]["lr"] <= 0.1 + 1e-12
+
+
 @pytest.mark.parametrize("rule", ["at_most", "exactly"])
 def test_prune_removes_what_no_image_routes(rule: str) -> None:
     torch.manual_seed(0)

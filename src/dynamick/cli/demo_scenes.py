@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from dynamick import checkpoint
+from dynamick.cli.galleries import gallery_html
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
 from dynamick.dissection import Dissection, dissect
 from dynamick.explanation import composition_truth, heatmap_truth
-from dynamick.report.training import Comparison
+from dynamick.report.training import Comparison, Section
 from dynamick.training.data import SCENES_SEED
 
 LAYER = "layer3"
@@ -29,15 +30,18 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
     if not (out / "scenes" / "index.csv").exists():
         scenes.write_broden(out / "scenes")
     concepts = Broden(out / "scenes")
-    runs, names = [], {}
+    runs, names, sections = [], {}, []
     for run in comparison.runs:
         print(f"dissecting {run.title}", flush=True)
         model: Any = checkpoint.load(out / FOLDERS[run.title] / "last.safetensors")
         units = dissect(model, LAYER, concepts, progress=False)
         units.write_tally(out / FOLDERS[run.title] / "tally.csv")
         names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]
+        about = f"The detectors of {run.title} that score highest: the scenes that excite them most, and where."
+        sections.append(Section(f"Units of {run.title}", gallery_html(model, units, concepts), about))
         runs.append(replace(run, extra={**run.extra, **_figures(model, units, scenes)}))
-    return replace(comparison, runs=runs, parts=scenes.parts, part_table=scenes.table, unit_names=names)
+    table = {"parts": scenes.parts, "part_table": scenes.table, "unit_names": names}
+    return replace(comparison, runs=runs, sections=[*comparison.sections, *reversed(sections)], **table)
 
 
 def _figures(model: Any, units: Dissection, scenes: ComposedScenes) -> dict[str, float | str]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
     from dynamick.data.concepts import ConceptDataset
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check(directory: str) -> None:
-    from dynamick.data.check import check
+    from dynamick.data.checking import check
     from dynamick.errors import InputError
 
     problems = check(directory)
@@ -67,14 +68,16 @@ def _check(directory: str) -> None:
 
 
 def _dissect(args: argparse.Namespace) -> None:
-    import torch
-
-    from dynamick.data.check import open_concepts
+    from dynamick.data.checking import open_concepts
     from dynamick.dissection import dissect, shards
+    from dynamick.errors import InputError
 
+    if args.workers < 0:
+        raise InputError(f"--workers {args.workers}: give a number of processes from 0 up")
+    device = _device(args.device)
+    _make_folder(args.out)
     dataset = open_concepts(args.data)
     model = load_model(args.model, args.weights)
-    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     with shards.processes():
         result = dissect(
             model,
@@ -86,12 +89,37 @@ def _dissect(args: argparse.Namespace) -> None:
             quantile=args.quantile,
             state=args.out / "state",
             restart=args.restart,
-            device=args.device or accelerator,
+            device=device,
             workers=args.workers,
             allow_nan=args.allow_nan,
         )
         if shards.rank() == 0:
             _write(result, model, dataset, args)
+
+
+def _device(name: str | None) -> "torch.device | None":
+    """The device of that name, or an accelerator where there is one."""
+    import torch
+
+    from dynamick.errors import InputError
+
+    if name is None:
+        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device).cpu()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(f"--device {name}: not a device of this machine; give cpu, or cuda where there is one") from error
+    return device
+
+
+def _make_folder(path: Path) -> None:
+    from dynamick.errors import InputError
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise InputError(f"--out {path}: it or a folder above it is a file; give a folder") from error
 
 
 def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", args: argparse.Namespace) -> None:

@@ -6,11 +6,17 @@ from typing import Any
 _HOME = {
     "Augmentation": "dynamick.data.images",
     "Batches": "dynamick.data.images",
+    "Broden": "dynamick.data.broden",
     "ComposedScenes": "dynamick.data.scenes",
+    "ConceptFolder": "dynamick.data.folder",
     "FolderImages": "dynamick.data.images",
     "ImageTensors": "dynamick.data.images",
+    "Label": "dynamick.data.concepts",
+    "Sample": "dynamick.data.concepts",
+    "check": "dynamick.data.checking",
     "cifar10": "dynamick.data.images",
     "image_folder": "dynamick.data.images",
+    "open_concepts": "dynamick.data.checking",
 }
 
 __all__ = [*_HOME]

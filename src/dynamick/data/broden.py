@@ -20,6 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from dynamick.data.broden_writer import INDEX_COLUMNS, MOST, Record, write
@@ -83,11 +84,22 @@ class Broden(Dataset[Sample]):
         return len(self._rows)
 
     def __getitem__(self, index: int) -> Sample:
+        return Sample(self.name(index), self.image(index), self.maps(index))
+
+    def name(self, index: int) -> str:
+        """The file of one image, below images/."""
+        return self._rows[index].image
+
+    def image(self, index: int) -> Tensor:
+        """One image alone, as `Sample.image`: no label map is decoded."""
+        image = read_image(self.root / "images" / self._rows[index].image).transpose(2, 0, 1)
+        return torch.from_numpy(np.ascontiguousarray(image))
+
+    def maps(self, index: int) -> dict[str, Tensor]:
+        """One image's label maps alone, as `Sample.maps`: the image is not decoded."""
         row = self._rows[index]
-        image = read_image(self.root / "images" / row.image).transpose(2, 0, 1)
         maps = {category: self._maps(row, cell) for category, cell in row.cells.items()}
-        labelled = {category: torch.from_numpy(maps_Lhw) for category, maps_Lhw in maps.items() if maps_Lhw.any()}
-        return Sample(row.image, torch.from_numpy(np.ascontiguousarray(image)), labelled)
+        return {category: torch.from_numpy(maps_Lhw) for category, maps_Lhw in maps.items() if maps_Lhw.any()}
 
     def _maps(self, row: Row, cell: list[str | int]) -> NDArray[np.int32]:
         """One category's maps: int32, shape (L, h, w), or (L, 1, 1) where all are whole-image labels."""

@@ -24,6 +24,16 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
+def read_size(path: Path) -> tuple[int, int]:
+    """Height and width of the image in a file, from its header; pixels are not decoded.
+
+    Raises:
+        InputError: there is no such file, or it is no image.
+    """
+    image = _open(path, decode=False)
+    return image.height, image.width
+
+
 def read_label_map(path: Path) -> NDArray[np.int32]:
     """A map of label numbers, R + 256 * G of a colour PNG: int32, shape (h, w) (SPEC section 5).
 
@@ -55,11 +65,12 @@ def text(size: Sequence[int]) -> str:
     return f"{size[0]} x {size[1]}"
 
 
-def _open(path: Path) -> Any:
-    """The decoded image in a file."""
+def _open(path: Path, decode: bool = True) -> Any:
+    """The image in a file, or only what its header says."""
     try:
         with Image.open(path) as image:
-            image.load()
+            if decode:
+                image.load()
             return image
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; an image must be there") from None

@@ -4,11 +4,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from dynamick.data.concepts import Label, Sample
-from dynamick.data.decode import read_image, read_mask, text
+from dynamick.data.decode import read_image, read_mask, read_size, text
 from dynamick.errors import InputError
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm")
@@ -50,22 +52,42 @@ class ConceptFolder(Dataset[Sample]):
         return len(self._names)
 
     def __getitem__(self, index: int) -> Sample:
+        image = self._image(index)
+        return Sample(self.name(index), _chw(image), self._maps(index, image.shape[:2]))
+
+    def name(self, index: int) -> str:
+        """The file of one image, below images/."""
+        return self._names[index]
+
+    def image(self, index: int) -> Tensor:
+        """One image alone, as `Sample.image`: no mask is decoded."""
+        return _chw(self._image(index))
+
+    def maps(self, index: int) -> dict[str, Tensor]:
+        """One image's label maps alone, as `Sample.maps`: of the image only the size is read."""
         name = self._names[index]
-        image = read_image(self.root / "images" / name)
+        return self._maps(index, read_size(self.root / "images" / name)) if name in self._masks else {}
+
+    def _image(self, index: int) -> NDArray[np.uint8]:
+        return read_image(self.root / "images" / self._names[index])
+
+    def _maps(self, index: int, size: tuple[int, ...]) -> dict[str, Tensor]:
+        name = self._names[index]
         maps = []
         for number, path in self._masks.get(name, []):
             mask = read_mask(path)
-            if mask.shape != image.shape[:2]:
-                size = text(image.shape)
-                raise InputError(f"{path}: its size is {text(mask.shape)}; its image's is {size}, and both must be the same")
+            if mask.shape != size:
+                raise InputError(
+                    f"{path}: its size is {text(mask.shape)}; its image's is {text(size)}, and both must be the same"
+                )
             resized = Image.fromarray(mask).resize(self.map_size[::-1], Image.Resampling.NEAREST)
             maps.append(number * np.asarray(resized).astype(np.int32))
         kept = [each for each in maps if each.any()]
-        return Sample(
-            name,
-            torch.from_numpy(image).permute(2, 0, 1).contiguous(),
-            {CATEGORY: torch.from_numpy(np.stack(kept))} if kept else {},
-        )
+        return {CATEGORY: torch.from_numpy(np.stack(kept))} if kept else {}
+
+
+def _chw(image: NDArray[np.uint8]) -> Tensor:
+    return torch.from_numpy(image).permute(2, 0, 1).contiguous()
 
 
 def scan(root: Path) -> tuple[list[str], list[str], dict[str, list[tuple[int, Path]]], list[str]]:

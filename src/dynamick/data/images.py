@@ -52,14 +52,15 @@ class Augmentation:
 
     def __call__(self, images: Tensor, draws: Tensor) -> Tensor:
         """Augment uint8 images (B, 3, H, W) by their draws: uniform in 0..1, shape (B, 3), for row, column and flip."""
-        B, C, H, W = images.shape
+        (B, C, H, W), device = images.shape, images.device
+        draws = draws.to(device)
         offset = (draws[:, :2] * (2 * self.pad + 1)).long()
-        rows = offset[:, :1] + torch.arange(H)
-        columns = offset[:, 1:] + torch.arange(W)
+        rows = offset[:, :1] + torch.arange(H, device=device)
+        columns = offset[:, 1:] + torch.arange(W, device=device)
         if self.flip:
             columns = torch.where(draws[:, 2:] < 0.5, columns, columns.flip(1))
         padded = F.pad(images, (self.pad,) * 4)
-        place = (torch.arange(B)[:, None, None, None], torch.arange(C)[:, None, None])
+        place = (torch.arange(B, device=device)[:, None, None, None], torch.arange(C, device=device)[:, None, None])
         return padded[*place, rows[:, None, :, None], columns[:, None, None, :]]
 
 

@@ -1,7 +1,8 @@
 """Generated scenes: the paper's Fig. 2 as a data set, where the truth about classes and parts is known."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,19 +118,38 @@ class ComposedScenes(Dataset[tuple[Tensor, int]]):
         Raises:
             InputError: as `dynamick.data.broden.write`.
         """
-        from dynamick.data import broden
-
-        labels = [broden.Label(n, name, "part") for n, name in enumerate(self.parts, 1)]
-        labels += [broden.Label(n, name, "scene") for n, name in enumerate(self.classes, len(self.parts) + 1)]
-        broden.write(root, labels, self._records())
+        write_broden(root, [self])
 
     def _records(self) -> "Iterator[Record]":
         from dynamick.data import broden
 
         for i in range(len(self)):
             image, label = self[i]
-            maps = {"part": [self.part_maps[i].numpy().astype(np.uint16)], "scene": [len(self.parts) + 1 + label]}
+            maps: dict[str, list[Array | int]] = {
+                "part": [self.part_maps[i].numpy().astype(np.uint16)],
+                "scene": [len(self.parts) + 1 + label],
+            }
             yield broden.Record(f"{self.split}_{i:06d}", self.split, image.permute(1, 2, 0).numpy(), maps)
+
+
+def write_broden(root: str | Path, scenes: Sequence[ComposedScenes]) -> None:
+    """Write scenes of one or more splits, all of one image size, into one directory in Broden's format.
+
+    Args:
+        root: a folder without an index.csv; made when there is none.
+        scenes: such as those of `train` and those of `val`; each split once.
+
+    Raises:
+        InputError: as `dynamick.data.broden.write`; a split is given twice.
+    """
+    from dynamick.data import broden
+
+    labels = [broden.Label(n, name, "part") for n, name in enumerate(PARTS, 1)]
+    labels += [broden.Label(n, name, "scene") for n, name in enumerate(CLASSES, len(PARTS) + 1)]
+    splits = [each.split for each in scenes]
+    if len(set(splits)) != len(splits):
+        raise InputError(f"scenes: splits are {', '.join(splits)}; give each split once")
+    broden.write(root, labels, chain.from_iterable(each._records() for each in scenes))
 
 
 def _check(split: str, size: int, seed: int, image_size: int) -> None:

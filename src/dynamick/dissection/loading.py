@@ -11,11 +11,17 @@ from dynamick.data.concepts import ConceptDataset
 Part = Callable[[ConceptDataset, int], tuple[str, Any]]
 
 
+def name_of(dataset: ConceptDataset, index: int) -> str:
+    """Name of a sample; a data set that has `name(index)` says it without decoding anything."""
+    name = getattr(dataset, "name", None)
+    return str(name(index)) if callable(name) else f"image {index}"
+
+
 def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
     """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it."""
     image = getattr(dataset, "image", None)
     if callable(image):
-        return f"image {index}", image(index)
+        return name_of(dataset, index), image(index)
     sample = dataset[index]
     return sample.name, sample.image
 
@@ -24,7 +30,7 @@ def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]
     """Name and label maps of a sample; a data set that has `maps(index)` need not decode the image for it."""
     maps = getattr(dataset, "maps", None)
     if callable(maps):
-        return f"image {index}", maps(index)
+        return name_of(dataset, index), maps(index)
     sample = dataset[index]
     return sample.name, sample.maps
 

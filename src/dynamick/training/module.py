@@ -113,9 +113,10 @@ def parameter_groups(model: ResNet, recipe: OptimRecipe) -> list[dict[str, Any]]
 
 def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int) -> LRScheduler:
     """The learning rate by step, of `steps` in all."""
-    if recipe.schedule == "onecycle":
+    # OneCycleLR divides by zero where the rise would take one step or less.
+    if recipe.schedule == "onecycle" and steps * recipe.warmup > 1:
         return OneCycleLR(optimizer, recipe.lr, total_steps=steps, pct_start=recipe.warmup)
-    if recipe.schedule == "cosine":
+    if recipe.schedule in ("onecycle", "cosine"):
         return CosineAnnealingLR(optimizer, steps)
     every = max(1, steps * recipe.step_epochs // recipe.epochs)
     # The paper divides "by a factor" that it does not name; 10 is the convention (SPEC section 8).

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from dynamick.data.broden import Broden, Label, Record, write
-from dynamick.data.check import check, open_concepts
+from dynamick.data.checking import check, open_concepts
 from dynamick.data.folder import ConceptFolder
 from dynamick.errors import InputError
 

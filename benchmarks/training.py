@@ -1,0 +1,111 @@
+"""What a Dynamic-5 head costs a training: steps of the small CIFAR-10 recipe in alternating pairs, and the import's time.
+
+python benchmarks/training.py [--out FILE.json]; prints ratios and the machine. Random images: the cost does not depend on them.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+
+import dynamick as dk
+from dynamick.training.recipe import OptimRecipe
+
+BATCH, WIDTH, STEM = 128, 32, "compact"
+
+
+def main() -> None:
+    """Run both benchmarks."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=60)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    check_heads_agree()
+    result = {"step": step_ratio(args.pairs), "import": import_seconds(), "machine": machine()}
+    print(json.dumps(result, indent=1))
+    if args.out:
+        args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def check_heads_agree() -> None:
+    """Refuse to time what is wrong: the head's output is the sum of its five largest positive products."""
+    x, w = torch.randn(32, 128).relu(), torch.randn(10, 128)
+    want = (x[:, None] * w).relu().topk(5).values.sum(2)
+    torch.testing.assert_close(dk.functional.dynamic_linear(x, w, k=5), want)
+
+
+def step_ratio(pairs: int) -> dict[str, Any]:
+    """Seconds of a training step with each head, and the median of the pairs' ratios."""
+    steps = {name: stepper(name) for name in ("res8", "res8-d5a")}
+    for step in steps.values():
+        for _ in range(5):
+            step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for pair in range(pairs):
+        # Who goes first alternates, so that neither always runs on warmer caches.
+        for name in sorted(steps, reverse=bool(pair % 2)):
+            began = time.perf_counter()
+            steps[name]()
+            seconds[name].append(time.perf_counter() - began)
+    ratios = [dynamic / dense for dense, dynamic in zip(seconds["res8"], seconds["res8-d5a"], strict=True)]
+    quartiles = statistics.quantiles(ratios, n=4)
+    return {
+        "dense_ms": round(1000 * statistics.median(seconds["res8"]), 2),
+        "dynamic_5_ms": round(1000 * statistics.median(seconds["res8-d5a"]), 2),
+        "ratio": round(quartiles[1], 4),
+        "ratio_quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
+        "pairs": pairs,
+    }
+
+
+def stepper(name: str) -> Any:
+    """A function that takes one training step as the recipe does."""
+    from dynamick.training.module import parameter_groups
+    from dynamick.training.run import autocast
+
+    model = dk.models.create(name, stem=STEM, width=WIDTH).to(memory_format=torch.channels_last).train()
+    recipe = OptimRecipe(lr=0.01, nesterov=True, head_weight_decay=1e-2)
+    optimizer = torch.optim.SGD(parameter_groups(model, recipe), lr=recipe.lr, momentum=0.9, nesterov=True)
+    images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
+    labels = torch.randint(0, 10, (BATCH,))
+
+    def step() -> None:
+        with autocast("auto", torch.device("cpu")):
+            logits = model(model.preprocessing(images).contiguous(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def import_seconds(rounds: int = 7) -> dict[str, float]:
+    """Seconds to import PyTorch, and to import this package with its layers, in fresh processes, in pairs."""
+    programs = {"torch": "import torch", "dynamick": "import dynamick; dynamick.DynamicLinear"}
+    seconds: dict[str, list[float]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", program], check=True)
+            seconds[name].append(time.perf_counter() - began)
+    medians = {name: round(statistics.median(each), 3) for name, each in seconds.items()}
+    return {**medians, "difference": round(medians["dynamick"] - medians["torch"], 3)}
+
+
+def machine() -> str:
+    """What this ran on."""
+    return f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+
+
+if __name__ == "__main__":
+    main()
