@@ -102,8 +102,9 @@ def test_two_processes_train_one_model(recipe_file: Path, start: Start, tmp_path
     alone, shared = tmp_path / "alone", tmp_path / "shared"
     assert finish(start("-m", "dynamick.cli", "train", recipe_file, "--out", alone))[0] == 0
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dynamick.cli")
-    code, _, err = finish(start(*launcher, "train", recipe_file, "--out", shared))
-    assert code == 0, err
+    for restart in ([], ["--restart"]):
+        code, _, err = finish(start(*launcher, "train", recipe_file, "--out", shared, *restart))
+        assert code == 0, err
     [one], [two] = read_history(alone), read_history(shared)
     assert two["train_loss"] == pytest.approx(one["train_loss"], rel=0.02)
     assert two["val_loss"] == pytest.approx(one["val_loss"], rel=0.05)

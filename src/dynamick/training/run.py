@@ -64,7 +64,12 @@ def train(
     """
     recipe.check()
     out = Path(out)
-    _open_folder(out, recipe, restart)
+    _join_processes()
+    if int(os.environ.get("RANK", 0)) == 0:
+        _open_folder(out, recipe, restart)
+    if torch.distributed.is_initialized():
+        # No process looks into the folder before the first one has made it fit.
+        torch.distributed.barrier()
     if not (out / RESULT).exists():
         images = images or Images(recipe)
         L.seed_everything(recipe.seed, verbose=False)
@@ -143,12 +148,16 @@ def _trainer(recipe: Recipe, out: Path, callbacks: list[Callback], progress: boo
     )
 
 
+def _join_processes() -> None:
+    """Under torchrun, connect the processes; Lightning takes the connection over."""
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+
+
 def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
     """Make the run's folder, or see that what is in it belongs to this recipe."""
     try:
         out.mkdir(parents=True, exist_ok=True)
-        if int(os.environ.get("RANK", 0)):
-            return
         if restart:
             for name in OURS:
                 shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
