@@ -53,3 +53,12 @@ def test_cifar_resnet18_has_512_features_and_the_heads_differ() -> None:
 def test_bad_arguments_are_refused_in_one_line(arguments: dict) -> None:
     with pytest.raises(dk.InputError, match=rf"^{next(iter(arguments))}: [^\n]+$"):
         models.create("res8", **arguments)
+
+
+@pytest.mark.parametrize(("stem", "side"), [("cifar", 64), ("compact", 32), ("patch", 32), ("imagenet", 16)])
+def test_what_each_stem_leaves_of_the_image(stem: str, side: int) -> None:
+    model = models.create("res8", stem=stem, width=4)
+    sides: list[int] = []
+    model.layer1.register_forward_pre_hook(lambda module, inputs: sides.append(inputs[0].shape[-1]))
+    model(torch.zeros(1, 3, 64, 64))
+    assert sides == [side]

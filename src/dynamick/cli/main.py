@@ -16,6 +16,7 @@ COMMANDS = {
     "train": "train by a recipe; goes on where an interrupted run stopped",
     "evaluate": "accuracy, sparsity and routing of trained weights",
     "dissect": "Network Dissection: which concept each unit detects",
+    "explain": "explain images by the units that made the decision, on one offline page",
 }
 
 

@@ -25,7 +25,7 @@ STAGES: dict[int, tuple[Any, tuple[int, ...]]] = {
     50: (Bottleneck, (3, 4, 6, 3)),
     101: (Bottleneck, (3, 4, 23, 3)),
 }
-STEMS = ("cifar", "compact", "imagenet")
+STEMS = ("cifar", "compact", "patch", "imagenet")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,8 @@ class ResNet(nn.Module):
         depth: one of `STAGES`.
         num_classes: outputs of the head.
         stem: `cifar` (3x3, stride 1: the paper's for 32x32 inputs), `imagenet` (7x7, stride 2, and a max pooling: for 224x224),
-            or `compact` (3x3, stride 1, and a 2x2 max pooling: a quarter of the cost, for small machines).
+            or, for small machines, at about a quarter of cifar's cost, `compact` (3x3, stride 1, and a 2x2 max pooling) or
+            `patch` (4x4, stride 2).
         width: channels of the first stage; every later stage doubles them. 64 is the standard.
         k: None for a dense head, else K.
         rule: `at_most` or `exactly`.
@@ -94,10 +95,10 @@ class ResNet(nn.Module):
         super().__init__()
         block, counts = STAGES[depth]
         self.stages = [f"layer{number}" for number in range(1, len(counts) + 1)]
-        large = stem == "imagenet"
-        self.conv1 = nn.Conv2d(3, width, 7, 2, 3, bias=False) if large else nn.Conv2d(3, width, 3, 1, 1, bias=False)
-        pools = {"cifar": nn.Identity(), "compact": nn.MaxPool2d(2), "imagenet": nn.MaxPool2d(3, 2, 1)}
-        self.maxpool = pools[stem]
+        kernel, stride, padding = {"imagenet": (7, 2, 3), "patch": (4, 2, 1)}.get(stem, (3, 1, 1))
+        self.conv1 = nn.Conv2d(3, width, kernel, stride, padding, bias=False)
+        pools = {"compact": nn.MaxPool2d(2), "imagenet": nn.MaxPool2d(3, 2, 1)}
+        self.maxpool = pools.get(stem, nn.Identity())
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         inplanes = width
@@ -148,7 +149,7 @@ def create(
     Args:
         name: as in `parse`.
         num_classes: from 2 up.
-        stem: `cifar`, `compact` or `imagenet`, as in `ResNet`.
+        stem: `cifar`, `compact`, `patch` or `imagenet`, as in `ResNet`.
         width: channels of the first stage.
         preprocessing: what happens to images before the model; becomes `model.preprocessing`.
         classes: the classes' names; becomes `model.classes`.

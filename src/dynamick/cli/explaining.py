@@ -1,0 +1,122 @@
+"""From a model and images to the explanation page's data: what `dynamick explain` and the demo share."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynamick.data.concepts import ConceptDataset
+from dynamick.dissection import Dissection
+from dynamick.dissection.gallery import examples
+from dynamick.explanation import composition
+from dynamick.explanation.head import Head, Reader
+from dynamick.metrics import sparsity
+from dynamick.report import explanation as page
+
+TOP_IMAGES = 4
+PICTURED = 64
+"""So many units, those of the largest weights, are shown with top images."""
+
+
+def explanation_page(
+    title: str,
+    model: nn.Module,
+    images: Tensor,
+    names: Sequence[str],
+    classes: Sequence[str],
+    truth: Sequence[int | None],
+    summary: page.ModelSummary,
+    units: Dissection | None = None,
+    concepts: ConceptDataset | None = None,
+    twin: page.ModelSummary | None = None,
+    notes: Sequence[str] = (),
+) -> page.Page:
+    """All that the page shows of some images.
+
+    Args:
+        images: uint8, (N, 3, H, W), with their file names and true classes (None where unknown).
+        classes: the classes' names.
+        summary, twin: the figures of the model, and of its dense twin.
+        units: the dissection of the layer that enters the head.
+        concepts: what was dissected, for the units' top images.
+
+    Raises:
+        InputError: a dissection of another number of units, or images that the model cannot take.
+    """
+    reader = Reader(model)
+    with torch.no_grad():
+        reading = reader.read(images)
+    x, logits = reading.x.float().cpu().numpy(), reading.logits.float().cpu().numpy()
+    maps = None if reading.maps is None else reading.maps.float().cpu().numpy()
+    why = reader.maps(images).why
+    return page.Page(
+        title=title,
+        model=summary,
+        head=_head(reader.head),
+        classes=classes,
+        instances=[
+            page.Instance(name, image.permute(1, 2, 0).numpy(), x[i], logits[i], truth[i], None if maps is None else maps[i])
+            for i, (name, image) in enumerate(zip(names, images, strict=True))
+        ],
+        units=[] if units is None else _units(model, reader.head, units, concepts),
+        compositions=[] if units is None else _compositions(model, units),
+        twin=twin,
+        notes=[*notes, *([f"No heatmaps: {why}."] if why else [])],
+    )
+
+
+def summarise(name: str, model: Any, accuracy: float | None = None, units: Dissection | None = None) -> page.ModelSummary:
+    """A model's line in the overview.
+
+    Args:
+        model: its head is `model.fc`.
+        accuracy: top-1 on held-out images, 0..1.
+        units: its dissection.
+    """
+    sparse, figures = sparsity(model.fc.weight), None if units is None else units.summary()
+    return page.ModelSummary(
+        name=name,
+        accuracy=accuracy,
+        weights_per_class=sparse.weights_per_class,
+        most_weights=sparse.most,
+        units=model.fc.in_features,
+        detectors=None if figures is None else figures.detectors,
+        mean_iou=None if figures is None else figures.mean_score,
+    )
+
+
+def _head(head: Head) -> page.Head:
+    mask = None if head.mask is None else head.mask.cpu().numpy()
+    return page.Head(head.weight.float().cpu().numpy(), head.bias.float().cpu().numpy(), head.rule, head.k, mask)
+
+
+def _units(model: nn.Module, head: Head, units: Dissection, concepts: ConceptDataset | None) -> list[page.Unit]:
+    pictures: dict[int, list[page.TopImage]] = {}
+    if concepts is not None and units.top_images.size:
+        heaviest = head.weight.abs().amax(0).argsort(descending=True)[:PICTURED].tolist()
+        for each in examples(model, concepts, units, sorted(heaviest), TOP_IMAGES):
+            pictures[each.unit] = [
+                page.TopImage(image.permute(1, 2, 0).numpy(), np.asarray(mask))
+                for image, mask in zip(each.images, each.masks, strict=True)
+            ]
+    rows = zip(units.labels, units.categories, units.scores, units.detectors, strict=True)
+    return [
+        page.Unit(u, label, category, float(score), bool(found), pictures.get(u, ()))
+        for u, (label, category, score, found) in enumerate(rows)
+    ]
+
+
+def _compositions(model: nn.Module, units: Dissection) -> list[page.ClassComposition]:
+    return [
+        page.ClassComposition(
+            each.class_name,
+            [
+                page.ConceptShare(of.label, of.category, of.weight, of.share, [(link.unit, link.weight) for link in of.units])
+                for of in each.concepts
+            ],
+            each.negative,
+        )
+        for each in composition(model, units)
+    ]
