@@ -34,6 +34,8 @@ def test_the_demo_goes_from_nothing_to_a_page(
         assert re.search(rf"^{title} +\d+\.\d\d", said, re.MULTILINE), said
     page = (out / "report.html").read_text()
     assert "parts found" in page
+    assert 'href="explanations.html"' in page
+    assert "scene 39" in (out / "explanations.html").read_text()
     assert not re.search(r'(src|href)="https?://', page)
     assert len(read_history(out / "dynamic-5")) == 2
     assert len((out / "dynamic-5" / "tally.csv").read_text().splitlines()) == 33

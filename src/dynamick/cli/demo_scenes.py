@@ -11,7 +11,7 @@ from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
 from dynamick.dissection import Dissection, dissect
 from dynamick.explanation import composition_truth, heatmap_truth
-from dynamick.report.explanation import write_page
+from dynamick.report.explanation import ModelSummary, Page, write_page
 from dynamick.report.training import Comparison, Section
 from dynamick.training.data import SCENES_SEED
 
@@ -22,11 +22,11 @@ SHOWN = 50
 """So many are explained on the page explanations.html."""
 EXPLAINED = 500
 """So many of them have their heatmaps held against the masks."""
-FOLDERS = {"Dense": "dense", "L1": "l1", "Dynamic-5": "dynamic-5"}
+DISSECTED = {"Dense": "dense", "Dynamic-5": "dynamic-5"}
 
 
 def with_truth(comparison: Comparison, out: Path) -> Comparison:
-    """Dissect every head's network, name its units, and add the figures to the table.
+    """Dissect the dense and the Dynamic-5 network, name their units, and add the figures to the table.
 
     Writes OUT/explanations.html, where Dynamic-5's decisions on some scenes can be read; the dissected scenes in Broden's
     format to OUT/scenes; and each head's tally.csv into its folder.
@@ -35,36 +35,47 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
     if not (out / "scenes" / "index.csv").exists():
         scenes.write_broden(out / "scenes")
     concepts = Broden(out / "scenes")
-    runs, names, sections, summaries = [], {}, [], {}
+    runs, names, sections = [], {}, []
+    summaries: dict[str, ModelSummary] = {}
     for run in comparison.runs:
+        if run.title not in DISSECTED:
+            runs.append(run)
+            continue
         print(f"dissecting {run.title}", flush=True)
-        model: Any = checkpoint.load(out / FOLDERS[run.title] / "last.safetensors")
+        model: Any = checkpoint.load(out / DISSECTED[run.title] / "last.safetensors")
         units = dissect(model, LAYER, concepts, progress=False)
-        units.write_tally(out / FOLDERS[run.title] / "tally.csv")
+        units.write_tally(out / DISSECTED[run.title] / "tally.csv")
         names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]
         about = f"The detectors of {run.title} that score highest: the scenes that excite them most, and where."
         sections.append(Section(f"Units of {run.title}", gallery_html(model, units, concepts), about))
         summaries[run.title] = summarise(run.name, model, run.accuracy / 100, units)
         if run.title == "Dynamic-5":
-            explained = explanation_page(
-                "Dynamic-5 on generated scenes",
-                model,
-                scenes.images[:SHOWN],
-                [f"scene {i}" for i in range(min(SHOWN, len(scenes)))],
-                scenes.classes,
-                scenes.labels[:SHOWN].tolist(),
-                summaries[run.title],
-                units,
-                concepts,
-                summaries.get("Dense"),
-            )
-            write_page(explained, out / "explanations.html")
+            page = _explain(model, scenes, units, concepts, summaries)
+            write_page(page, out / "explanations.html")
         runs.append(replace(run, extra={**run.extra, **_figures(model, units, scenes)}))
     table = {"parts": scenes.parts, "part_table": scenes.table, "unit_names": names}
     link = '<p><a href="explanations.html">Open the explanations</a></p>'
     about = f"{SHOWN} scenes, each decided by a handful of named units that can be switched off one by one."
     sections.append(Section("Decisions of Dynamic-5", link, about))
     return replace(comparison, runs=runs, sections=[*comparison.sections, *reversed(sections)], **table)
+
+
+def _explain(
+    model: Any, scenes: ComposedScenes, units: Dissection, concepts: Broden, summaries: dict[str, ModelSummary]
+) -> Page:
+    """The explanation page of the first scenes."""
+    return explanation_page(
+        "Dynamic-5 on generated scenes",
+        model,
+        scenes.images[:SHOWN],
+        [f"scene {i}" for i in range(min(SHOWN, len(scenes)))],
+        scenes.classes,
+        scenes.labels[:SHOWN].tolist(),
+        summaries["Dynamic-5"],
+        units,
+        concepts,
+        summaries.get("Dense"),
+    )
 
 
 def _figures(model: Any, units: Dissection, scenes: ComposedScenes) -> dict[str, float | str]:
