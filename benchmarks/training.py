@@ -7,6 +7,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import statistics
 import subprocess
 import sys
@@ -90,14 +91,15 @@ def stepper(name: str) -> Any:
 
 
 def import_seconds(rounds: int = 7) -> dict[str, float]:
-    """Seconds to import PyTorch, and to import this package with its layers, in fresh processes, in pairs."""
+    """CPU seconds to import PyTorch, and this package with its layers, in fresh processes, in pairs."""
     programs = {"torch": "import torch", "dynamick": "import dynamick; dynamick.DynamicLinear"}
     seconds: dict[str, list[float]] = {name: [] for name in programs}
     for _ in range(rounds):
         for name, program in programs.items():
-            began = time.perf_counter()
+            began = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run([sys.executable, "-c", program], check=True)
-            seconds[name].append(time.perf_counter() - began)
+            ended = resource.getrusage(resource.RUSAGE_CHILDREN)
+            seconds[name].append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
     medians = {name: round(statistics.median(each), 3) for name, each in seconds.items()}
     return {**medians, "difference": round(medians["dynamick"] - medians["torch"], 3)}
 
