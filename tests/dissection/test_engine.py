@@ -155,9 +155,9 @@ def test_parts_merged_are_the_whole(small, processes):
     T = whole.compute()
     all_counts = [Counts(sorted(small.LABELS), small.CATEGORIES, 4) for _ in range(processes + 1)]
     for i, each in enumerate(torch.as_tensor(maps)):
-        masks = upsampled_masks(each - T[:, None, None], dataset.map_size)
+        sample = ("image", dataset[i].maps)
         for counts in (all_counts[0], all_counts[1 + i % processes]):
-            counts.update(torch.arange(4), masks, dataset[i].maps, dataset.map_size)
+            counts.update(torch.zeros(4).long(), torch.arange(4), each - T[:, None, None], [sample], dataset.map_size)
     for part in all_counts[2:]:
         all_counts[1].merge(part)
     assert torch.equal(all_counts[0].compute(), all_counts[1].compute())

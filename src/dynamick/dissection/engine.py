@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from dynamick.data.concepts import ConceptDataset, Label
 from dynamick.dissection import shards
 from dynamick.dissection.activations import Capture, capture
-from dynamick.dissection.counting import Counts, upsampled_masks
+from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass, rank_nan_lowest
 from dynamick.dissection.loading import Part, image_of, load, maps_of
 from dynamick.dissection.progress import Progress
@@ -212,16 +212,11 @@ class _Run:
         labels: list[tuple[str, dict[str, Tensor]]],
         counts: Counts,
     ) -> None:
-        images_S, order = images_S.sort(stable=True)
-        units_S = units_S[order].to(self.device)
-        excess_Shw = maps_Shw[order].to(self.device) - thresholds_U[units_S][:, None, None]
+        units_S = units_S.to(self.device)
+        excess_Shw = maps_Shw.to(self.device) - thresholds_U[units_S][:, None, None]
         above = excess_Shw.flatten(1).amax(1) > 0
-        ends = torch.bincount(images_S[above.cpu()], minlength=len(labels)).cumsum(0).tolist()
-        units_S, excess_Shw = units_S[above], excess_Shw[above]
-        size = self.dataset.map_size
-        for start, end, (name, maps) in zip([0, *ends], ends, labels, strict=False):
-            masks_SHW = upsampled_masks(excess_Shw[start:end], size)
-            counts.update(units_S[start:end], masks_SHW, maps, size, name)
+        images_S, units_S, excess_Shw = images_S.to(self.device)[above], units_S[above], excess_Shw[above]
+        counts.update(images_S, units_S, excess_Shw, labels, self.dataset.map_size)
 
     def _forward(self, images: list[tuple[str, Tensor]]) -> Tensor:
         """The layer's maps for images (name, uint8 (3, H, W)), which may differ in size before preprocessing."""

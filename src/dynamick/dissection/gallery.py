@@ -68,7 +68,7 @@ def examples(
             image = image_of(dataset, place)[1]
             model(prepare(image[None].to(device)))
             excess = taken.take()[0, its_units].cpu() - thresholds[its_units][:, None, None]
-            masks = upsampled_masks(excess, (image.shape[1], image.shape[2])) > 0
+            masks = upsampled_masks(excess, (image.shape[1], image.shape[2]))
             found.update({(unit, place): (image, mask) for unit, mask in zip(its_units, masks, strict=True)})
     made = []
     for unit in units:

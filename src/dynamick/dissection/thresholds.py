@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynamick.dissection.selecting import above, select
 from dynamick.errors import InputError
 
 
@@ -44,9 +45,9 @@ class TopValues:
         """Take in values, float32, shape (S, M); row s belongs to unit units_S[s] (in rising order), by default to unit s."""
         if units_S is None:
             units_S = torch.arange(self.units, device=values_SM.device)
-        above = values_SM > self.bound[units_S][:, None]
-        new = values_SM[above]
-        unit = units_S.repeat_interleave(above.sum(1))
+        higher = above(values_SM, self.bound[units_S][:, None])
+        new = select(values_SM, higher)
+        unit = units_S.repeat_interleave(higher.sum(1))
         counts = torch.bincount(unit, minlength=self.units)
         place = torch.arange(len(new), device=new.device) - (counts.cumsum(0) - counts)[unit]
         filled = self._filled + counts
