@@ -2,11 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dynamick.dissection.result import Dissection
+
+# Okabe and Ito's, told apart by the colour-blind; lines differ in stroke as well.
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+STROKES = ("-", "--", "-.", ":")
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +23,10 @@ def detectors_by_category(dissections: Mapping[str, Dissection]) -> "Figure":
     categories = list(dict.fromkeys(name for each in dissections.values() for name in each.columns))
     width = 0.8 / max(len(dissections), 1)
     for place, (name, each) in enumerate(dissections.items()):
+        colour = COLOURS[place % len(COLOURS)]
         counts = Counter(np.array(each.categories)[each.detectors].tolist())
         left = np.arange(len(categories)) - 0.4 + width * (place + 0.5)
-        axes.bar(left, [counts[category] for category in categories], width, label=name)
+        axes.bar(left, [counts[category] for category in categories], width, label=name, color=colour, edgecolor="white")
     axes.set_xticks(range(len(categories)), categories)
     axes.set_ylabel("units with a score of 0.04 or more")
     return _finish(figure, axes)
@@ -29,11 +34,14 @@ def detectors_by_category(dissections: Mapping[str, Dissection]) -> "Figure":
 
 def score_over_training(histories: Mapping[str, Sequence[tuple[int, float]]]) -> "Figure":
     """The mean score of all units against the epoch (Fig. 5c): for each model pairs of epoch and mean score."""
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _axes()
-    for name, history in histories.items():
+    for place, (name, history) in enumerate(histories.items()):
         epochs, means = zip(*history, strict=True) if history else ((), ())
-        axes.plot(epochs, means, marker="o", label=name)
+        axes.plot(epochs, means, marker="o", label=name, **_stroke(place))
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("mean score (IoU) of all units")
     return _finish(figure, axes)
 
@@ -41,12 +49,16 @@ def score_over_training(histories: Mapping[str, Sequence[tuple[int, float]]]) ->
 def best_scores(dissections: Mapping[str, Dissection], count: int = 100) -> "Figure":
     """The scores of the best units, sorted, one line a model (Fig. 5d)."""
     figure, axes = _axes()
-    for name, each in dissections.items():
+    for place, (name, each) in enumerate(dissections.items()):
         scores = np.sort(each.scores)[::-1][:count]
-        axes.plot(range(1, len(scores) + 1), scores, label=name)
+        axes.plot(range(1, len(scores) + 1), scores, label=name, **_stroke(place))
     axes.set_xlabel("unit, by score")
     axes.set_ylabel("score (IoU)")
     return _finish(figure, axes)
+
+
+def _stroke(place: int) -> dict[str, Any]:
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": STROKES[place % len(STROKES)]}
 
 
 def _axes() -> "tuple[Figure, Axes]":
@@ -58,6 +70,8 @@ def _axes() -> "tuple[Figure, Axes]":
 
 def _finish(figure: "Figure", axes: "Axes") -> "Figure":
     axes.set_ylim(bottom=0)
-    axes.legend()
+    axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
     return figure
