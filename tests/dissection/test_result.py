@@ -135,7 +135,9 @@ def test_the_gallery_shows_where_a_unit_is_active(made, small):
             plane = model.maps[place, example.unit]
             large = torch.nn.functional.interpolate(plane[None, None].double(), (2, 2), mode="bilinear")[0, 0]
             assert torch.equal(mask, large > float(result.thresholds[example.unit]))
-    assert gallery.sheet(shown, side=20).size == (3 * 22, 2 * 36)
+    beside, below = gallery.sheet(shown, side=20), gallery.sheet(shown, side=20, across=1)
+    assert beside.size == (2 * below.width, below.height // 2)
+    assert beside.crop((0, 0, below.width, beside.height)) == below.crop((0, 0, below.width, beside.height))
     image, mask = torch.full((3, 2, 2), 200, dtype=torch.uint8), torch.tensor([[True, False], [False, False]])
     assert gallery.overlay(image, mask)[0].tolist() == [[200, 50], [50, 50]]
 

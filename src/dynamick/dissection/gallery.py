@@ -83,15 +83,17 @@ def overlay(image: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, image, (image * DIMMED).to(torch.uint8))
 
 
-def sheet(shown: Sequence[Example], side: int = 96) -> Image.Image:
-    """One picture: a row a unit, its number (from 1 up), label and score above its top images, `side` pixels wide each."""
-    columns = max((len(example.images) for example in shown), default=1)
-    height = side + CAPTION + GAP
-    page = Image.new("RGB", (columns * (side + GAP), max(len(shown), 1) * height), "white")
+def sheet(shown: Sequence[Example], side: int = 96, across: int = 3) -> Image.Image:
+    """One picture, `across` units wide: a unit's number (from 1 up), label and score above its top images, `side` pixels each."""
+    pictures = max((len(example.images) for example in shown), default=1)
+    width, height = pictures * (side + GAP) + 4 * GAP, CAPTION + side + 4 * GAP
+    across = max(1, min(across, len(shown)))
+    page = Image.new("RGB", (across * width, -(-len(shown) // across) * height or height), "white")
     draw = ImageDraw.Draw(page)
-    for y, example in enumerate(shown):
-        draw.text((0, y * height), f"unit {example.unit + 1}: {example.label}, IoU {example.score:.3f}", fill="black")
+    for place, example in enumerate(shown):
+        top, left = place // across * height, place % across * width
+        draw.text((left, top), f"unit {example.unit + 1}: {example.label}, IoU {example.score:.3f}", fill="black")
         for x, (image, mask) in enumerate(zip(example.images, example.masks, strict=True)):
             picture = Image.fromarray(overlay(image, mask).permute(1, 2, 0).contiguous().numpy()).resize((side, side))
-            page.paste(picture, (x * (side + GAP), y * height + CAPTION))
+            page.paste(picture, (left + x * (side + GAP), top + CAPTION))
     return page
