@@ -84,7 +84,7 @@ def overlay(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def sheet(shown: Sequence[Example], side: int = 96, across: int = 3) -> Image.Image:
-    """One picture, `across` units wide: a unit's number (from 1 up), label and score above its top images, each `side` pixels."""
+    """One picture, `across` units wide: a unit's number from 1 up, label and score above its top images, `side` pixels each."""
     pictures = max((len(example.images) for example in shown), default=1)
     width, height = pictures * (side + GAP) + 4 * GAP, CAPTION + side + 4 * GAP
     across = max(1, min(across, len(shown)))
