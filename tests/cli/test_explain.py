@@ -77,7 +77,7 @@ def test_bad_input(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     for args, message in [
         ((*common, tmp_path / "nowhere"), "nowhere: no such folder"),
         ((*common, tmp_path / "empty"), "empty: no readable image"),
-        ((*common, folder, "--units", tally), "2 units, but the head reads 32"),
+        ((*common, folder, "--units", tally), "2 units dissected, but the head reads 32"),
         ((*common, folder, "--limit", 0), "--limit: 0 must be"),
         (("explain", "--weights", path, "--images", folder, "--out", tmp_path / "no" / "page.html"), "folder does not exist"),
     ]:

@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from dynamick.data.concepts import ConceptDataset
 from dynamick.dissection import Dissection
 from dynamick.dissection.gallery import examples
+from dynamick.errors import InputError
 from dynamick.explanation import composition
 from dynamick.explanation.head import Head, Reader
+from dynamick.explanation.instances import check_units
 from dynamick.metrics import sparsity
+from dynamick.metrics.sparsity import THRESHOLD
 from dynamick.report import explanation as page
 
 TOP_IMAGES = 4
@@ -43,9 +46,10 @@ def explanation_page(
         concepts: what was dissected, for the units' top images.
 
     Raises:
-        InputError: a dissection of another number of units, or images that the model cannot take.
+        InputError: a dissection of another layer, number of units or data set, or images that the model cannot take.
     """
     reader = Reader(model)
+    check_units(units, reader.head, reader.maps(images))
     with torch.no_grad():
         reading = reader.read(images)
     x, logits = reading.x.float().cpu().numpy(), reading.logits.float().cpu().numpy()
@@ -82,6 +86,7 @@ def summarise(name: str, model: Any, accuracy: float | None = None, units: Disse
         weights_per_class=sparse.weights_per_class,
         most_weights=sparse.most,
         units=model.fc.in_features,
+        routed_units=int((model.fc.weight.detach().abs() >= THRESHOLD).any(dim=0).sum()),
         detectors=None if figures is None else figures.detectors,
         mean_iou=None if figures is None else figures.mean_score,
     )
@@ -95,6 +100,7 @@ def _head(head: Head) -> page.Head:
 def _units(model: nn.Module, head: Head, units: Dissection, concepts: ConceptDataset | None) -> list[page.Unit]:
     pictures: dict[int, list[page.TopImage]] = {}
     if concepts is not None and units.top_images.size:
+        _check_data(units, concepts)
         heaviest = head.weight.abs().amax(0).argsort(descending=True)[:PICTURED].tolist()
         for each in examples(model, concepts, units, sorted(heaviest), TOP_IMAGES):
             pictures[each.unit] = [
@@ -106,6 +112,14 @@ def _units(model: nn.Module, head: Head, units: Dissection, concepts: ConceptDat
         page.Unit(u, label, category, float(score), bool(found), pictures.get(u, ()))
         for u, (label, category, score, found) in enumerate(rows)
     ]
+
+
+def _check_data(units: Dissection, concepts: ConceptDataset) -> None:
+    if sorted(concepts.labels) != sorted(units.concepts) or units.top_images.max() >= len(concepts):
+        raise InputError(
+            f"concepts: {len(concepts)} images of {len(concepts.labels)} labels; give the data that was dissected, "
+            f"with {len(units.concepts)} labels and {units.top_images.max() + 1} images or more"
+        )
 
 
 def _compositions(model: nn.Module, units: Dissection) -> list[page.ClassComposition]:

@@ -152,7 +152,7 @@ def explain(
     if len(images) == 0:
         return []
     where = reader.maps(images)
-    concepts = _check_units(units, reader.head, where)
+    concepts = check_units(units, reader.head, where)
     names = class_names(model, reader.head)
     explanations: list[Explanation] = []
     for start in range(0, len(images), batch_size):
@@ -188,7 +188,12 @@ def _check_classes(classes: int | Sequence[int] | None, head: Head) -> list[int]
     return chosen
 
 
-def _check_units(units: "Dissection | None", head: Head, where: Maps) -> list[Concept | None] | None:
+def check_units(units: "Dissection | None", head: Head, where: Maps) -> list[Concept | None] | None:
+    """Every unit's concept; None without a dissection.
+
+    Raises:
+        InputError: it is of another number of units than the head reads, or of another layer.
+    """
     if units is None:
         return None
     concepts = concepts_of(units)

@@ -224,7 +224,7 @@ function showProducts(instance, c, pairs) {
   const shown = dense ? pairs.slice(0, most) : pairs, rest = pairs.slice(shown.length);
   const largest = peakOf(products), maps = mapsOf(instance);
   const share = p => (total === 0 ? "\u2013" : percent(p / total));
-  const columns = [["On", "switch"], ...(maps ? [["Where", "where"]] : []), ["Unit", "name"], ["Evidence W\u00b7x", "num"], ["Share of Y \u2212 b", "num"]];
+  const columns = [["On", "switch"], ...(maps ? [["Where", "where"]] : []), ["Unit", "name"], ["Evidence W\u00b7x", "num"], ["Share of Y\u00a0\u2212\u00a0b", "num"]];
   const row = (kind, unit, p) => [kind, [unitSwitch(unit, null, c), ...(maps ? [mapButton(instance, c, unit, kind)] : []),
     make("span", {}, unitLabel(unit), bar(kind ? 0 : p, largest)), kind ? "off" : exact(p, signed(p)), kind ? "" : share(p)]];
   const off = [...state.off].sort((a, b) => a - b).filter(unit => head.weight[c * head.M + unit] * instance.x[unit] !== 0);
@@ -312,7 +312,7 @@ function showClass() {
   const c = state.shownClass, {concepts, negative} = data.compositions[c];
   const shown = state.allConcepts ? concepts : concepts.slice(0, SHOWN_CONCEPTS), rest = concepts.slice(shown.length);
   byId("class-heading").textContent = data.classes[c];
-  const against = negative > 0 ? ` Negative weights, ${number(negative)} together, speak against it and are not drawn.` : "";
+  const against = negative >= 0.005 ? ` Negative weights, ${number(negative)} together, speak against it and are not drawn.` : "";
   byId("class-text").textContent = concepts.length ? `Made of ${plural(concepts.length, "concept")}. Bias ${signed(head.bias[c])}.${against}` : `No positive weight speaks for this class. Bias ${signed(head.bias[c])}.${against}`;
   const categories = categoryNames();
   const svg = makeSvg("svg", {"aria-hidden": "true"});

@@ -1,0 +1,83 @@
+"""How far explanations can be trusted, measured: what `dynamick explain --measure` and `--study` write."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from dynamick.errors import InputError
+from dynamick.explanation import Explanation, Reader, faithfulness, simulability, study_questions
+from dynamick.explanation.attribution import METHODS, captum_attr
+from dynamick.explanation.faithfulness import OURS
+from dynamick.report.study import Question, write_study
+
+CHOICES = 4
+CONCEPTS = 5
+"""So many concepts of each image are shown to a reader, of flesh or not."""
+
+
+def measure(model: nn.Module, images: Tensor, explanations: Sequence[Explanation]) -> dict[str, Any]:
+    """Faithfulness and simulability of a model's explanations, as plain JSON values.
+
+    Args:
+        model: any that `explain` takes.
+        images: uint8 (N, 3, H, W), two or more.
+        explanations: of their predicted classes.
+
+    Returns:
+        `faithfulness` (curves of deletion and insertion, n98, the error of the sum), `simulability`, and `left_out`: the
+        methods that could not be compared with, and why.
+
+    Raises:
+        InputError: as `faithfulness` and `simulability`.
+    """
+    reader = simulability(explanations, CONCEPTS)
+    orders, left_out = _orders(model, images)
+    return {
+        "faithfulness": faithfulness(model, images, orders).to_dict(),
+        "simulability": asdict(reader),
+        "left_out": left_out,
+    }
+
+
+def table(measured: dict[str, Any]) -> str:
+    """The figures of `measure`, for people."""
+    of, reader = measured["faithfulness"], measured["simulability"]
+    lines = [f"{'units removed by':22} {'deletion':>9} {'insertion':>9}"]
+    lines += [f"{each['order']:22} {each['deletion_area']:9.3f} {each['insertion_area']:9.3f}" for each in of["curves"]]
+    lines += [f"{order:22} left out: {why}" for order, why in measured["left_out"].items()]
+    n98 = "none" if of["median_n98"] is None else f"{of['median_n98']:g} of {of['units']} units (median)"
+    lines += [
+        f"98 % of the score      {n98}",
+        f"error of the sum       {of['error']:.1e}",
+        f"proxy reader           {reader['agreement']:.1%} of {reader['held_out']} answers, by chance {reader['chance']:.1%}",
+    ]
+    return "\n".join(lines)
+
+
+def ask_people(explanations: Sequence[Explanation], images: Tensor, classes: Sequence[str], page: Path) -> list[Path]:
+    """Write a study with human readers: PAGE.html and PAGE.csv with the questions, PAGE-answers.csv with the answers.
+
+    Raises:
+        InputError: a model of one class.
+    """
+    # Images come class by class from folders, and the order of the questions must not tell the answers.
+    shuffled = random.Random(0).sample(explanations, len(explanations))
+    questions = study_questions(shuffled, images, classes, CONCEPTS, min(CHOICES, len(classes)))
+    return write_study([Question(**vars(each)) for each in questions], page)
+
+
+def _orders(model: nn.Module, images: Tensor) -> tuple[list[str], dict[str, str]]:
+    """The orders that can be measured, and of the others why not."""
+    left_out = {}
+    try:
+        captum_attr()
+    except InputError as error:
+        left_out = dict.fromkeys(METHODS, str(error))
+    where = Reader(model).maps(images)
+    if where.module is None:
+        left_out["grad-cam"] = where.why or ""
+    return [order for order in (*OURS, *METHODS) if order not in left_out], left_out
