@@ -21,6 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "dissection": {"data"},
     "explanation": {"functional", "nn", "data", "dissection", "metrics"},
     "training": {"models", "nn", "functional", "data", "metrics", "dissection", "checkpoint"},
+    "comparison": {"training", "dissection", "explanation", "data", "metrics", "nn", "checkpoint"},
     "report": set(),
 }
 EVERYTHING = {"cli", "__init__"}

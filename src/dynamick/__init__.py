@@ -22,7 +22,19 @@ _HOME = {
     "InputError": "dynamick.errors",
     "Preprocessing": "dynamick.preprocessing",
 }
-_MODULES = ("data", "dissection", "explanation", "functional", "metrics", "models", "nn", "ops", "report", "training")
+_MODULES = (
+    "comparison",
+    "data",
+    "dissection",
+    "explanation",
+    "functional",
+    "metrics",
+    "models",
+    "nn",
+    "ops",
+    "report",
+    "training",
+)
 
 __all__ = [*_HOME, *_MODULES, "__version__"]
 

@@ -17,6 +17,9 @@ COMMANDS = {
     "evaluate": "accuracy, sparsity and routing of trained weights",
     "dissect": "Network Dissection: which concept each unit detects",
     "explain": "explain images by the units that made the decision, on one offline page",
+    "compare": "every sparse head on the same features: one table, two plots; goes on where it stopped",
+    "retrofit": "give a pretrained network a Dynamic-K head, trained on a folder of images",
+    "reproduce": "a table or figure of the paper from finished trainings, beside the paper's numbers",
 }
 
 

@@ -1,0 +1,180 @@
+"""Networks and the images that they are held against, as `dynamick compare` and `dynamick retrofit` open them."""
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from dynamick.data.images import FolderImages, ImageTensors
+    from dynamick.preprocessing import Preprocessing
+    from dynamick.training.recipe import DataRecipe
+
+TELL_EVERY = 10.0
+"""Seconds between two lines about a cache that fills."""
+
+
+def add_network_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of networks that dynamick did not make."""
+    parser.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own, or 224)")
+    parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="subtracted from RGB in 0..1")
+    parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="what the difference is divided by")
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the cached features")
+    parser.add_argument("--device", default="cpu", help="where the network runs; heads are trained on the CPU")
+
+
+def load_network(name: str, weights: str | Path | None) -> "nn.Module":
+    """The network of a name (`dynamick.cli.dissect.load_model`); torchvision's with as many outputs as its file has.
+
+    Raises:
+        InputError: as there, or the network has no linear classifier.
+    """
+    from dynamick.cli.dissect import load_model
+    from dynamick.errors import InputError
+    from dynamick.nn import find_classifier
+    from dynamick.torchvision_shim import torchvision
+
+    if weights is None and ":" not in name:
+        raise InputError(f"--weights: --model {name} needs a file of trained weights")
+    foreign = name in torchvision.models.list_models() and weights != "DEFAULT"
+    model = (
+        _from_torchvision(name, Path(str(weights))) if foreign else load_model(name, str(weights) if weights else None)
+    )
+    try:
+        find_classifier(model)
+    except ValueError as error:
+        raise InputError(f"--model {name}: {error}") from None
+    return model
+
+
+def _from_torchvision(name: str, path: Path) -> "nn.Module":
+    import safetensors.torch
+    import torch
+
+    from dynamick.errors import InputError
+    from dynamick.nn import find_classifier
+    from dynamick.preprocessing import Preprocessing
+    from dynamick.torchvision_shim import torchvision
+
+    if not path.exists():
+        raise InputError(f"{path}: no such file; give the state dict of a trained {name}, or DEFAULT")
+    try:
+        read: Any = (
+            safetensors.torch.load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+        tensors = read.get("state_dict", read)
+        head = find_classifier(torchvision.models.get_model(name))
+        model = torchvision.models.get_model(name, num_classes=len(tensors[f"{head}.weight"]))
+        model.load_state_dict(tensors)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: no weights of a {name} ({reason}); give its state dict") from error
+    model.preprocessing = Preprocessing(size=224)
+    return model
+
+
+def preprocessing_of(model: "nn.Module", args: argparse.Namespace) -> "Preprocessing":
+    """The model's own preprocessing, with what --size, --mean and --std change.
+
+    Raises:
+        InputError: the model has none, and --mean and --std do not give it.
+    """
+    from dataclasses import replace
+
+    from dynamick.errors import InputError
+    from dynamick.preprocessing import Preprocessing
+
+    given: dict[str, Any] = {name: tuple(getattr(args, name)) for name in ("mean", "std") if getattr(args, name) is not None}
+    own = getattr(model, "preprocessing", None)
+    if isinstance(own, Preprocessing):
+        return replace(own, **given, size=args.size or own.size)
+    if len(given) < 2:
+        raise InputError("--mean, --std: the model does not say how its images are prepared; give both")
+    return Preprocessing(size=args.size, **given)
+
+
+def load_folder(root: str | Path, split: str, size: int | None, trained_on: "DataRecipe | None" = None) -> Any:
+    """A user's images of one split, at a size, else as the network saw its own in training, else at 224 pixels.
+
+    Raises:
+        InputError: as `dynamick.data.images`.
+    """
+    from dynamick.data.images import FolderImages, image_folder
+
+    if size is not None or trained_on is None:
+        return FolderImages(root, split, size or 224)
+    if trained_on.kind == "cifar10":
+        return image_folder(root, split, 32)
+    whole = trained_on.in_memory or trained_on.kind == "scenes"
+    return image_folder(root, split, trained_on.size) if whole else FolderImages(root, split, trained_on.size)
+
+
+def trained_on(weights: str | Path | None) -> "DataRecipe | None":
+    """The data that a file of dynamick's says it was trained on; None where it says nothing, or is another's."""
+    from dynamick import checkpoint
+    from dynamick.errors import InputError
+    from dynamick.training.recipe import DataRecipe
+
+    try:
+        recipe = None if weights is None else checkpoint.read_config(weights)["extra"].get("recipe", {}).get("data")
+    except InputError:
+        return None
+    return DataRecipe(**recipe) if recipe else None
+
+
+def open_data(recipe: "DataRecipe", split: str, size: int | None = None) -> "ImageTensors | FolderImages":
+    """A recipe's images; with a size, resized to it (foreign images must not be told by their size)."""
+    from dataclasses import replace
+    from functools import partial
+
+    import torch
+    import torch.nn.functional as F
+
+    from dynamick.data.images import ImageTensors
+    from dynamick.training.data import load_images
+
+    data = load_images(recipe if size is None else replace(recipe, size=size), split)
+    if size is not None and isinstance(data, ImageTensors) and data.images.shape[-1] != size:
+        resize = partial(F.interpolate, size=(size, size), mode="bilinear", antialias=True)
+        resized = [resize(part.float()).round().clamp(0, 255).byte() for part in data.images.split(1024)]
+        data = ImageTensors(torch.cat(resized), data.labels, data.classes)
+    return data
+
+
+def side(data: "ImageTensors | FolderImages") -> int:
+    """The images' side in pixels."""
+    from dynamick.data.images import FolderImages
+
+    return data.size if isinstance(data, FolderImages) else data.images.shape[-1]
+
+
+def teller(what: str) -> Callable[[int, int], None]:
+    """A `progress` for `cache_features`: after the first chunk, then every ten seconds, says how long the rest takes."""
+    began, calls, told = time.monotonic(), 0, 0.0
+
+    def tell(done: int, total: int) -> None:
+        from dynamick.comparison.cache import CHUNK
+
+        nonlocal calls, told
+        calls += 1
+        now = time.monotonic()
+        if done == total or now - told > TELL_EVERY:
+            told = now
+            left = (total - done) / CHUNK * (now - began) / calls
+            rest = f", {in_words(left)} left" if done < total else ""
+            print(f"features of {what}: {done} of {total} images{rest}", flush=True)
+
+    return tell
+
+
+def in_words(seconds: float) -> str:
+    """A time, roughly: `about 20 seconds`, `about 3 minutes`, `about 2 hours`."""
+    for unit, name in ((3600, "hours"), (60, "minutes")):
+        if seconds >= 1.5 * unit:
+            return f"about {round(seconds / unit)} {name}"
+    return f"about {max(1, round(seconds))} seconds"

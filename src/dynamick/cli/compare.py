@@ -1,0 +1,249 @@
+"""`dynamick compare --weights W.safetensors [...] --out DIR`: every sparse head on the same features, one table, two plots."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynamick.cli.backbones import add_network_arguments, in_words
+
+if TYPE_CHECKING:
+    from dynamick.comparison.cells import Job
+    from dynamick.training.recipe import DataRecipe
+
+BUDGETS = (1, 5, 10, 15, 20, 25, 30)
+OOD_K = 5
+"""Of the routed head that foreign images are told by."""
+KINDS = ("scenes", "cifar10", "folder")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--weights", type=Path, nargs="+", required=True, help="files of trainings, one for each seed")
+    parser.add_argument("--model", help="what the files hold, if not dynamick's own: package.module:function or torchvision's")
+    parser.add_argument("--data", choices=KINDS, help="other data than they were trained on")
+    parser.add_argument("--root", help="the data's folder")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is made; the same one resumes")
+    parser.add_argument("--heads", nargs="+", help="names of heads (default: all)")
+    parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS, help="non-zeros a class, and K (1 5 ... 30)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds of the heads on each of the weights (default %(default)s)")
+    parser.add_argument(
+        "--ood", nargs="*", default=[], metavar="KIND:ROOT", help="foreign data: cifar10:DIR folder:DIR scenes:"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="processes at once (default %(default)s)")
+    add_network_arguments(parser)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network of the comparison: its file, its name, its kind (such as res8), and the data that it is held against."""
+
+    path: Path
+    name: str
+    kind: str
+    recipe: "DataRecipe"
+
+
+def run(args: argparse.Namespace) -> None:
+    from dynamick.comparison import cells, plots, table
+
+    check(args)
+    backbones = [_backbone(args, path, name) for path, name in zip(args.weights, backbone_names(args.weights), strict=True)]
+    foreign = [_foreign(each) for each in args.ood]
+    for backbone in backbones:
+        _cache(args, backbone, foreign)
+    check_alike(backbones, args.out)
+    jobs = [job for backbone in backbones for job in _jobs(args, backbone)]
+    if jobs:
+        about = in_words(cells.estimate(jobs, args.jobs))
+        print(f"{sum(len(job.budgets) for job in jobs)} cells to compute, {about} with --jobs {args.jobs}", flush=True)
+    cells.run(jobs, args.jobs, lambda line: print(line, flush=True))
+    found = [(each.kind, each.name, cell) for each in backbones for cell in cells.load_cells(args.out / "cells" / each.name)]
+    rows = table.rows(found)
+    table.write(rows, _detection(args, backbones, foreign), args.out)
+    plots.write(rows, args.out)
+    for line in table.verdict_lines(rows)[3:]:
+        print(line)
+    failed = sum("failed" in cell for _, _, cell in found)
+    print(f"written to {args.out}: table.md, table.csv, table.json, static.svg, routed.svg; {failed} cells failed")
+    if failed:
+        sys.exit(1)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Hold the options to what is allowed, before anything is computed.
+
+    Raises:
+        InputError: the first that is not.
+    """
+    from dynamick.comparison import cells
+    from dynamick.errors import InputError
+
+    for name, value in {"jobs": args.jobs, "seeds": args.seeds, "budgets": min(args.budgets)}.items():
+        if value < 1:
+            raise InputError(f"--{name} {value}: give an integer from 1 up")
+    cells.check_heads(args.heads or [])
+    if args.model and (args.data != "folder" or args.root is None):
+        raise InputError("--model: dynamick cannot know a foreign network's data; give --data folder --root DIR")
+    places = [_place(*_foreign(each)) for each in args.ood]
+    twice = [each for each in places if places.count(each) > 1]
+    if twice:
+        raise InputError(f"--ood: two sets are called {twice[0].removeprefix('ood-')}; rename one, as they are kept by name")
+
+
+def backbone_names(paths: list[Path]) -> list[str]:
+    """A name for each file of weights: its folder's for best.safetensors and last.safetensors, else its own.
+
+    Raises:
+        InputError: two have the same.
+    """
+    from dynamick.errors import InputError
+
+    names = [path.resolve().parent.name if path.stem in ("best", "last") else path.stem for path in paths]
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise InputError(f"--weights: two files are called {twice[0]}; rename one, as cells are kept by name")
+    return names
+
+
+def check_alike(backbones: list[Backbone], out: Path) -> None:
+    """Only what was held against the same images, and has as many units, may be averaged or set side by side.
+
+    Raises:
+        InputError: it names two backbones that differ.
+    """
+    from dynamick.comparison.cache import read_state
+    from dynamick.errors import InputError
+
+    states = [read_state(out / "features" / each.name / "val") for each in backbones]
+    for each, state in zip(backbones, states, strict=True):
+        if state["key"]["data"] != states[0]["key"]["data"]:
+            raise InputError(f"--weights: {each.path} was trained on other images than {backbones[0].path}; compare them apart")
+        first, units = next(
+            (other, other_state["shape"][1])
+            for other, other_state in zip(backbones, states, strict=True)
+            if other.kind == each.kind
+        )
+        if state["shape"][1] != units:
+            own = state["shape"][1]
+            raise InputError(f"--weights: {each.path} has {own} units and {first.path} {units}; compare them apart")
+
+
+def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
+    """A network's file and the data that it was trained on, with what the options change."""
+    from dataclasses import replace
+
+    from dynamick import checkpoint
+    from dynamick.cli.backbones import trained_on
+    from dynamick.errors import InputError
+    from dynamick.training.recipe import DataRecipe
+
+    if args.model:
+        if not path.exists():
+            raise InputError(f"{path}: no such file; give a file of weights")
+        recipe = DataRecipe(kind="folder", root=args.root, size=args.size or 224, in_memory=False)
+        return Backbone(path, name, args.model, recipe)
+    kind, known = checkpoint.read_config(path)["model"], trained_on(path)
+    if known is None and args.data is None:
+        raise InputError(f"{path}: does not say on which data it was trained; give --data and --root")
+    changes = {"kind": args.data, "root": args.root, "size": args.size}
+    recipe = replace(known or DataRecipe(), **{key: value for key, value in changes.items() if value is not None})
+    return Backbone(path, name, kind, recipe)
+
+
+def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str, str]]) -> None:
+    """Cache a backbone's features of its own data, and of foreign data."""
+    from dynamick import checkpoint
+    from dynamick.cli.backbones import load_network, open_data, preprocessing_of, side, teller
+    from dynamick.comparison.cache import cache_features
+    from dynamick.errors import InputError
+    from dynamick.training.recipe import DataRecipe
+
+    model: Any = load_network(args.model, backbone.path) if args.model else checkpoint.load(backbone.path)
+    prepare = preprocessing_of(model, args)
+
+    def cached(data: Any, place: str) -> None:
+        folder, tell = args.out / "features" / backbone.name / place, teller(f"{backbone.name}, {place}")
+        cache_features(model, data, folder, prepare, args.dtype, device=args.device, progress=tell)
+
+    images = {split: open_data(backbone.recipe, split) for split in ("train", "val")}
+    train, val = (list(each.classes) for each in images.values())
+    if train != val:
+        odd = _odd(train, val)
+        raise InputError(f"{backbone.recipe.root}: train and val hold different classes ({odd}); give both the same")
+    if not args.model and train != list(model.classes):
+        raise InputError(f"{backbone.path}: was trained on other classes than the data's ({_odd(train, model.classes)})")
+    for split, data in images.items():
+        cached(data, split)
+    for kind, root in foreign:
+        cached(open_data(DataRecipe(kind=kind, root=root), "val", side(images["val"])), _place(kind, root))
+
+
+def _jobs(args: argparse.Namespace, backbone: Backbone) -> "list[Job]":
+    """What is still to be computed on a backbone; detection needs the dense head and one that routes."""
+    from dynamick.comparison import cells
+    from dynamick.comparison.heads import HEADS
+
+    features, place, heads = args.out / "features" / backbone.name, args.out / "cells" / backbone.name, args.heads or [*HEADS]
+    jobs = cells.pending(features, place, heads, args.budgets, range(args.seeds))
+    if args.ood and "dense" not in heads:
+        jobs += cells.pending(features, place, ["dense"], args.budgets, [0])
+    if args.ood and ("dynamic-at-most" not in heads or OOD_K not in args.budgets):
+        jobs += cells.pending(features, place, ["dynamic-at-most"], [OOD_K], [0])
+    return jobs
+
+
+def _detection(args: argparse.Namespace, backbones: list[Backbone], foreign: list[tuple[str, str]]) -> list[dict[str, Any]]:
+    """AUROC and FPR95 of each score on each foreign set: mean and deviation over backbones of a kind."""
+    from statistics import mean, stdev
+
+    from dynamick.comparison import cells, ood
+    from dynamick.comparison.cache import open_features
+    from dynamick.errors import InputError
+
+    found: dict[tuple[str, str, str, str], list[dict[str, float]]] = {}
+    for backbone in backbones if foreign else []:
+        place, own = args.out / "features" / backbone.name, args.out / "cells" / backbone.name
+        try:
+            heads: Any = [cells.load_head(own / name) for name in ("dense-0-0.json", f"dynamic-at-most-{OOD_K}-0.json")]
+        except InputError as error:
+            print(f"no out-of-distribution detection on {backbone.name}: {error}", flush=True)
+            continue
+        scores, inside = ood.detectors(open_features(place / "train").x, *heads), open_features(place / "val").x
+        for kind, root in foreign:
+            outside = open_features(place / _place(kind, root)).x
+            # Photographs lie near photographs, and far from generated scenes.
+            distance = "near" if (kind == "scenes") == (backbone.recipe.kind == "scenes") else "far"
+            for title, score in scores.items():
+                key = (backbone.kind, _place(kind, root).removeprefix("ood-"), distance, title)
+                found.setdefault(key, []).append(ood.detection(score, inside, outside))
+    rows = []
+    for key, values in found.items():
+        row: dict[str, Any] = dict(zip(("backbone", "out", "distance", "score"), key, strict=True))
+        for figure in ("auroc", "fpr95"):
+            each = [value[figure] for value in values]
+            row |= {figure: mean(each), f"{figure}_std": stdev(each) if len(each) > 1 else None}
+        rows.append(row)
+    return rows
+
+
+def _foreign(given: str) -> tuple[str, str]:
+    """KIND and ROOT of an --ood.
+
+    Raises:
+        InputError: there is no such kind.
+    """
+    from dynamick.errors import InputError
+
+    kind, colon, root = given.partition(":")
+    if kind not in KINDS or not colon or (not root and kind != "scenes"):
+        raise InputError(f"--ood {given}: give cifar10:DIR, folder:DIR or scenes:")
+    return kind, root
+
+
+def _place(kind: str, root: str) -> str:
+    return f"ood-{Path(root).name}" if kind == "folder" else f"ood-{kind}"
+
+
+def _odd(a: list[str], b: list[str]) -> str:
+    return ", ".join(sorted(set(a) ^ set(b))[:5]) or "in another order"

@@ -1,0 +1,341 @@
+"""`dynamick reproduce table1|fig4|fig5|fig6 RUN [RUN ...] --out DIR`: the paper's figure from finished trainings, beside its
+numbers."""
+
+import argparse
+from itertools import pairwise
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+PAPER = {
+    "cifar10": {"dense": 95.10, "d1": 95.02, "d5": 95.12, "d10": 95.22, "d25": 95.04, "d50": 95.06, "d100": 95.12},
+    "folder": {"dense": 53.69, "d1": 27.83, "d5": 53.60, "d10": 53.64, "d25": 53.87, "d50": 53.58, "d100": 53.81},
+}
+"""Table 1, top-1 of ResNet-18 in %, on CIFAR-10 and on Places365."""
+PAPER_RES50 = {"cifar10": {"dense": 95.62, "d25": 95.58}, "folder": {"dense": 54.74, "d25": 55.00}}
+PAPER_DATA = {"cifar10": "CIFAR-10, 200 epochs", "folder": "Places365 (365 classes, 224 pixels), 70 epochs"}
+TITLES = {
+    "table1": "Table 1: accuracy by K",
+    "fig4": "Fig. 4: training curves and sparsity on CIFAR-10",
+    "fig5": "Fig. 5: accuracy, sparsity and dissection by K",
+    "fig6": "Fig. 6: the concepts that a class is made of",
+}
+MISSING = ("fig2", "fig3", "fig7")
+TOLERANCE = 0.5
+"""So many points a sparse head may lie behind dense for "negligible loss" to hold (the paper's largest loss is 0.08, but for d1
+on Places365)."""
+ORDER = ("d1", "d5", "l1", "dense")
+"""Fig. 4b: from the sparsest to the densest."""
+BEST = 100
+"""Fig. 5d shows so many units."""
+CONCEPTS, CLASSES = 5, 95
+"""Fig. 6: at most so many concepts make up more than so many percent of the classes."""
+
+Run = dict[str, Any]
+Row = dict[str, Any]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("figure", help="table1, fig4 (CIFAR-10), fig5 or fig6 (folders of scenes, with --dissections)")
+    parser.add_argument("runs", type=Path, nargs="*", help="folders that `dynamick train` wrote, of several seeds")
+    parser.add_argument("--dissections", type=Path, help="folder with RUN/tally.csv of each run, for fig5 and fig6")
+    parser.add_argument("--out", type=Path, default=Path("reproduced"), help="folder for what is made (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    from dynamick import checkpoint
+    from dynamick.training.callbacks import write_json
+
+    check(args)
+    runs = [read_run(path, args.figure) for path in args.runs]
+    dissected = [read_dissection(args.dissections, path) for path in args.runs] if args.figure in ("fig5", "fig6") else []
+    for each, units in zip(runs, dissected, strict=False):
+        each["units"] = units
+    size, rows = sizes(runs), summary(runs)
+    verdicts = {"table1": accuracy_verdicts, "fig4": sparsity_verdicts, "fig5": dissection_verdicts, "fig6": cover_verdicts}
+    said = verdicts[args.figure](rows)
+    args.out.mkdir(parents=True, exist_ok=True)
+    text = as_markdown(args.figure, rows, said, size)
+    checkpoint.write_atomically(args.out / f"{args.figure}.md", text.encode())
+    write_json(args.out / f"{args.figure}.json", {"rows": rows, "verdicts": said, "sizes": size})
+    drawings = {"fig4": draw_fig4, "fig5": draw_fig5, "fig6": draw_fig6}
+    if args.figure in drawings:
+        figure = drawings[args.figure](runs)
+        figure.suptitle(size.replace(" Paper:", "\nPaper:"), fontsize=8)
+        figure.savefig(args.out / f"{args.figure}.svg")
+    print(text)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Hold the options to what is allowed.
+
+    Raises:
+        InputError: a figure that there is not, no runs, or no dissections where they are needed.
+    """
+    from dynamick.errors import InputError
+
+    known = f"give {', '.join(TITLES)}"
+    if args.figure in MISSING:
+        raise InputError(f"reproduce {args.figure}: not to be had yet; {known}")
+    if args.figure not in TITLES:
+        raise InputError(f"reproduce {args.figure}: no such figure; {known}")
+    if not args.runs:
+        raise InputError(f"reproduce {args.figure}: no runs; give folders that `dynamick train` wrote")
+    if args.figure in ("fig5", "fig6") and args.dissections is None:
+        raise InputError(f"reproduce {args.figure}: give --dissections DIR, with RUN/tally.csv of each run")
+
+
+def read_run(folder: Path, figure: str) -> Run:
+    """A finished training: `model`, `head` (dense, l1, d5, ...), `recipe`, `history` (metrics.csv), `network` (last epoch).
+
+    Raises:
+        InputError: the folder holds none, it is not finished, or it is on other data than the figure.
+    """
+    import yaml
+
+    from dynamick import checkpoint, models
+    from dynamick.errors import InputError
+    from dynamick.training.callbacks import read_history
+
+    try:
+        recipe = yaml.safe_load((folder / "config.yaml").read_text())
+        history = read_history(folder)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise InputError(f"{folder}: no finished training ({Path(error.filename).name} is missing)") from None
+    kind, allowed = recipe["data"]["kind"], {"table1": ("cifar10", "folder"), "fig4": ("cifar10",)}.get(figure, ("folder",))
+    if kind not in allowed:
+        raise InputError(f"{folder}: trained on {kind}; the paper's {figure} is of {' or '.join(allowed)}")
+    if len(history) < recipe["optim"]["epochs"]:
+        raise InputError(f"{folder}: {len(history)} of {recipe['optim']['epochs']} epochs are done; train it to its end first")
+    name = models.parse(recipe["model"])
+    network = checkpoint.load(folder / "last.safetensors")
+    head = f"d{name.k}" if name.k else name.head
+    return {"model": recipe["model"], "head": head, "k": name.k, "recipe": recipe, "history": history, "network": network}
+
+
+def read_dissection(folder: Path, run: Path) -> Any:
+    """The dissection of a run's last maps, FOLDER/RUN/tally.csv.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    from dynamick.dissection import Dissection
+    from dynamick.errors import InputError
+
+    path = folder / run.resolve().name / "tally.csv"
+    if not path.exists():
+        raise InputError(f"{path}: no such file; write it by `dynamick dissect`")
+    return Dissection.read_tally(path)
+
+
+def summary(runs: list[Run]) -> list[Row]:
+    """One row a model, from the smallest K up, then L1, then dense: means and deviations over its runs.
+
+    Returns:
+        Rows of `model`, `head`, `k`, `runs`, `paper` (top-1 in Table 1, or None), and with `_std`: `top1`, `sparse` (%, weights
+        below 1e-3), and where the runs are dissected `score` (mean IoU), `detectors`, `covered` (% of the classes that at
+        most 5 concepts make up).
+    """
+    groups: dict[str, list[Run]] = {}
+    for each in runs:
+        groups.setdefault(each["model"], []).append(each)
+    rows = []
+    for model, own in groups.items():
+        head, k, kind = own[0]["head"], own[0]["k"], own[0]["recipe"]["data"]["kind"]
+        paper = (PAPER_RES50 if model.startswith("res50") else PAPER)[kind].get(head)
+        row: Row = {"model": model, "head": head, "k": k, "runs": len(own), "paper": paper}
+        figures = [_figures(each) for each in own]
+        for name in figures[0]:
+            values = [each[name] for each in figures]
+            row |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else None}
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["k"] is None, row["k"] or (row["head"] == "dense"), row["model"]))
+
+
+def accuracy_verdicts(rows: list[Row]) -> list[str]:
+    """For each Dynamic-K row whether it loses at most 0.5 points to dense, as the paper's Table 1 claims."""
+    dense = next((row for row in rows if row["head"] == "dense"), None)
+    if dense is None:
+        return ["No dense training is among the runs: nothing to hold the others against."]
+    out = []
+    for row in rows:
+        if row["k"]:
+            loss = dense["top1"] - row["top1"]
+            known = row["paper"] is not None and dense["paper"] is not None
+            paper = f" (paper: {dense['paper'] - row['paper']:+.2f})" if known else ""
+            out.append(f"{row['model']} behind dense by {loss:+.2f} points{paper}: {'holds' if loss <= TOLERANCE else 'fails'}")
+    return out
+
+
+def sparsity_verdicts(rows: list[Row]) -> list[str]:
+    """For each neighbouring pair of the paper's order d1 > d5 > L1 > dense whether it holds."""
+    by = {row["head"]: row["sparse"] for row in rows}
+    there = [head for head in ORDER if head in by]
+    return [
+        f"{a} sparser than {b}: {by[a]:.1f} % against {by[b]:.1f} % of weights below 1e-3: "
+        + ("holds" if by[a] > by[b] else "fails")
+        for a, b in pairwise(there)
+    ]
+
+
+def dissection_verdicts(rows: list[Row]) -> list[str]:
+    """Fig. 5: the accuracy, and for each neighbouring pair from the smallest K to dense its sparsity and its mean score."""
+    there = [row for row in rows if row["k"] or row["head"] == "dense"]
+    out = accuracy_verdicts(rows)
+    for a, b in pairwise(there):
+        pair = f"{a['head']} {{}} {b['head']}: "
+        holds = {name: "holds" if a[name] > b[name] else "fails" for name in ("sparse", "score")}
+        out.append(pair.format("sparser than") + f"{a['sparse']:.1f} % against {b['sparse']:.1f} %: {holds['sparse']}")
+        out.append(pair.format("has higher scores than") + f"{a['score']:.4f} against {b['score']:.4f}: {holds['score']}")
+    return out
+
+
+def cover_verdicts(rows: list[Row]) -> list[str]:
+    """Fig. 6: whether at most 5 concepts make up more than 95 % of a Dynamic-K model's classes."""
+    return [
+        f"{row['model']}: at most {CONCEPTS} concepts make up {row['covered']:.1f} % of the classes (paper, Dynamic-5: "
+        f"more than {CLASSES} %): {'holds' if row['covered'] > CLASSES else 'fails'}"
+        for row in rows
+        if row["k"]
+    ]
+
+
+def sizes(runs: list[Run]) -> str:
+    """At which size the runs were made, beside the paper's."""
+    kinds = {run["recipe"]["data"]["kind"] for run in runs}
+    data = sorted({_data(run) for run in runs})
+    if len(data) > 1:
+        from dynamick.errors import InputError
+
+        raise InputError(f"runs: of different data ({', '.join(data)}); give those of one")
+    each = sorted({f"width {run['recipe']['width']}, {run['recipe']['optim']['epochs']} epochs" for run in runs})
+    models = ", ".join(sorted({run["model"] for run in runs}))
+    paper = f"ResNet-18 and ResNet-50, width 64, {PAPER_DATA[kinds.pop()]}"
+    return f"Ours: {models} ({'; '.join(each)}) on {data[0]}. Paper: {paper}."
+
+
+def as_markdown(figure: str, rows: list[Row], verdicts: list[str], size: str) -> str:
+    """The page: the rows with the paper's numbers beside them, and the verdicts."""
+    columns = {"top1": ("top-1, %", 2), "sparse": ("weights below 1e-3, %", 1), "score": ("mean score", 4)}
+    columns |= {"detectors": ("detectors", 1), "covered": (f"classes of at most {CONCEPTS} concepts, %", 1)}
+    columns = {name: column for name, column in columns.items() if rows and name in rows[0]}
+    lines = [f"# {TITLES[figure]}", "", size, "", "Mean and deviation over runs; the last epoch, never the best.", ""]
+    lines += [f"| model | runs | paper's top-1, % | {' | '.join(title for title, _ in columns.values())} |"]
+    lines += ["|---" * (3 + len(columns)) + "|"]
+    for row in rows:
+        paper = "" if row["paper"] is None else f"{row['paper']:.2f}"
+        cells = [_spread(row, name, digits) for name, (_, digits) in columns.items()]
+        lines.append(f"| {row['model']} | {row['runs']} | {paper} | {' | '.join(cells)} |")
+    lines += ["", *(f"- {verdict}" for verdict in verdicts), ""]
+    return "\n".join(lines if figure == "table1" else [*lines, f"![{figure}]({figure}.svg)", ""])
+
+
+def draw_fig4(runs: list[Run]) -> "Figure":
+    """Fig. 4: (a) top-1 against the epoch, (b) the head's weights as an image; one run a model, its first."""
+    from matplotlib.figure import Figure
+
+    first = _first(runs)
+    figure = Figure(figsize=(9, 4 + 0.6 * len(first)), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.4, 0.6 * len(first) + 0.3])[:, 0]
+    axes = top.subplots()
+    _curves(axes, first, "top1", "(a) validation top-1, %")
+    axes.legend(fontsize="small", frameon=False)
+    for panel, (name, run) in zip(bottom.subplots(len(first), 1, squeeze=False)[:, 0], first.items(), strict=True):
+        weight = run["network"].get_parameter("fc.weight").detach()
+        panel.imshow(weight.abs().clamp(max=0.5).numpy(), aspect="auto", cmap="cividis")
+        panel.set_ylabel(name, rotation=0, ha="right", va="center")
+        panel.set_xticks([])
+        panel.set_yticks([])
+    bottom.suptitle("(b) |w| of the head, classes by units; dark: 0, bright: 0.5 and more", fontsize=9)
+    return figure
+
+
+def draw_fig5(runs: list[Run]) -> "Figure":
+    """Fig. 5: (a) top-1 and (b) sparsity against the epoch, (c) mean scores at the end, (d) the best units' scores."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    first = _first(runs)
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    (a, b), (c, d) = figure.subplots(2, 2)
+    _curves(a, first, "top1", "(a) validation top-1, %")
+    _curves(b, first, "sparse_share", "(b) share of weights below 1e-3")
+    for place, (name, run) in enumerate(first.items()):
+        every = [float(each["units"].scores.mean()) for each in runs if each["model"] == name]
+        c.plot([place] * len(every), every, "o", color=_look(place)["color"])
+        best = np.sort(run["units"].scores)[::-1][:BEST]
+        d.plot(range(1, len(best) + 1), best, label=name, **_look(place))
+    c.set_xticks(range(len(first)), list(first))
+    c.set_xlim(-0.5, len(first) - 0.5)
+    c.set_ylim(bottom=0)
+    c.set_title("(c) mean score (IoU) of all units at the end, each run", fontsize=9)
+    d.set_xlabel("unit, by score")
+    d.set_ylim(bottom=0)
+    d.set_title(f"(d) scores of the {BEST} best units", fontsize=9)
+    d.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def draw_fig6(runs: list[Run]) -> "Figure":
+    """Fig. 6's claim: the share of classes that are made up by at most so many concepts, a line a model (all its runs)."""
+    from matplotlib.figure import Figure
+
+    from dynamick.explanation import composition, share_covered
+
+    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+    axes = figure.subplots()
+    for place, name in enumerate(_first(runs)):
+        made = [composition(each["network"], each["units"]) for each in runs if each["model"] == name]
+        counts = range(1, 21)
+        axes.plot(counts, [mean(100 * share_covered(each, n) for each in made) for n in counts], label=name, **_look(place))
+    axes.plot([CONCEPTS], [CLASSES], "k*", markersize=10, linestyle="none", label="paper, Dynamic-5")
+    axes.set(xlabel="at most so many concepts", ylabel="classes made up by them, %", ylim=(0, 103))
+    axes.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def _figures(run: Run) -> dict[str, float]:
+    last = run["history"][-1]
+    figures = {"top1": last["top1"], "sparse": 100 * last["sparse_share"]}
+    if "units" in run:
+        from dynamick.explanation import composition, share_covered
+
+        units = run["units"]
+        figures |= {"score": float(units.scores.mean()), "detectors": float(units.detectors.sum())}
+        figures["covered"] = 100 * share_covered(composition(run["network"], units), CONCEPTS)
+    return figures
+
+
+def _first(runs: list[Run]) -> dict[str, Run]:
+    """The first run of each model, in the order of the table."""
+    return {row["model"]: next(run for run in runs if run["model"] == row["model"]) for row in summary(runs)}
+
+
+def _curves(axes: "Axes", first: dict[str, Run], column: str, title: str) -> None:
+    for place, (name, run) in enumerate(first.items()):
+        history = run["history"]
+        axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=name, **_look(place))
+    axes.set_xlabel("epoch")
+    axes.set_title(title, fontsize=9)
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Colours that the colour-blind tell apart, and strokes beside them."""
+    from dynamick.dissection.plots import COLOURS, STROKES
+
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": STROKES[place % len(STROKES)]}
+
+
+def _data(run: Run) -> str:
+    data = run["recipe"]["data"]
+    classes = len(run["network"].classes)
+    return "CIFAR-10" if data["kind"] == "cifar10" else f"{Path(data['root']).name} ({classes} classes, {data['size']} pixels)"
+
+
+def _spread(row: Row, name: str, digits: int) -> str:
+    deviation = row[f"{name}_std"]
+    return f"{row[name]:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")

@@ -1,0 +1,108 @@
+"""`dynamick retrofit --model resnet50 --weights F --data DIR --k 5 --out DIR`: a Dynamic-K head for a pretrained network."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dynamick.cli.backbones import add_network_arguments, in_words
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from dynamick.comparison.cache import Features
+    from dynamick.nn import DynamicLinear
+    from dynamick.preprocessing import Preprocessing
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", required=True, help="res18 or the like, package.module:function, or a torchvision name")
+    parser.add_argument("--weights", help="safetensors of dynamick, a state dict (.pt, .pth, .safetensors), or DEFAULT")
+    parser.add_argument("--data", type=Path, required=True, help="DIR/train/CLASS/* and DIR/val/CLASS/*")
+    parser.add_argument("--k", type=int, default=5, help="inputs that a class routes at most (default %(default)s)")
+    parser.add_argument("--rule", default="at_most", choices=("at_most", "exactly"), help="of routing (default %(default)s)")
+    parser.add_argument("--out", type=Path, required=True, help="folder for what is made; the same one resumes")
+    parser.add_argument("--seed", type=int, default=0, help="of the head's training (default %(default)s)")
+    add_network_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    from dynamick.cli.backbones import load_folder, load_network, preprocessing_of, teller, trained_on
+    from dynamick.comparison import cells
+    from dynamick.comparison.cache import cache_features
+    from dynamick.comparison.heads.dynamic import train
+    from dynamick.comparison.measuring import measure
+    from dynamick.errors import InputError
+    from dynamick.functional import check_k
+    from dynamick.nn import find_classifier
+    from dynamick.training.callbacks import write_json
+
+    try:
+        check_k(args.k)
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
+    model = load_network(args.model, args.weights)
+    prepare = preprocessing_of(model, args)
+    size = args.size or prepare.size
+    images = {split: load_folder(args.data, split, size, trained_on(args.weights)) for split in ("train", "val")}
+    if images["train"].classes != images["val"].classes:
+        odd = sorted(set(images["train"].classes) ^ set(images["val"].classes))
+        raise InputError(f"{args.data}: train and val hold different classes ({', '.join(odd[:5])}); give both the same")
+    places = {split: args.out / "features" / split for split in images}
+    features = {
+        split: cache_features(model, data, places[split], prepare, args.dtype, device=args.device, progress=teller(split))
+        for split, data in images.items()
+    }
+    learn, held = features["train"], features["val"]
+    old: Any = model.cpu().get_submodule(find_classifier(model))
+    known = getattr(model, "classes", held.classes)
+    before = measure(old, held) if old.weight.shape[0] == len(held.classes) and known == held.classes else None
+    job = cells.Job(args.out / "features", args.out, f"dynamic-{args.rule.replace('_', '-')}", (args.k,), args.seed)
+    print(f"training the head, {in_words(cells.estimate([job]))}", flush=True)
+    head = train(learn.x, learn.labels, len(learn.classes), args.k, args.seed, args.rule)
+    prune_unrouted(head, learn.x)
+    after = measure(head, held)
+    save(model, head, learn, prepare, args)
+    write_json(args.out / "retrofit.json", {"before": before, "after": after})
+    if before is None:
+        print(f"before           {old.weight.shape[0]} outputs, and {len(held.classes)} classes: it was not trained on these")
+    else:
+        print(f"top-1 before     {before['top1']:.2f} %")
+    print(f"top-1 after      {after['top1']:.2f} %")
+    print(f"non-zeros/class  {after['nec']:.2f} (at most {after['most']}), after removing what no training image routes")
+    print(f"routed           {after['routed']:.2f} for each input and class (K = {args.k}, {args.rule})")
+    print(f"written to       {args.out}/weights.safetensors, retrofit.json")
+
+
+def prune_unrouted(head: "DynamicLinear", x: "Tensor") -> None:
+    """Remove the weights that no training image (features N, M) routes, in place; their logits stay the same, bit for bit."""
+    from dynamick.comparison.heads.dynamic_static import usage
+
+    kept = usage(head, x) > 0
+    head.weight.masked_fill_(~kept, 0)
+    head.set_mask(kept)
+
+
+def save(
+    model: "nn.Module", head: "DynamicLinear", data: "Features", prepare: "Preprocessing", args: argparse.Namespace
+) -> None:
+    """Write weights.safetensors: for `dynamick.load` where the model is dynamick's own, else as a state dict."""
+    import safetensors.torch
+
+    from dynamick import checkpoint, models
+    from dynamick.nn import find_classifier
+
+    name, path = find_classifier(model), args.out / "weights.safetensors"
+    if isinstance(model, models.ResNet):
+        config = {key: model.config[key] for key in ("stem", "width")} | {"rule": args.rule, "num_classes": len(data.classes)}
+        depth = models.parse(model.config["model"]).depth
+        own = models.create(f"res{depth}-d{args.k}a", preprocessing=prepare, classes=data.classes, **config)
+        own.fc = head
+        body = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{name}.")}
+        own.load_state_dict(body | {f"{name}.{key}": value for key, value in head.state_dict().items()})
+        checkpoint.save(own, path, {"retrofit": {"model": args.model, "data": args.data.name, "k": args.k}})
+        return
+    parent, _, child = name.rpartition(".")
+    setattr(model.get_submodule(parent), child, head)
+    tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
+    about = {"model": args.model, "classifier": name, "k": str(args.k), "rule": args.rule, "classes": "\n".join(data.classes)}
+    checkpoint.write_atomically(path, safetensors.torch.save(tensors, about))

@@ -1,0 +1,297 @@
+"""What enters a network's classifier, kept on disk: one pass over the images, then heads train in seconds."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dynamick import checkpoint
+from dynamick.data.images import FolderImages, ImageTensors
+from dynamick.errors import InputError
+from dynamick.nn import find_classifier
+from dynamick.preprocessing import Preprocessing
+
+STATE = "cache.json"
+DTYPES = ("float32", "bfloat16")
+CHUNK = 1024
+"""So many images are computed, written and checksummed at a time: what an interruption can lose."""
+
+Prepare = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of labelled images.
+
+    Attributes:
+        x: float32, shape (N, M); memory-mapped where the cache holds float32.
+        labels: int64, shape (N,).
+        classes: their names.
+        names: a name for each image.
+    """
+
+    x: Tensor
+    labels: Tensor
+    classes: list[str]
+    names: list[str]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def cache_features(
+    model: nn.Module,
+    data: ImageTensors | FolderImages,
+    folder: str | Path,
+    preprocessing: Preprocessing | None = None,
+    dtype: str = "float32",
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    progress: Callable[[int, int], None] | None = None,
+) -> Features:
+    """The features that enter a model's classifier (`dynamick.nn.find_classifier`), computed once and kept in a folder.
+
+    An interrupted run goes on where it stopped. A cache belongs to one model, its weights (but for the classifier's, which do
+    not change what enters it), its preprocessing and its images; all of them are checked, and its own checksums.
+
+    Args:
+        model: any whose classifier is a linear layer that sees one vector an image; run in evaluation mode.
+        data: images in memory, or in folders and decoded as needed.
+        folder: `features.npy` (N x M; bfloat16 as its bits, uint16), `labels.npy` and `cache.json`.
+        preprocessing: None takes the model's own.
+        dtype: `float32`, or `bfloat16` at half the size and 8 bits of precision.
+        batch_size: images a forward pass.
+        device: where the model runs.
+        progress: called with the number of images done, and of all.
+
+    Raises:
+        InputError: the folder holds features of another model, preprocessing or data, or is damaged; a class has no image; a
+            feature is NaN or infinite (the message names image and unit); the classifier does not see one vector an image.
+    """
+    if dtype not in DTYPES:
+        raise InputError(f"dtype: {dtype!r} is unknown; give {' or '.join(DTYPES)}")
+    prepare = preprocessing or getattr(model, "preprocessing", None)
+    if prepare is None:
+        raise InputError("features: the model does not say how its images are prepared; give a Preprocessing")
+    labels = _labels(data)
+    check_classes(labels, data.classes)
+    folder = Path(folder)
+    key = _key(model, data, prepare, dtype)
+    state = _open_state(folder, key)
+    if len(state["chunks"]) * CHUNK < len(data):
+        _fill(folder, state, model.to(device).eval(), data, prepare, batch_size, progress)
+    return open_features(folder)
+
+
+def open_features(folder: str | Path) -> Features:
+    """A finished cache, held to its checksums.
+
+    Raises:
+        InputError: it is missing, unfinished, truncated or damaged.
+    """
+    folder = Path(folder)
+    state = read_state(folder)
+    rows, units = state["shape"]
+    if len(state["chunks"]) * CHUNK < rows:
+        raise InputError(f"{folder}: {len(state['chunks']) * CHUNK} of {rows} images are done; run the same command to go on")
+    stored, labels = _map(folder / "features.npy", (rows, units)), _map(folder / "labels.npy", (rows,))
+    for number, expected in enumerate(state["chunks"]):
+        _check_chunk(folder, stored, number, expected)
+    if _sha(labels) != state["labels"]:
+        raise InputError(f"{folder}/labels.npy: does not match its checksum; take the folder away and run again")
+    x = torch.from_numpy(stored)
+    return Features(
+        x.view(torch.bfloat16).float() if state["key"]["dtype"] == "bfloat16" else x,
+        torch.from_numpy(labels),
+        state["classes"],
+        state["names"],
+    )
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """A cache's `cache.json`: its key, shape, checksums, classes and names.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text())
+    except FileNotFoundError:
+        raise InputError(f"{folder}: no feature cache; give a folder that cache_features wrote") from None
+    except json.JSONDecodeError as error:
+        raise InputError(f"{folder}/{STATE}: damaged ({error}); take the folder away and run again") from None
+    if not isinstance(state, dict) or not {"key", "chunks", "shape", "labels", "classes", "names"} <= set(state):
+        raise InputError(f"{folder}/{STATE}: no feature cache's state; take the folder away and run again")
+    return state
+
+
+def check_classes(labels: Tensor, classes: list[str]) -> None:
+    """Every class has an image.
+
+    Raises:
+        InputError: it names those that have none.
+    """
+    counts = torch.bincount(labels, minlength=len(classes))
+    empty = [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
+    if empty:
+        raise InputError(f"classes: no image of {', '.join(empty[:5])}; give each class one or more, or take it away")
+
+
+def _open_state(folder: Path, key: dict[str, str]) -> dict[str, Any]:
+    if not (folder / STATE).exists():
+        return {"key": key, "chunks": []}
+    state = read_state(folder)
+    for name, value in key.items():
+        if state["key"].get(name) != value:
+            raise InputError(f"{folder}: made with another {name} than is given now; give another folder or take this one away")
+    return state
+
+
+def _fill(
+    folder: Path,
+    state: dict[str, Any],
+    model: nn.Module,
+    data: ImageTensors | FolderImages,
+    prepare: Prepare,
+    batch_size: int,
+    progress: Callable[[int, int], None] | None,
+) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    done = len(state["chunks"])
+    for number, x in enumerate(_chunks(model, data, prepare, batch_size, done), done):
+        first = number * CHUNK
+        _check_finite(x, [_name(data, first + row) for row in range(len(x))])
+        stored = x.bfloat16().view(torch.uint16).numpy() if state["key"]["dtype"] == "bfloat16" else x.numpy()
+        if number == 0:
+            _begin(folder, state, data, stored)
+        file = _map(folder / "features.npy", (len(data), stored.shape[1]), "r+")
+        file[first : first + len(x)] = stored
+        file.flush()
+        # The state goes last: what it says is done has been written.
+        state["chunks"].append(_sha(stored))
+        checkpoint.write_atomically(folder / STATE, json.dumps(state).encode())
+        if progress is not None:
+            progress(first + len(x), len(data))
+
+
+def _begin(folder: Path, state: dict[str, Any], data: ImageTensors | FolderImages, stored: np.ndarray[Any, Any]) -> None:
+    labels = _labels(data).numpy()
+    np.lib.format.open_memmap(folder / "features.npy", "w+", stored.dtype, (len(data), stored.shape[1])).flush()
+    np.save(folder / "labels.npy", labels)
+    names = [_name(data, row) for row in range(len(data))]
+    state.update(shape=[len(data), stored.shape[1]], labels=_sha(labels), classes=list(data.classes), names=names)
+
+
+@torch.no_grad()
+def _chunks(
+    model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, batch_size: int, done: int
+) -> Iterator[Tensor]:
+    """Features of CHUNK images at a time, float32 on the CPU, from chunk number `done` on."""
+    caught: list[Tensor] = []
+    name = find_classifier(model)
+    hook = model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    device = next(model.parameters()).device
+    try:
+        for first in range(done * CHUNK, len(data), CHUNK):
+            rows = []
+            for images in _batches(data, first, min(first + CHUNK, len(data)), batch_size):
+                model(prepare(images.to(device)))
+                seen = [tuple(x.shape) for x in caught]
+                if len(seen) != 1 or len(seen[0]) != 2 or seen[0][0] != len(images):
+                    raise InputError(f"features: {name!r} sees {seen} of {len(images)} images; it must see a vector of each")
+                rows.append(caught.pop().float().cpu())
+            yield torch.cat(rows)
+    finally:
+        hook.remove()
+
+
+def _batches(data: ImageTensors | FolderImages, first: int, end: int, batch_size: int) -> Iterator[Tensor]:
+    for start in range(first, end, batch_size):
+        rows = range(start, min(start + batch_size, end))
+        yield (
+            data.images[rows.start : rows.stop]
+            if isinstance(data, ImageTensors)
+            else torch.stack([data[row][0] for row in rows])
+        )
+
+
+def _check_finite(x: Tensor, names: list[str]) -> None:
+    bad = (~x.isfinite()).nonzero()
+    if len(bad):
+        row, unit = bad[0].tolist()
+        raise InputError(
+            f"features: {x[row, unit].item()} at unit {unit} of {names[row]} ({len(bad)} such values); "
+            "mend the model or the image"
+        )
+
+
+def _key(model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, dtype: str) -> dict[str, str]:
+    """What a cache belongs to; the names are those of a refusal's message."""
+    head = find_classifier(model)
+    # Neither the classifier's weights nor its form change what enters it.
+    parts = [type(module).__name__ for name, module in model.named_modules() if name != head]
+    weights = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if not name.startswith(f"{head}."):
+            weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return {
+        "model": f"{head} of {' '.join(parts)}",
+        "weights": weights.hexdigest(),
+        "preprocessing": json.dumps(prepare.to_dict()) if isinstance(prepare, Preprocessing) else repr(prepare),
+        "data": _listing(data),
+        "dtype": dtype,
+    }
+
+
+def _listing(data: ImageTensors | FolderImages) -> str:
+    """A checksum of what the images are: their values where they are in memory, else their files, sizes and times of change."""
+    sha = hashlib.sha256(json.dumps(list(data.classes)).encode())
+    sha.update(_labels(data).numpy().tobytes())
+    if isinstance(data, ImageTensors):
+        sha.update(str(tuple(data.images.shape)).encode())
+        sha.update(data.images.cpu().contiguous().numpy().data)
+    else:
+        sha.update(f"{data.size} {data.augment}".encode())
+        for path, _ in data.samples:
+            about = Path(path).stat()
+            sha.update(f"{Path(path).relative_to(data.root)} {about.st_size} {about.st_mtime_ns}".encode())
+    return sha.hexdigest()
+
+
+def _labels(data: ImageTensors | FolderImages) -> Tensor:
+    return data.labels.cpu() if isinstance(data, ImageTensors) else torch.tensor([label for _, label in data.samples])
+
+
+def _name(data: ImageTensors | FolderImages, row: int) -> str:
+    return f"image {row}" if isinstance(data, ImageTensors) else data.samples[row][0]
+
+
+def _map(path: Path, shape: tuple[int, ...], mode: Literal["c", "r+"] = "c") -> Any:
+    """A file's array, memory-mapped; `c` is copy on write: tensors over it may be written to without changing the file."""
+    try:
+        stored = np.load(path, mmap_mode=mode)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: truncated or damaged ({error}); take the folder away and run again") from None
+    if stored.shape != shape:
+        raise InputError(f"{path}: its shape is {stored.shape}, not {shape}; take the folder away and run again")
+    return stored
+
+
+def _check_chunk(folder: Path, stored: np.ndarray[Any, Any], number: int, expected: str) -> None:
+    rows = stored[number * CHUNK : (number + 1) * CHUNK]
+    if _sha(rows) != expected:
+        raise InputError(
+            f"{folder}/features.npy: rows {number * CHUNK} to {number * CHUNK + len(rows) - 1} do not match their checksum; "
+            "take the folder away and run again"
+        )
+
+
+def _sha(values: np.ndarray[Any, Any]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()

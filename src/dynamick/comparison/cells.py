@@ -1,0 +1,226 @@
+"""Cells of a comparison: one head, for one budget and one seed, on one backbone.
+
+Each has a file of its own; a finished one is never computed again.
+"""
+
+import json
+import multiprocessing
+import multiprocessing.connection
+import signal
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+
+from dynamick import checkpoint
+from dynamick.comparison.cache import Features, open_features, read_state
+from dynamick.comparison.heads import HEADS
+from dynamick.comparison.logistic import Problem, standardise
+from dynamick.comparison.measuring import measure
+from dynamick.errors import InputError
+from dynamick.nn import DynamicLinear
+
+
+@dataclass(frozen=True)
+class Job:
+    """A head and a seed on one backbone, with the budgets that are still to be computed.
+
+    Attributes:
+        features: a folder with caches `train` and `val`.
+        cells: where the cells' files go.
+        head: a name of `HEADS`.
+        budgets, seed: as in the heads' `fit`.
+    """
+
+    features: Path
+    cells: Path
+    head: str
+    budgets: tuple[int, ...]
+    seed: int
+
+    def file(self, budget: int) -> Path:
+        """A cell's file; its weights lie beside it as .safetensors."""
+        return self.cells / f"{self.head}-{budget}-{self.seed}.json"
+
+
+def check_heads(heads: Iterable[str]) -> None:
+    """Raise InputError unless all are names of `HEADS`."""
+    for head in heads:
+        if head not in HEADS:
+            raise InputError(f"heads: {head!r} is unknown; give {', '.join(HEADS)}")
+
+
+def pending(features: Path, cells: Path, heads: Iterable[str], budgets: Sequence[int], seeds: Iterable[int]) -> list[Job]:
+    """What is still to be computed on one backbone; cells that failed are tried again.
+
+    Raises:
+        InputError: a head of no such name, or cells of another backbone.
+    """
+    heads, seeds = list(heads), list(seeds)
+    check_heads(heads)
+    weights = read_state(features / "train")["key"]["weights"]
+    jobs = []
+    for head in heads:
+        for seed in seeds if HEADS[head].seeded else [0]:
+            job = Job(features, cells, head, (), seed)
+            asked = sorted(set(budgets)) if HEADS[head].axis else (0,)
+            left = tuple(budget for budget in asked if not _is_done(job.file(budget), weights))
+            if left:
+                jobs.append(Job(features, cells, head, left, seed))
+    return jobs
+
+
+def run(jobs: Sequence[Job], processes: int = 1, tell: Callable[[str], None] = print) -> None:
+    """Compute all cells. One that fails is stored as failed, with its reason, and the others go on.
+
+    Args:
+        jobs: as `pending` gives them.
+        processes: how many at once; of several each has a process of its own, so that one that is killed takes no other along.
+        tell: called with a line after each job.
+    """
+    began = time.monotonic()
+
+    def finished(job: Job) -> None:
+        budgets = " ".join(map(str, job.budgets)) if HEADS[job.head].axis else ""
+        tell(f"{time.monotonic() - began:6.0f} s  {job.cells.name}  {job.head} {budgets} seed {job.seed}")
+
+    if processes > 1:
+        _run_apart(jobs, processes, finished)
+        return
+    for job in jobs:
+        run_job(job)
+        finished(job)
+
+
+def run_job(job: Job) -> None:
+    """Compute one job's cells in this process."""
+    try:
+        train, val = open_features(job.features / "train"), open_features(job.features / "val")
+        weights = read_state(job.features / "train")["key"]["weights"]
+        for fitted in HEADS[job.head].fit(train.x, train.labels, len(train.classes), job.budgets, job.seed):
+            cell = {"head": job.head, "budget": fitted.budget, "seed": job.seed, "weights": weights}
+            cell |= {"seconds": fitted.seconds, "about": fitted.about, **measure(fitted.head, val)}
+            _store(job.file(fitted.budget), cell, fitted.head)
+    except Exception as error:
+        _fail(job, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
+
+
+def load_cells(folder: Path) -> list[dict[str, Any]]:
+    """All cells of one backbone, failed ones too (they have `failed` instead of figures)."""
+    return [_read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def load_head(file: Path) -> torch.nn.Module:
+    """The head that a cell's file stands beside: nn.Linear, or DynamicLinear for heads that route.
+
+    Raises:
+        InputError: it is missing, or the cell failed.
+    """
+    if not file.with_suffix(".safetensors").exists():
+        raise InputError(f"{file}: no finished cell")
+    tensors = safetensors.torch.load_file(file.with_suffix(".safetensors"))
+    cell = _read(file)
+    classes, units = tensors["weight"].shape
+    k = cell.get("k")
+    head = torch.nn.Linear(units, classes) if k is None else DynamicLinear(units, classes, k, rule=cell["rule"])
+    head.load_state_dict(tensors)
+    return head.requires_grad_(False)
+
+
+def estimate(jobs: Sequence[Job], processes: int = 1) -> float:
+    """About how many seconds jobs take: the time of one gradient over all features, times what each head needs of them."""
+    times: dict[Path, float] = {}
+    total = 0.0
+    for job in jobs:
+        if job.features not in times:
+            times[job.features] = _gradient_seconds(open_features(job.features / "train"))
+        total += times[job.features] * HEADS[job.head].passes * len(job.budgets)
+    return total / processes
+
+
+def _run_apart(jobs: Sequence[Job], processes: int, finished: Callable[[Job], None]) -> None:
+    context = multiprocessing.get_context("spawn")
+    threads = max(1, torch.get_num_threads() // processes)
+    waiting = list(jobs)
+    running: dict[Any, tuple[BaseProcess, Job]] = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < processes:
+                job = waiting.pop(0)
+                process: BaseProcess = context.Process(target=_work, args=(job, threads), daemon=True)
+                process.start()
+                running[process.sentinel] = (process, job)
+            for ended in multiprocessing.connection.wait(list(running)):
+                process, job = running.pop(ended)
+                process.join()
+                if process.exitcode:
+                    _fail(job, f"its process ended with status {process.exitcode} (-9: killed, often for want of memory)")
+                finished(job)
+    finally:
+        # Reached with processes still running only where this one was interrupted: their cells are neither done nor failed.
+        for process, _ in running.values():
+            process.kill()
+
+
+def _work(job: Job, threads: int) -> None:
+    # Ctrl-C reaches every process of a terminal; the first one ends the others.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(threads)
+    run_job(job)
+
+
+def _gradient_seconds(data: Features) -> float:
+    rows = min(len(data), 5000)
+    classes = len(data.classes)
+    scaled, _, _ = standardise(data.x[:rows])
+    problem = Problem(scaled, data.labels[:rows], classes)
+    weight, bias = torch.zeros(classes, data.x.shape[1]), torch.zeros(classes)
+    problem.gradient(problem.logits(weight, bias))
+    began = time.perf_counter()
+    for _ in range(5):
+        problem.gradient(problem.logits(weight, bias))
+    return (time.perf_counter() - began) / 5 * len(data) / rows
+
+
+def _is_done(file: Path, weights: str) -> bool:
+    if not file.exists():
+        return False
+    cell = _read(file)
+    if "failed" in cell:
+        return False
+    if cell["weights"] != weights:
+        raise InputError(f"{file}: made on another backbone than is given now; give another --out")
+    return True
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        cell: dict[str, Any] = json.loads(file.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file}: damaged ({error}); take it away and run again") from None
+    return cell
+
+
+def _store(file: Path, cell: dict[str, Any], head: torch.nn.Module) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(head, DynamicLinear):
+        cell = {**cell, "k": head.k, "rule": head.rule}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
+    checkpoint.write_atomically(file.with_suffix(".safetensors"), safetensors.torch.save(tensors))
+    # The JSON goes last: where it is, the cell is finished.
+    checkpoint.write_atomically(file, (json.dumps(cell, indent=1) + "\n").encode())
+
+
+def _fail(job: Job, reason: str) -> None:
+    """Store the reason for the job's cells that are not finished."""
+    job.cells.mkdir(parents=True, exist_ok=True)
+    for budget in job.budgets:
+        file = job.file(budget)
+        if not file.exists() or "failed" in _read(file):
+            cell = {"head": job.head, "budget": budget, "seed": job.seed, "failed": reason}
+            checkpoint.write_atomically(file, (json.dumps(cell, indent=1) + "\n").encode())

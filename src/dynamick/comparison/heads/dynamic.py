@@ -1,0 +1,78 @@
+"""The Dynamic-K head, trained on features with K scheduled downwards."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dynamick.comparison.heads.fitted import Clock, Fitted, dense
+from dynamick.nn import DynamicLinear
+
+EPOCHS = 3
+STEPS = 300
+"""At least so many, however few the images."""
+BATCH = 512
+RATE = 0.02
+DECAY = 0.1
+
+
+def fit(
+    x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: int = 0, rule: str = "at_most"
+) -> Iterator[Fitted]:
+    """For each K a head trained to route K.
+
+    Args:
+        x, labels, classes: as in `elastic_net.fit`.
+        budgets: K.
+        seed: of the order of the images.
+        rule: `at_most` or `exactly`.
+    """
+    for k in sorted(budgets):
+        clock = Clock()
+        yield Fitted(k, train(x, labels, classes, k, seed, rule), clock())
+
+
+def train(
+    x: Tensor, labels: Tensor, classes: int, k: int, seed: int = 0, rule: str = "at_most", epochs: int = EPOCHS
+) -> DynamicLinear:
+    """A Dynamic-K head on features (N, M), begun from the dense head, K falling in the first half; AdamW, cosine schedule.
+
+    From random weights it stays in poor optima: the weight of a unit that a class needs may turn negative early, is then never
+    routed, and so never comes back. Features are divided by their deviations while it trains, never shifted: which products are
+    positive must not change.
+    """
+    N, M = x.shape
+    std = x.std(0, unbiased=False)
+    scale = torch.where(std > 0, 1 / std, torch.zeros_like(std))
+    generator = torch.Generator().manual_seed(seed)
+    head = DynamicLinear(M, classes, min(k, M), rule=rule, device=x.device)
+    begun = dense(x, labels, classes)
+    with torch.no_grad():
+        head.weight.copy_(begun.weight * std)
+        head.bias.copy_(begun.bias)
+    optimizer = torch.optim.AdamW(
+        [{"params": [head.weight], "weight_decay": DECAY}, {"params": [head.bias], "weight_decay": 0.0}], lr=RATE
+    )
+    each_epoch = max(1, N // BATCH)
+    steps = max(STEPS, epochs * each_epoch)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+    for step in range(steps):
+        if step % each_epoch == 0:
+            order = torch.randperm(N, generator=generator).to(x.device)
+        rows = order[step % each_epoch * BATCH :][:BATCH]
+        head.k = scheduled_k(k, M, step / steps)
+        loss = F.cross_entropy(head(x[rows] * scale), labels[rows])
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+    head.k = k
+    with torch.no_grad():
+        head.weight.mul_(scale)
+    return head.requires_grad_(False)
+
+
+def scheduled_k(k: int, units: int, progress: float) -> int:
+    """K at a share of the training, 0..1: falls geometrically from 4 k to k at the half, and stays there."""
+    return min(units, round(k * 4 ** max(0.0, 1 - 2 * progress)))

@@ -1,0 +1,93 @@
+"""The elastic-net path over frozen features (Wong, Santurkar and Madry 2021): the strongest static competitor."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dynamick.comparison.heads.fitted import Clock, Fitted, fine_tune, linear
+from dynamick.comparison.logistic import Problem, Solution, solve, solve_along, standardise, unscale
+
+ALPHA = 0.99
+"""The share of L1 in the penalty, as Wong et al. use it."""
+STRIDE = 10 ** (-1 / 8)
+BISECTIONS = 4
+FLOOR = 1e-4
+"""The path ends at this share of the strength that leaves no weight; what is reached by then serves the denser budgets."""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point of the path: the minimum for L1 of alpha * strength and L2 of (1 - alpha) * strength."""
+
+    strength: float
+    solution: Solution
+
+    @property
+    def nec(self) -> float:
+        """Non-zeros a class, the mean."""
+        return (self.solution.weight != 0).sum().item() / len(self.solution.weight)
+
+
+def fit(
+    x: Tensor,
+    labels: Tensor,
+    classes: int,
+    budgets: Sequence[int],
+    seed: int = 0,
+    alpha: float = ALPHA,
+    fine_tuned: bool = False,
+) -> Iterator[Fitted]:
+    """For each budget the densest point of the path with at most so many non-zeros a class in the mean.
+
+    The path is warm-started from the strongest penalty down, and bisected where it passes a budget.
+
+    Args:
+        x: features, shape (N, M).
+        labels: shape (N,).
+        classes: C.
+        budgets: non-zeros a class, in any order; results come in ascending order.
+        seed: of no effect, the problem is convex.
+        alpha: share of L1; 1 is the lasso.
+        fine_tuned: fit the weights that are left again, without L1 ("relaxed").
+    """
+    clock = Clock()
+    scaled, mean, std = standardise(x)
+    problem = Problem(scaled, labels, classes)
+    before = first(problem, alpha)
+    floor = FLOOR * before.strength
+    after = follow(problem, before, before.strength * STRIDE, alpha)
+    for budget in sorted(budgets):
+        while after.nec <= budget and after.strength > floor:
+            before, after = after, follow(problem, after, after.strength * STRIDE, alpha)
+        best = after if after.nec <= budget else _bisect(problem, before, after.strength, alpha, budget)
+        head = linear(*unscale(best.solution.weight, best.solution.bias, mean, std))
+        if fine_tuned:
+            head = fine_tune(x, labels, head, head.weight != 0)
+        yield Fitted(budget, head, clock(), {"strength": best.strength, "violation": best.solution.violation})
+
+
+def first(problem: Problem, alpha: float) -> Point:
+    """The point of the least strength that leaves no weight: its L1 is the largest gradient where all weights are 0."""
+    start = solve(problem, l1=float("inf"), steps=1)
+    return Point(start.gradient.abs().max().item() / alpha, start)
+
+
+def follow(problem: Problem, before: Point, strength: float, alpha: float) -> Point:
+    """The next point, of less strength."""
+    tolerance = min(1e-4, max(1e-5, alpha * strength / 50))
+    l1, l2 = alpha * strength, (1 - alpha) * strength
+    return Point(strength, solve_along(problem, l1, l2, before.solution, alpha * before.strength, tolerance))
+
+
+def _bisect(problem: Problem, before: Point, weak: float, alpha: float, budget: int) -> Point:
+    """Between a point within the budget and a strength that is beyond it: the densest point found within it."""
+    for _ in range(BISECTIONS):
+        if before.nec == budget:
+            break
+        found = follow(problem, before, (before.strength * weak) ** 0.5, alpha)
+        if found.nec <= budget:
+            before = found
+        else:
+            weak = found.strength
+    return before

@@ -1,0 +1,31 @@
+"""Magnitude pruning of the dense head, with or without fine-tuning of what is left."""
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from dynamick.comparison.heads.fitted import Clock, Fitted, dense, fine_tune, keep_largest, linear
+
+
+def fit(
+    x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: int = 0, fine_tuned: bool = False
+) -> Iterator[Fitted]:
+    """For each budget the dense head's largest weights, budget * C of the whole matrix, on features of deviation 1.
+
+    Args:
+        x, labels, classes, budgets: as in `elastic_net.fit`.
+        seed: of no effect.
+        fine_tuned: fit the weights that are left again.
+    """
+    clock = Clock()
+    whole = dense(x, labels, classes)
+    # A weight's size means something only where the features have one scale.
+    size = (whole.weight * x.std(0, unbiased=False)).abs()
+    shared = clock()
+    for budget in sorted(budgets):
+        clock = Clock()
+        mask = keep_largest(size, budget * classes)
+        head = linear(whole.weight * mask, whole.bias + (whole.weight * ~mask) @ x.mean(0))
+        if fine_tuned:
+            head = fine_tune(x, labels, head, mask)
+        yield Fitted(budget, head, shared + clock())

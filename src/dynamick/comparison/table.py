@@ -1,0 +1,195 @@
+"""The table of a comparison: cells of several seeds and backbones in one row each, as CSV, JSON and Markdown."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from dynamick import checkpoint
+from dynamick.comparison.heads import HEADS
+
+COLUMNS = {
+    "ece": "ECE, %",
+    "nec": "non-zeros/class",
+    "most": "most in a class",
+    "routed": "summed/input",
+    "units": "units",
+    "shared": "shared, %",
+    "n98": "n98",
+    "deletion": "deletion",
+    "seconds": "seconds",
+}
+DIGITS = {"ece": 2, "nec": 2, "most": 0, "routed": 2, "units": 1, "shared": 0, "n98": 1, "deletion": 3, "seconds": 1}
+FIGURES = ("top1", "loss", *COLUMNS, "classes_per_unit", "insertion")
+AVERAGED = (5, 10, 15, 20, 25, 30)
+"""The published average of static heads is over these budgets (SPEC section 8); 1 stands apart."""
+LEGEND = """\
+Top-1 and ECE (15 bins) on the validation images. Mean over backbones, each being the mean over its heads' seeds; ± is the
+deviation over backbones, or over the heads' seeds where there is one backbone. `most in a class`: in the worst case. `units`:
+with a weight that is not 0; `shared`: those of them that serve several classes. `n98`: units that hold 98 % of the predicted
+class's score (median). `deletion`: its mean probability while its 32 largest contributions are taken away one by one; lower is
+more faithful. `seconds`: of CPU time to train, all that the head builds on included."""
+
+Row = dict[str, Any]
+
+
+def rows(cells: Iterable[tuple[str, str, dict[str, Any]]]) -> list[Row]:
+    """One row for each backbone's kind, head and budget.
+
+    Args:
+        cells: the backbone's kind (such as `res8`), its name (such as `res8-0`), and a cell.
+
+    Returns:
+        Rows with `backbone`, `head`, `axis`, `budget`, `cells` (how many succeeded), the mean of each of `FIGURES` (`most`: the
+        largest), for `top1` and `ece` the deviation (`top1_std`; None of one cell), and `failed`, why a cell failed.
+    """
+    groups: dict[tuple[str, str, int], list[tuple[str, dict[str, Any]]]] = {}
+    for kind, name, cell in cells:
+        groups.setdefault((kind, cell["head"], cell["budget"]), []).append((name, cell))
+    order = list(HEADS)
+    keys = sorted(groups, key=lambda key: (key[0], order.index(key[1]), key[2]))
+    return [_row(key, groups[key]) for key in keys]
+
+
+def averages(table: Sequence[Row]) -> list[Row]:
+    """Static heads' accuracy over the budgets of `AVERAGED`, where all are there: rows of `backbone`, `head`, `top1`."""
+    out = []
+    for backbone, head in dict.fromkeys((row["backbone"], row["head"]) for row in table if row["axis"] == "static"):
+        of = {
+            row["budget"]: row["top1"] for row in table if (row["backbone"], row["head"]) == (backbone, head) and row["cells"]
+        }
+        if set(AVERAGED) <= set(of):
+            out.append({"backbone": backbone, "head": head, "top1": mean(of[budget] for budget in AVERAGED)})
+    return out
+
+
+def verdict(table: Sequence[Row], budget: int = 5) -> list[Row]:
+    """How far the deployed head is ahead of the elastic-net path, and behind dense, at one budget.
+
+    It is asked to be ahead by 2 points, or by half of the path's distance to dense where that is less, and within 0.5 of dense.
+
+    Returns:
+        For each backbone on which all three are there: `backbone`, `static`, `path`, `tuned` (the path's weights fitted again
+        without L1; None where it was not computed), `dense` (top-1, %), `ahead`, `asked`, `behind` (points), `met`.
+    """
+    out = []
+    for backbone in dict.fromkeys(row["backbone"] for row in table):
+        top1 = {(row["head"], row["budget"]): row["top1"] for row in table if row["backbone"] == backbone and row["cells"]}
+        static, path, dense = (top1.get(key) for key in (("dynamic-static", budget), ("elastic-net", budget), ("dense", 0)))
+        if static is None or path is None or dense is None:
+            continue
+        asked = min(2.0, max(0.0, dense - path) / 2)
+        ahead, behind = static - path, dense - static
+        row = {"backbone": backbone, "static": static, "path": path, "tuned": top1.get(("elastic-net-tuned", budget))}
+        met = ahead >= asked and behind <= 0.5
+        out.append({**row, "dense": dense, "ahead": ahead, "asked": asked, "behind": behind, "met": met})
+    return out
+
+
+def write(table: Sequence[Row], detection: Sequence[Row], folder: Path) -> None:
+    """Write table.csv, table.json and table.md, with the out-of-distribution rows if there are any."""
+    names = ["backbone", "head", "axis", "budget", "cells", *FIGURES, "top1_std", "ece_std", "failed"]
+    checkpoint.write_atomically(folder / "table.csv", as_csv(table, names).encode())
+    whole = {"rows": table, "averages": averages(table), "verdict": verdict(table), "out_of_distribution": detection}
+    checkpoint.write_atomically(folder / "table.json", (json.dumps(whole, indent=1) + "\n").encode())
+    checkpoint.write_atomically(folder / "table.md", as_markdown(table, detection).encode())
+
+
+def as_csv(table: Sequence[Row], names: Sequence[str]) -> str:
+    """Rows as CSV with these columns; what a row lacks is left empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(table)
+    return text.getvalue()
+
+
+def as_markdown(table: Sequence[Row], detection: Sequence[Row] = ()) -> str:
+    """The whole comparison for people: static heads and routed heads apart, never in one table."""
+    lines = ["# Heads compared", "", LEGEND]
+    for backbone in dict.fromkeys(row["backbone"] for row in table):
+        own = [row for row in table if row["backbone"] == backbone]
+        lines += ["", f"## Backbone {backbone}", "", *_grid([row for row in own if row["axis"] == ""], "no budget")]
+        lines += ["", "### Static non-zeros a class", "", *_grid([row for row in own if row["axis"] == "static"], "NEC")]
+        lines += ["", "### Products routed for each input", "", *_grid([row for row in own if row["axis"] == "routed"], "K")]
+        lines += _failures(own)
+    lines += verdict_lines(table)
+    if detection:
+        lines += ["", "## Out-of-distribution detection", "", *_detection(detection)]
+    lines += ["", "![static](static.svg)", "", "![routed](routed.svg)", ""]
+    return "\n".join(lines)
+
+
+def verdict_lines(table: Sequence[Row]) -> list[str]:
+    """`verdict` in words, with a heading; empty where there is none."""
+    lines = []
+    for each in verdict(table):
+        tuned = "" if each["tuned"] is None else f" ({each['tuned']:.2f} fine-tuned)"
+        lines.append(
+            f"- {each['backbone']}: Dynamic-K static {each['static']:.2f} %, elastic-net path {each['path']:.2f}{tuned} %, "
+            f"dense {each['dense']:.2f} %: ahead of the path by {each['ahead']:.2f} (asked {each['asked']:.2f}), "
+            f"behind dense by {each['behind']:.2f} (asked at most 0.5): {'met' if each['met'] else 'missed'}"
+        )
+    return ["", "## At 5 non-zeros a class", "", *lines] if lines else []
+
+
+def _row(key: tuple[str, str, int], cells: list[tuple[str, dict[str, Any]]]) -> Row:
+    backbone, head, budget = key
+    good: dict[str, list[dict[str, Any]]] = {}
+    for name, cell in cells:
+        if "failed" not in cell:
+            good.setdefault(name, []).append(cell)
+    count = sum(map(len, good.values()))
+    row: Row = {"backbone": backbone, "head": head, "axis": HEADS[head].axis, "budget": budget, "cells": count}
+    for figure in FIGURES if good else ():
+        of = [[cell[figure] for cell in each if cell[figure] is not None] for each in good.values()]
+        # Head seeds of one backbone are no independent trainings.
+        means = [mean(each) for each in of if each]
+        row[figure] = mean(means) if means else None
+        if figure == "most":
+            row[figure] = max(value for each in of for value in each)
+        if figure in ("top1", "ece"):
+            values = means if len(good) > 1 else of[0]
+            row[f"{figure}_std"] = stdev(values) if len(values) > 1 else None
+    row["failed"] = next((cell["failed"] for _, cell in cells if "failed" in cell), "")
+    return row
+
+
+def _grid(table: Sequence[Row], count: str) -> list[str]:
+    if not table:
+        return ["Nothing was computed."]
+    lines = [f"| head | {count} | top-1, % | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 3) + "|"]
+    empty = "| " * (len(COLUMNS) - 1) + "|"
+    for row in table:
+        title = f"| {HEADS[row['head']].title} | {row['budget'] or ''} "
+        if not row["cells"]:
+            lines.append(f"{title}| failed | {empty}")
+            continue
+        lines.append(f"{title}| {_figure(row, 'top1', 2)} | {' | '.join(_figure(row, *each) for each in DIGITS.items())} |")
+    for each in averages(table):
+        lines.append(f"| {HEADS[each['head']].title} | mean of 5 to 30 | {each['top1']:.2f} | {empty}")
+    return lines
+
+
+def _figure(row: Row, name: str, digits: int) -> str:
+    if row[name] is None:
+        return "none"
+    deviation = row.get(f"{name}_std")
+    return f"{row[name]:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")
+
+
+def _failures(table: Sequence[Row]) -> list[str]:
+    failed = [row for row in table if row["failed"]]
+    lines = [f"- {HEADS[row['head']].title}, {row['budget']}: failed: {row['failed']}" for row in failed]
+    return ["", *lines] if lines else []
+
+
+def _detection(table: Sequence[Row]) -> list[str]:
+    lines = ["| backbone | out | distance | score | AUROC, % | FPR95, % |", "|---|---|---|---|---|---|"]
+    for row in table:
+        where = f"{row['backbone']} | {row['out']} | {row['distance']} | {row['score']}"
+        lines.append(f"| {where} | {_figure(row, 'auroc', 2)} | {_figure(row, 'fpr95', 2)} |")
+    return lines

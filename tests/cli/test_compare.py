@@ -1,0 +1,164 @@
+"""`dynamick compare`: one command from a training's file to the table and the two plots; a second run computes nothing."""
+
+import csv
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+import dynamick as dk
+from dynamick import models
+from dynamick.cli.compare import backbone_names
+from dynamick.cli.main import main
+from dynamick.comparison.heads import HEADS, dynamic
+from dynamick.errors import InputError
+
+RECIPE = {"data": {"kind": "scenes", "size": 32, "train_images": 120, "val_images": 60}}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic, "STEPS", 20)
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    from dynamick.data.scenes import ComposedScenes
+
+    classes = ComposedScenes("val", 60, 0, 32).classes
+    torch.manual_seed(0)
+    path = tmp_path / "backbone.safetensors"
+    dk.save(models.create("res8", len(classes), "patch", 2, classes=classes), path, {"recipe": RECIPE})
+    return path
+
+
+def compare(weights: Path, *more: str) -> Path:
+    out = weights.parent / "out"
+    main(["compare", "--weights", str(weights), "--out", str(out), "--budgets", "1", "5", "--seeds", "2", *more])
+    return out
+
+
+def test_table_plots_and_a_second_run(
+    weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = compare(weights, "--ood", "scenes:")
+    told = capsys.readouterr().out
+    assert "cells to compute, about" in told
+    assert "0 cells failed" in told
+    with (out / "table.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["head"] for row in rows} == set(HEADS)
+    assert all(row["cells"] == ("2" if HEADS[row["head"]].seeded else "1") for row in rows)
+    whole = json.loads((out / "table.json").read_text())
+    assert len(whole["rows"]) == len(rows) == 1 + 2 * (len(HEADS) - 1)
+    # Scenes of the same kind are no foreigners.
+    assert len(whole["out_of_distribution"]) == 6
+    assert all(35 < row["auroc"] < 65 and row["distance"] == "near" for row in whole["out_of_distribution"])
+    text = (out / "table.md").read_text()
+    static, routed = text.index("### Static non-zeros"), text.index("### Products routed")
+    assert "Dynamic-K, at_most" not in text[static:routed]
+    for name in ("static.svg", "routed.svg"):
+        assert (out / name).read_text().count("<svg") == 1
+    times = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.json")}
+    monkeypatch.setattr(models.ResNet, "forward", None)
+    compare(weights)
+    assert "cells to compute" not in capsys.readouterr().out
+    assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.json")} == times
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--heads", "nonsense"], "heads: 'nonsense' is unknown"),
+        (["--jobs", "0"], "--jobs 0"),
+        (["--budgets", "0"], "--budgets 0"),
+        (["--ood", "photos"], "--ood photos: give cifar10:DIR"),
+        (["--ood", "folder:"], "--ood folder:: give cifar10:DIR"),
+        (["--ood", "folder:a/x", "folder:b/x"], "two sets are called x"),
+        (["--model", "resnet18"], "give --data folder --root DIR"),
+        (["--weights", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
+        (["--data", "cifar10", "--root", "nowhere"], "missing or damaged"),
+    ],
+)
+def test_bad_input_is_one_line_before_anything_is_computed(
+    weights: Path, change: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        compare(weights, *change)
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+    assert not (weights.parent / "out" / "features").exists()
+
+
+def test_backbones_of_other_data_are_not_averaged(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = dk.load(weights)
+    other = {"data": {**RECIPE["data"], "val_images": 50}}
+    dk.save(model, weights.with_name("other.safetensors"), {"recipe": other})
+    with pytest.raises(SystemExit) as stop:
+        compare(weights, "--weights", str(weights), str(weights.with_name("other.safetensors")), "--heads", "dense")
+    assert stop.value.code == 2
+    assert "was trained on other images" in capsys.readouterr().err
+
+
+def test_a_failed_cell_is_told_and_the_rest_is_there(
+    weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no luck")
+
+    monkeypatch.setitem(HEADS, "dice", replace(HEADS["dice"], fit=fails))
+    with pytest.raises(SystemExit) as stop:
+        compare(weights, "--heads", "dice", "dense")
+    assert stop.value.code == 1
+    assert "2 cells failed" in capsys.readouterr().out
+    text = (weights.parent / "out" / "table.md").read_text()
+    assert "| DICE | 5 | failed |" in text
+    assert "DICE, 5: failed: RuntimeError: no luck" in text
+    assert "| dense |" in text
+
+
+def test_a_foreign_network_on_its_owners_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A module of the user's own and a folder of images: nothing of dynamick's in either."""
+    (tmp_path / "theirs.py").write_text(
+        "from torch import nn\n"
+        "def make():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))\n"
+    )
+    for split, count in (("train", 8), ("val", 4)):
+        for value, name in ((50, "dark"), (200, "light")):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (16, 16), (value + number,) * 3).save(tmp_path / "images" / split / name / f"{number}.png")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    torch.manual_seed(0)
+    torch.save(importlib.import_module("theirs").make().state_dict(), "w.pt")
+    given = ["--model", "theirs:make", "--data", "folder", "--root", "images", "--size", "16", "--heads", "dense", "top-k"]
+    compare(tmp_path / "w.pt", *given, "--mean", "0", "0", "0", "--std", "1", "1", "1", "--jobs", "2")
+    rows = json.loads((tmp_path / "out" / "table.json").read_text())["rows"]
+    assert [(row["backbone"], row["head"]) for row in rows] == [("theirs:make", "dense")] + [("theirs:make", "top-k")] * 2
+    assert rows[0]["top1"] >= 50
+
+
+def test_other_weights_in_the_same_folder_are_refused(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    compare(weights, "--heads", "dense")
+    model = dk.load(weights)
+    with torch.no_grad():
+        model.conv1.weight += 1
+    dk.save(model, weights, {"recipe": RECIPE})
+    with pytest.raises(SystemExit):
+        compare(weights, "--heads", "dense")
+    assert "made with another weights" in capsys.readouterr().err
+
+
+def test_backbones_are_named_by_their_run(tmp_path: Path) -> None:
+    paths = [tmp_path / "res8-0" / "best.safetensors", tmp_path / "mine.safetensors"]
+    assert backbone_names(paths) == ["res8-0", "mine"]
+    with pytest.raises(InputError, match="two files are called res8-0"):
+        backbone_names([*paths, tmp_path / "res8-0" / "last.safetensors"])

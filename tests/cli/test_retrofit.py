@@ -1,0 +1,157 @@
+"""`dynamick retrofit`: a user's network gets a Dynamic-K head, and its file does what the command printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+from torch import nn
+
+import dynamick as dk
+from dynamick import models
+from dynamick.cli import retrofit
+from dynamick.cli.main import main
+from dynamick.comparison.heads import dynamic
+from dynamick.data.images import image_folder
+from dynamick.torchvision_shim import torchvision
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dynamic, "STEPS", 60)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """ROOT/train/CLASS and ROOT/val/CLASS, two classes told by their colour."""
+    generator = torch.Generator().manual_seed(3)
+    for split, count in (("train", 20), ("val", 8)):
+        for label, name in enumerate(("blue", "red")):
+            place = tmp_path / "data" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                noise = torch.randint(0, 60, (16, 16, 3), generator=generator, dtype=torch.uint8)
+                noise[..., 2 - 2 * label] += 180
+                Image.fromarray(noise.numpy()).save(place / f"{number}.png")
+    return tmp_path / "data"
+
+
+def test_a_network_of_dynamick(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(0)
+    dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / "w.safetensors")
+    out = tmp_path / "out"
+    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--size", "16"]
+    main([*given, "--data", str(data), "--k", "2", "--out", str(out)])
+    told = capsys.readouterr().out
+    model = dk.load(out / "weights.safetensors")
+    assert model.config["model"] == "res8-d2a"
+    assert model.classes == ["blue", "red"]
+    written = json.loads((out / "retrofit.json").read_text())
+    assert f"top-1 after      {written['after']['top1']:.2f} %" in told
+    # The margin of 1/16 is cut off, as the command does it: an image of 16 is read at 18.
+    whole = image_folder(data, "val", 18)
+    images = whole.images[:, :, 1:17, 1:17]
+    right = model(model.preprocessing(images)).argmax(1) == whole.labels
+    assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
+    # The body is random; chance is 50 %.
+    assert written["after"]["top1"] >= 75
+    assert (model.fc.weight != 0).sum(1).max() == written["after"]["most"]
+
+
+class Net(nn.Module):
+    """A user's own network, of more outputs than there are classes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(x))
+
+
+def test_a_network_of_the_users_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "usernet.py").write_text("import torch\nfrom builtins import NET\ndef make():\n    return NET()\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.NET", Net, raising=False)
+    torch.manual_seed(0)
+    torch.save(Net().state_dict(), tmp_path / "w.pt")
+    given = ["retrofit", "--model", "usernet:make", "--weights", "w.pt", "--data", str(data), "--k", "1", "--out", "out"]
+    main([*given, "--size", "16", "--mean", "0", "0", "0", "--std", "1", "1", "1", "--rule", "exactly"])
+    assert "5 outputs, and 2 classes" in capsys.readouterr().out
+    model = Net()
+    model.head = dk.DynamicLinear(8, 2, 1, rule="exactly")
+    model.load_state_dict(safetensors.torch.load_file("out/weights.safetensors"))
+    whole = image_folder(data, "val", 18)
+    right = model(whole.images[:, :, 1:17, 1:17].float() / 255).argmax(1) == whole.labels
+    written = json.loads(Path("out/retrofit.json").read_text())
+    assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
+    assert written["before"] is None
+
+
+def test_a_network_of_torchvision_with_as_many_outputs_as_its_file(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.manual_seed(0)
+    torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), tmp_path / "w.pth")
+    given = ["retrofit", "--model", "resnet18", "--weights", str(tmp_path / "w.pth"), "--data", str(data), "--size", "32"]
+    main([*given, "--k", "3", "--out", str(tmp_path / "out")])
+    told = capsys.readouterr().out
+    assert "top-1 before" in told
+    assert "training the head, about" in told
+    net = torchvision.models.resnet18(num_classes=2)
+    dk.convert(net, k=3)
+    net.load_state_dict(safetensors.torch.load_file(tmp_path / "out" / "weights.safetensors"))
+    whole = image_folder(data, "val", 37)
+    with torch.no_grad():
+        logits = net.eval()(dk.Preprocessing()(whole.images[:, :, 2:34, 2:34]))
+    written = json.loads((tmp_path / "out" / "retrofit.json").read_text())
+    assert 100 * (logits.argmax(1) == whole.labels).double().mean().item() == pytest.approx(written["after"]["top1"])
+    with pytest.raises(SystemExit) as stop:
+        main([*given[:3], "--weights", str(data / "train" / "red" / "0.png"), *given[5:], "--out", str(tmp_path / "other")])
+    assert stop.value.code == 2
+    assert "no weights of a resnet18" in capsys.readouterr().err
+
+
+def test_pruning_changes_no_training_logit() -> None:
+    x = torch.rand(40, 6)
+    head = dk.DynamicLinear(6, 3, 2)
+    before = head(x)
+    head.requires_grad_(False)
+    retrofit.prune_unrouted(head, x)
+    assert torch.equal(head(x), before)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--k", "0"], "--k: 0 is no number"),
+        (["--data", "nowhere"], "nowhere/train: no such folder"),
+        (["--weights", "nowhere.safetensors"], "no such file"),
+        (["--model", "resnet18", "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
+        (["--mean", "1", "2", "3", "--std", "0", "1", "1"], "must be positive"),
+    ],
+)
+def test_bad_input_is_one_line(
+    data: Path, tmp_path: Path, change: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dk.save(models.create("res8", 2, "patch", 4), tmp_path / "w.safetensors")
+    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data)]
+    with pytest.raises(SystemExit) as stop:
+        main([*given, "--size", "16", "--out", str(tmp_path / "out"), *change])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.strip().splitlines()) == 1
+
+
+def test_a_class_of_one_split_only_is_named(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (data / "val" / "red").rename(data / "val" / "pink")
+    dk.save(models.create("res8", 2, "patch", 4), tmp_path / "w.safetensors")
+    with pytest.raises(SystemExit):
+        main(["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data), "--out", "x"])
+    assert "different classes (pink, red)" in capsys.readouterr().err

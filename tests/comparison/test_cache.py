@@ -1,0 +1,182 @@
+"""The feature cache: what it holds, what it refuses, and what an interruption leaves."""
+
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dynamick import models
+from dynamick.comparison import cache
+from dynamick.comparison.cache import cache_features, open_features
+from dynamick.data.images import FolderImages, ImageTensors
+from dynamick.errors import InputError
+from dynamick.preprocessing import Preprocessing
+
+
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "CHUNK", 16)
+
+
+@torch.no_grad()
+def expected(model: models.ResNet, images: ImageTensors) -> torch.Tensor:
+    return model.features(model.preprocessing(images.images))
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 16, 300])
+def test_holds_what_enters_the_classifier(model: models.ResNet, images: ImageTensors, tmp_path: Path, batch_size: int) -> None:
+    found = cache_features(model, images, tmp_path / "f", batch_size=batch_size)
+    torch.testing.assert_close(found.x, expected(model, images))
+    assert torch.equal(found.labels, images.labels)
+    assert (found.classes, found.names[69]) == (["cat", "dog", "owl"], "image 69")
+
+
+def test_bfloat16_is_half_the_size_and_rounded(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    found = cache_features(model, images, tmp_path / "f", dtype="bfloat16")
+    assert np.load(tmp_path / "f" / "features.npy", mmap_mode="r").dtype == np.uint16
+    torch.testing.assert_close(found.x, expected(model, images).bfloat16().float(), rtol=1e-2, atol=1e-4)
+
+
+def test_a_finished_cache_runs_no_network(
+    model: models.ResNet, images: ImageTensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = cache_features(model, images, tmp_path / "f")
+    monkeypatch.setattr(models.ResNet, "forward", None)
+    assert torch.equal(cache_features(model, images, tmp_path / "f").x, before.x)
+
+
+def test_another_head_shares_the_cache(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    cache_features(model, images, tmp_path / "f")
+    routed = models.create("res8-d2a", 3, "patch", 2, Preprocessing(), ["cat", "dog", "owl"])
+    routed.load_state_dict(model.state_dict())
+    with torch.no_grad():
+        routed.fc.weight.zero_()
+    assert len(cache_features(routed, images, tmp_path / "f")) == 70
+
+
+def change_weights(model: models.ResNet, images: ImageTensors) -> None:
+    with torch.no_grad():
+        model.conv1.weight[0, 0, 0, 0] += 1e-6
+
+
+def change_preprocessing(model: models.ResNet, images: ImageTensors) -> None:
+    model.preprocessing = Preprocessing(bgr=True)
+
+
+def change_pixel(model: models.ResNet, images: ImageTensors) -> None:
+    images.images[69, 0, 0, 0] ^= 1
+
+
+def change_label(model: models.ResNet, images: ImageTensors) -> None:
+    images.labels[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [(change_weights, "weights"), (change_preprocessing, "preprocessing"), (change_pixel, "data"), (change_label, "data")],
+)
+def test_a_cache_of_something_else_is_refused(
+    model: models.ResNet, images: ImageTensors, tmp_path: Path, change: object, said: str
+) -> None:
+    cache_features(model, images, tmp_path / "f")
+    assert callable(change)
+    change(model, images)
+    with pytest.raises(InputError, match=f"made with another {said}"):
+        cache_features(model, images, tmp_path / "f")
+
+
+def test_a_nan_is_located(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    def poisoned(self: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        x = inputs[0].clone()
+        x[((images.images[32:48] == images.images[37]).flatten(1).all(1)).nonzero().flatten() if len(x) == 16 else [], 5] = 0
+        return (x,)
+
+    model.fc.register_forward_pre_hook(poisoned)
+    with torch.no_grad():
+        model.layer3[0].bn2.bias[5] = float("nan")
+    with pytest.raises(InputError, match=r"features: nan at unit 5 of image 0 "):
+        cache_features(model, images, tmp_path / "f")
+    assert not (tmp_path / "f" / "cache.json").exists()
+
+
+def test_a_nan_names_the_file(model: models.ResNet, folder: Path, tmp_path: Path) -> None:
+    class Bad(Preprocessing):
+        def __call__(self, images: torch.Tensor) -> torch.Tensor:
+            prepared = super().__call__(images)
+            prepared[images[:, 0].float().mean((1, 2)) > 150] = float("inf")
+            return prepared
+
+    with pytest.raises(InputError, match=r"unit \d+ of .*red.0\.png"):
+        cache_features(model, FolderImages(folder, "train", 8), tmp_path / "f", Bad())
+
+
+def test_a_class_without_images_is_named(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    lacking = ImageTensors(images.images, images.labels % 2, images.classes)
+    with pytest.raises(InputError, match="no image of owl"):
+        cache_features(model, lacking, tmp_path / "f")
+
+
+def test_a_truncated_file_is_refused(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    cache_features(model, images, tmp_path / "f")
+    with (tmp_path / "f" / "features.npy").open("r+b") as file:
+        file.truncate(400)
+    with pytest.raises(InputError, match=r"features\.npy: truncated"):
+        cache_features(model, images, tmp_path / "f")
+
+
+@pytest.mark.parametrize("name", ["features.npy", "labels.npy"])
+def test_a_changed_byte_is_found(model: models.ResNet, images: ImageTensors, tmp_path: Path, name: str) -> None:
+    cache_features(model, images, tmp_path / "f")
+    path = tmp_path / "f" / name
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"checksum; take the folder away"):
+        open_features(tmp_path / "f")
+
+
+def test_damaged_state_is_refused(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    cache_features(model, images, tmp_path / "f")
+    (tmp_path / "f" / "cache.json").write_text('{"key"')
+    with pytest.raises(InputError, match="damaged"):
+        open_features(tmp_path / "f")
+
+
+def test_a_classifier_of_maps_is_refused(images: ImageTensors, tmp_path: Path) -> None:
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
+    with pytest.raises(InputError, match="must see a vector"):
+        cache_features(net, images, tmp_path / "f", Preprocessing())
+
+
+def test_a_killed_run_goes_on(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    """Killed after its third chunk, then finished: the same features, and only the rest is computed."""
+    torch.save((model.state_dict(), images.images, images.labels), tmp_path / "given.pt")
+    program = f"""
+        import os, signal, torch
+        from dynamick import models
+        from dynamick.comparison import cache
+        from dynamick.data.images import ImageTensors
+        from dynamick.preprocessing import Preprocessing
+        cache.CHUNK = 16
+        state, pictures, labels = torch.load({str(tmp_path / "given.pt")!r})
+        model = models.create("res8", 3, "patch", 2, Preprocessing(), ["cat", "dog", "owl"])
+        model.load_state_dict(state)
+        die = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 48 else None
+        images = ImageTensors(pictures, labels, ["cat", "dog", "owl"])
+        cache.cache_features(model, images, {str(tmp_path / "f")!r}, progress=die)
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert len(json.loads((tmp_path / "f" / "cache.json").read_text())["chunks"]) == 3
+    with pytest.raises(InputError, match="48 of 70 images are done"):
+        open_features(tmp_path / "f")
+    told: list[int] = []
+    found = cache_features(model, images, tmp_path / "f", progress=lambda done, total: told.append(done))
+    assert told == [64, 70]
+    torch.testing.assert_close(found.x, expected(model, images))

@@ -1,0 +1,298 @@
+"""Cells: each is stored once, failures stay apart, figures are what they say; table and detection by brute force."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dynamick.comparison import cells, plots, table
+from dynamick.comparison.cache import Features, cache_features
+from dynamick.comparison.heads import HEADS, Fitted, elastic_net
+from dynamick.comparison.measuring import measure
+from dynamick.data.images import ImageTensors
+from dynamick.errors import InputError
+from dynamick.models import ResNet
+from dynamick.nn import DynamicLinear
+
+
+@pytest.fixture
+def backbone(model: ResNet, images: ImageTensors, tmp_path: Path) -> Path:
+    for split in ("train", "val"):
+        cache_features(model, images, tmp_path / "features" / split)
+    return tmp_path
+
+
+def jobs_of(backbone: Path, heads: Sequence[str], budgets: Sequence[int] = (1, 2), seeds: int = 1) -> list[cells.Job]:
+    return cells.pending(backbone / "features", backbone / "cells", heads, budgets, range(seeds))
+
+
+def test_a_finished_cell_is_never_computed_again(backbone: Path) -> None:
+    heads = ["dense", "dice", "dynamic-at-most"]
+    cells.run(jobs_of(backbone, heads, seeds=2), tell=lambda line: None)
+    files = sorted((backbone / "cells").glob("*.json"))
+    # dense once, DICE at two budgets (no seed changes it), Dynamic-K at two budgets and two seeds
+    assert len(files) == 1 + 2 + 4
+    assert jobs_of(backbone, heads, seeds=2) == []
+    assert [(job.head, job.budgets) for job in jobs_of(backbone, heads, (1, 2, 3))] == [
+        ("dice", (3,)),
+        ("dynamic-at-most", (3,)),
+    ]
+
+
+def test_a_head_is_read_back(backbone: Path) -> None:
+    cells.run(jobs_of(backbone, ["dynamic-exactly", "elastic-net"]), tell=lambda line: None)
+    routed = cells.load_head(backbone / "cells" / "dynamic-exactly-2-0.json")
+    assert isinstance(routed, DynamicLinear)
+    assert (routed.k, routed.rule) == (2, "exactly")
+    static = cells.load_head(backbone / "cells" / "elastic-net-2-0.json")
+    cell = json.loads((backbone / "cells" / "elastic-net-2-0.json").read_text())
+    assert cell["nec"] == (static.get_parameter("weight") != 0).sum().item() / 3
+
+
+def broken(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: int = 0) -> Iterator[Fitted]:
+    """Fits its first budget, then fails."""
+    yield next(HEADS["dice"].fit(x, labels, classes, budgets[:1]))
+    raise RuntimeError("the solver\ndiverged")
+
+
+def test_a_failed_cell_says_why_and_stops_nothing(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HEADS, "l1", replace(HEADS["l1"], fit=broken))
+    cells.run(jobs_of(backbone, ["l1", "dice"]), tell=lambda line: None)
+    found = {(cell["head"], cell["budget"]): cell for cell in cells.load_cells(backbone / "cells")}
+    assert found["l1", 2]["failed"] == "RuntimeError: the solver diverged"
+    assert all("top1" in found[key] for key in (("l1", 1), ("dice", 1), ("dice", 2)))
+    # It is tried again; what was finished is not.
+    assert [(job.head, job.budgets) for job in jobs_of(backbone, ["l1", "dice"])] == [("l1", (2,))]
+    rows = table.rows(("res8", "res8-0", cell) for cell in found.values())
+    text = table.as_markdown(rows)
+    assert "L1 path, 2: failed: RuntimeError: the solver diverged" in text
+    assert "| L1 path | 2 | failed |" in text
+
+
+def forked(monkeypatch: pytest.MonkeyPatch, work: Callable[[cells.Job], None]) -> None:
+    """Processes that see a replaced `run_job`; spawned ones would import the real one."""
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(cells.multiprocessing, "get_context", lambda name: context)
+    monkeypatch.setattr(cells, "run_job", work)
+    # More threads than one may hang in a forked process.
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+
+
+def test_a_killed_process_takes_no_other_along(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cells.run_job
+
+    def killed(job: cells.Job) -> None:
+        if job.head == "dice":
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(job)
+
+    forked(monkeypatch, killed)
+    cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2, lambda line: None)
+    found = {cell["head"]: cell for cell in cells.load_cells(backbone / "cells")}
+    assert "status -9" in found["dice"]["failed"]
+    assert "top1" in found["magnitude"]
+
+
+def test_an_interrupted_run_ends_its_processes_and_blames_no_cell(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C while one of two processes is at work: it ends at once, and nothing is stored as failed."""
+    real = cells.run_job
+
+    def slow(job: cells.Job) -> None:
+        if job.head == "dice":
+            time.sleep(60)
+        real(job)
+
+    def interrupt(line: str) -> None:
+        raise KeyboardInterrupt
+
+    forked(monkeypatch, slow)
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2, interrupt)
+    assert time.monotonic() - began < 30
+    assert [cell["head"] for cell in cells.load_cells(backbone / "cells")] == ["magnitude"]
+    assert [job.head for job in jobs_of(backbone, ["dice", "magnitude"], (1,))] == ["dice"]
+
+
+def test_a_killed_run_goes_on(backbone: Path) -> None:
+    """kill -9 while the second of three budgets is computed: the first one stays as it is, the others are computed."""
+    program = f"""
+        import os, signal
+        from dataclasses import replace
+        from pathlib import Path
+        from dynamick.comparison import cells
+        from dynamick.comparison.heads import HEADS
+        real = HEADS["dice"].fit
+        def fit(*given):
+            for number, fitted in enumerate(real(*given)):
+                if number == 1:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                yield fitted
+        HEADS["dice"] = replace(HEADS["dice"], fit=fit)
+        place = Path({str(backbone)!r})
+        cells.run(cells.pending(place / "features", place / "cells", ["dice"], [1, 2, 3], [0]))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    first = backbone / "cells" / "dice-1-0.json"
+    assert [path.name for path in (backbone / "cells").glob("*.json")] == [first.name]
+    written = first.stat().st_mtime_ns
+    left = jobs_of(backbone, ["dice"], (1, 2, 3))
+    assert [job.budgets for job in left] == [(2, 3)]
+    cells.run(left, tell=lambda line: None)
+    assert jobs_of(backbone, ["dice"], (1, 2, 3)) == []
+    assert first.stat().st_mtime_ns == written
+
+
+def test_a_damaged_cell_is_named(backbone: Path) -> None:
+    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    file = backbone / "cells" / "dense-0-0.json"
+    file.write_text(file.read_text()[:20])
+    with pytest.raises(InputError, match=r"dense-0-0\.json: damaged"):
+        jobs_of(backbone, ["dense"])
+
+
+def test_cells_of_another_backbone_are_refused(backbone: Path, model: ResNet, images: ImageTensors) -> None:
+    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    with torch.no_grad():
+        model.conv1.weight += 1
+    cache_features(model, images, backbone / "other" / "train")
+    with pytest.raises(InputError, match="made on another backbone"):
+        cells.pending(backbone / "other", backbone / "cells", ["dense"], [1], [0])
+
+
+def test_an_unknown_head_is_refused(backbone: Path) -> None:
+    with pytest.raises(InputError, match="heads: 'nonsense' is unknown"):
+        jobs_of(backbone, ["nonsense"])
+
+
+def test_an_estimate_grows_with_the_work(backbone: Path) -> None:
+    assert cells.estimate(jobs_of(backbone, ["dice"])) > 0
+    assert cells.estimate([]) == 0
+
+
+def test_figures_by_brute_force(features: Features) -> None:
+    weight = torch.zeros(3, 12)
+    weight[0, 0], weight[1, 1], weight[1, 0], weight[2, 2] = 2, 2, -1, 1
+    head = torch.nn.Linear(12, 3, bias=False)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+    found = measure(head, features)
+    logits = features.x @ weight.T
+    right = logits.argmax(1) == features.labels
+    assert found["top1"] == pytest.approx(100 * right.double().mean().item())
+    assert (found["nec"], found["most"], found["units"]) == (4 / 3, 2, 3)
+    # Unit 0 speaks for class 0 and against class 1.
+    assert found["classes_per_unit"] == 4 / 3
+    assert found["shared"] == pytest.approx(100 / 3)
+    assert found["routed"] == pytest.approx(4 / 3)
+    confidence = logits.softmax(1).amax(1)
+    expected = 0.0
+    for low in np.arange(15) / 15:
+        inside = (confidence > low) & (confidence <= low + 1 / 15)
+        if inside.any():
+            gap = confidence[inside].mean() - right[inside].double().mean()
+            expected += inside.double().mean().item() * abs(gap.item())
+    assert found["ece"] == pytest.approx(100 * expected, abs=1e-3)
+
+
+def test_faithfulness_by_brute_force(features: Features) -> None:
+    """Of a head that sums two units of one class and one of the others; 500 of the 600 inputs, the first ones."""
+    weight = torch.zeros(3, 12)
+    weight[0, 0], weight[0, 3], weight[1, 1], weight[2, 2] = 3, 1, 2, 2
+    head = torch.nn.Linear(12, 3)
+    with torch.no_grad():
+        head.weight.copy_(weight)
+        head.bias.zero_()
+    found = measure(head, features)
+    needed, deleted, inserted = [], [], []
+    for x in features.x[:500]:
+        c = int((weight @ x).argmax())
+        products = sorted(((weight[c] * x)[i].item(), -i) for i in range(12))[::-1]
+        total = sum(value for value, _ in products)
+        needed.append(next(n for n in range(1, 13) if abs(sum(v for v, _ in products[:n]) - total) <= 0.02 * abs(total)))
+        for out, with_it in ((deleted, False), (inserted, True)):
+            course = []
+            for n in range(13):
+                inside = torch.tensor([(i in [-j for _, j in products[:n]]) == with_it for i in range(12)])
+                course.append((weight @ (x * inside)).softmax(0)[c].item())
+            out.append((sum(course) - (course[0] + course[-1]) / 2) / 12)
+    assert found["n98"] == np.median(needed)
+    assert found["deletion"] == pytest.approx(np.mean(deleted), abs=1e-5)
+    assert found["insertion"] == pytest.approx(np.mean(inserted), abs=1e-5)
+
+
+def cell(head: str, budget: int, top1: float, seed: int = 0) -> dict[str, Any]:
+    figures = dict.fromkeys(table.FIGURES, 1.0)
+    return {"head": head, "budget": budget, "seed": seed, **figures, "top1": top1}
+
+
+def test_rows_average_heads_then_backbones() -> None:
+    """Seeds of heads on one backbone are no independent trainings: the deviation is over backbones where there are several."""
+    given = [("res8", "res8-0", cell("dice", 5, top1, seed)) for seed, top1 in enumerate((80.0, 82.0, 84.0))]
+    given += [("res8", "res8-1", cell("dice", 5, 88.0)), ("res8-d5a", "res8-d5a-0", cell("dice", 5, 50.0))]
+    found = {row["backbone"]: row for row in table.rows(given)}
+    assert (found["res8"]["top1"], found["res8"]["cells"]) == (85.0, 4)
+    assert found["res8"]["top1_std"] == pytest.approx(18**0.5)
+    assert found["res8-d5a"]["top1_std"] is None
+    alone = table.rows(given[:3])[0]
+    assert (alone["top1"], alone["top1_std"]) == (82.0, 2.0)
+
+
+def test_the_most_is_the_worst_and_what_is_missing_is_left_out() -> None:
+    a, b = cell("dice", 5, 80.0), cell("dice", 5, 80.0, 1)
+    row = table.rows([("res8", "res8-0", {**a, "most": 9, "n98": None}), ("res8", "res8-1", {**b, "most": 5, "n98": 4})])[0]
+    assert (row["most"], row["n98"]) == (9, 4)
+    lacking = table.rows([("res8", "res8-0", {**a, "n98": None})])
+    assert "| none |" in table.as_markdown(lacking)
+
+
+def test_the_average_leaves_one_out() -> None:
+    budgets = (1, 5, 10, 15, 20, 25, 30)
+    rows = table.rows(("res8", "res8-0", cell("dice", budget, float(budget))) for budget in budgets)
+    assert [each["top1"] for each in table.averages(rows)] == [105 / 6]
+    assert table.averages(rows[:-1]) == []
+
+
+@pytest.mark.parametrize(
+    ("static", "path", "dense", "met"),
+    [
+        (90.0, 85.0, 90.2, True),
+        (86.9, 85.0, 90.0, False),
+        (89.9, 89.7, 90.0, True),
+        (89.8, 89.7, 90.1, False),
+        (80.5, 80.0, 81.5, False),
+    ],
+)
+def test_the_verdict_is_the_goal_as_written(static: float, path: float, dense: float, met: bool) -> None:
+    given = [cell("dynamic-static", 5, static), cell("elastic-net", 5, path), cell("dense", 0, dense)]
+    rows = table.rows(("res8", "res8-0", each) for each in given)
+    assert [each["met"] for each in table.verdict(rows)] == [met]
+    assert ("missed", "met")[met] in table.verdict_lines(rows)[-1]
+
+
+@pytest.mark.parametrize("axis", ["static", "routed"])
+def test_a_plot_shows_its_own_axis_only(axis: str) -> None:
+    given = [cell(head, budget, 80.0 + budget) for head in HEADS if HEADS[head].axis for budget in (1, 5)]
+    given += [cell("dense", 0, 86.0), {**cell("dice", 10, 20.0)}]
+    figure = plots.accuracy(table.rows(("res8", "res8-0", each) for each in given), axis)
+    labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    assert labels == {"dense (86.00)"} | {HEADS[head].title for head in HEADS if HEADS[head].axis == axis}
+
+
+def test_the_path_needs_no_seed(features: Features) -> None:
+    a, b = (next(elastic_net.fit(features.x, features.labels, 3, [2], seed)) for seed in (0, 1))
+    assert torch.equal(a.head.get_parameter("weight"), b.head.get_parameter("weight"))
