@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check format clean
+.PHONY: help install demo test check sanitize format clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ check: $(VENV)/.installed-dev ## lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+sanitize: $(VENV)/.installed-dev ## run the CPU kernel's tests under AddressSanitizer and UBSan
+	$(BIN)/python tests/ops/sanitize.py
+
 format: $(VENV)/.installed-dev ## put the code into the house's form
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -30,7 +33,7 @@ format: $(VENV)/.installed-dev ## put the code into the house's form
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py csrc/dynamic_k.cpp
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

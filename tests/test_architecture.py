@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "explanation": {"functional", "nn", "data", "dissection", "metrics"},
     "training": {"models", "nn", "functional", "data", "metrics", "dissection", "checkpoint"},
     "comparison": {"training", "dissection", "explanation", "data", "metrics", "nn", "checkpoint"},
+    "optim": {"functional", "nn"},
     "report": set(),
 }
 EVERYTHING = {"cli", "__init__"}

@@ -20,6 +20,7 @@ COMMANDS = {
     "compare": "every sparse head on the same features: one table, two plots; goes on where it stopped",
     "retrofit": "give a pretrained network a Dynamic-K head, trained on a folder of images",
     "reproduce": "a table or figure of the paper from finished trainings, beside the paper's numbers",
+    "doctor": "what runs here, and why",
 }
 
 

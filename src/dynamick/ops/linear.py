@@ -1,4 +1,7 @@
-"""The registered operator `dynamick::dynamic_linear`: schema, fake, autograd; its forward is one of the implementations."""
+"""The linear map, and the registered operator `dynamick::dynamic_linear`: schema, fake, autograd.
+
+The operator forms the routes, by one of the implementations. An implementation that needs no routes serves without it.
+"""
 
 from typing import Any
 
@@ -10,8 +13,28 @@ from dynamick.ops.registry import compute_dtype, select
 RULES = ("at_most", "exactly")
 
 
-@torch.library.custom_op("dynamick::dynamic_linear", mutates_args=())
 def dynamic_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str, implementation: str | None
+) -> tuple[Tensor, Tensor | None]:
+    """Y_c = sum of the routed products of c, plus b_c (Algorithm 2).
+
+    Args:
+        x, weight, bias, mask, k, rule, implementation: as in `dynamic_linear_routed`.
+
+    Returns:
+        Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), or None where they were not formed.
+    """
+    served = select(implementation, x, weight)
+    if served.sum is None or x.dtype == torch.float64:
+        return dynamic_linear_routed(x, weight, bias, mask, k, rule, implementation)
+    y = served.sum(x, weight, mask, k, rule)
+    if bias is not None:
+        y = y + bias.to(y.dtype)
+    return y.to(x.dtype), None
+
+
+@torch.library.custom_op("dynamick::dynamic_linear", mutates_args=())
+def dynamic_linear_routed(
     x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str, implementation: str | None
 ) -> tuple[Tensor, Tensor]:
     """Y_c = sum of the routed products of c, plus b_c (Algorithm 2).
@@ -35,7 +58,7 @@ def dynamic_linear(
     return y.to(x.dtype), indices
 
 
-@dynamic_linear.register_fake
+@dynamic_linear_routed.register_fake
 def _(
     x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str, implementation: str | None
 ) -> tuple[Tensor, Tensor]:
@@ -53,30 +76,46 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tens
 
 
 def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, indices = ctx.saved_tensors
+    gx, gw = routed_gradients(gy, x, weight, indices, ctx.needs_input_grad[0], ctx.needs_input_grad[1])
+    gb = gy.to(compute_dtype(x.dtype)).sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+    return gx, gw, gb, None, None, None, None
+
+
+def routed_gradients(
+    gy: Tensor, x: Tensor, weight: Tensor, indices: Tensor, want_x: bool, want_w: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """dY_c/dW_ci = x_i and dY_c/dx_i = W_ci for i in R^c, 0 elsewhere (SPEC section 1); memory grows as B*O*K.
 
     Written in differentiable PyTorch, so that a second backward works: the routing is constant, the rest is bilinear.
+
+    Args:
+        gy: the gradient of the outputs, shape (B, O).
+        x: inputs, shape (B, M).
+        weight: shape (O, M).
+        indices: the routed inputs, shape (B, O, K), -1 where nothing is routed.
+        want_x, want_w: which gradients to form.
+
+    Returns:
+        The gradients of x and weight in their dtypes, or None for what is not wanted.
     """
-    x, weight, indices = ctx.saved_tensors
     dtype = compute_dtype(x.dtype)
     (B, O, K), M = indices.shape, x.shape[1]
     routed = indices >= 0
     place = indices.clamp(min=0)
     gy_BO = gy.to(dtype)
-    gx = gw = gb = None
-    if ctx.needs_input_grad[0]:
+    gx = gw = None
+    if want_x:
         w_BOK = weight.to(dtype).expand(B, O, M).gather(2, place)
         parts = torch.where(routed, gy_BO[:, :, None] * w_BOK, 0)
         gx = x.new_zeros(B, M, dtype=dtype).scatter_add(1, place.reshape(B, O * K), parts.reshape(B, O * K)).to(x.dtype)
-    if ctx.needs_input_grad[1]:
+    if want_w:
         x_BOK = x.to(dtype)[:, None, :].expand(B, O, M).gather(2, place)
         parts = torch.where(routed, gy_BO[:, :, None] * x_BOK, 0)
         by_class = place.transpose(0, 1).reshape(O, B * K)
         gw = weight.new_zeros(O, M, dtype=dtype).scatter_add(1, by_class, parts.transpose(0, 1).reshape(O, B * K))
         gw = gw.to(weight.dtype)
-    if ctx.needs_input_grad[2]:
-        gb = gy_BO.sum(0).to(ctx.bias_dtype)
-    return gx, gw, gb, None, None, None, None
+    return gx, gw
 
 
-dynamic_linear.register_autograd(_backward, setup_context=_setup_context)
+dynamic_linear_routed.register_autograd(_backward, setup_context=_setup_context)

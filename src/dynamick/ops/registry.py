@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 Forward = Callable[[Tensor, Tensor, Tensor | None, int, str], tuple[Tensor, Tensor]]
+Sum = Callable[[Tensor, Tensor, Tensor | None, int, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -23,41 +24,61 @@ class Implementation:
             a place that routes nothing holds product 0 and index -1. K is min(k, M).
         supports: whether it can serve these tensors.
         priority: among those that can, the highest serves by default.
+        sum: where it is given, `(x_BM, weight_OM, mask_OM or None, k, rule) -> y_BO` in float32, differentiable: the sums
+            of the routed products without the routes. It serves whoever asks for outputs only, in float32 or narrower.
     """
 
     name: str
     route: Forward
     supports: Callable[[Tensor, Tensor], bool]
     priority: int
+    sum: Sum | None = None
 
 
 _implementations: dict[str, Implementation] = {}
+# The same, highest priority first: sorted here, for torch.compile follows no keyed maximum.
+_preferred: list[Implementation] = []
+_absent: dict[str, str] = {}
 
 
-def register(name: str, *, priority: int, supports: Callable[[Tensor, Tensor], bool]) -> Callable[[Forward], Forward]:
+def register(
+    name: str, *, priority: int, supports: Callable[[Tensor, Tensor], bool], sum: Sum | None = None
+) -> Callable[[Forward], Forward]:
     """Decorate a route function to add it under this name."""
 
     def add(route: Forward) -> Forward:
-        _implementations[name] = Implementation(name, route, supports, priority)
+        _implementations[name] = Implementation(name, route, supports, priority, sum)
+        _preferred[:] = sorted(_implementations.values(), key=lambda each: -each.priority)
         return route
 
     return add
 
 
+def register_absent(name: str, why: str) -> None:
+    """Note an implementation that cannot run here, and why, in one line."""
+    _absent[name] = why
+
+
+def absent() -> dict[str, str]:
+    """The implementations that cannot run here, and why."""
+    return dict(_absent)
+
+
 def implementations() -> list[str]:
-    """The names of all implementations, the preferred first."""
-    return [each.name for each in sorted(_implementations.values(), key=lambda each: -each.priority)]
+    """The names of all implementations that can run here, the preferred first."""
+    return [each.name for each in _preferred]
 
 
 def select(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
     """The implementation of this name, or the preferred one that supports these tensors.
 
     Raises:
-        ValueError: no implementation has this name, or it does not support these tensors.
+        ValueError: no implementation has this name, it cannot run here, or it does not support these tensors.
     """
     if name is None:
-        supported = [each for each in _implementations.values() if each.supports(x, weight)]
-        return max(supported, key=lambda each: each.priority)
+        return next(each for each in _preferred if each.supports(x, weight))
+    if name in _absent:
+        raise ValueError(f"implementation {name!r} cannot run here: {_absent[name]}")
     if name not in _implementations:
         raise ValueError(f"implementation {name!r} is unknown; there are {', '.join(implementations())}")
     if not _implementations[name].supports(x, weight):

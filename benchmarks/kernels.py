@@ -1,0 +1,240 @@
+"""What the Dynamic-K linear map costs beside nn.Linear on the same tensors, in time and memory, on a CPU.
+
+python benchmarks/kernels.py [--pairs N] [--quick] [--out FILE.json]
+
+Each row alternates the kernel and nn.Linear in one process; its ratio is the median of the pairs' ratios, with a 95 %
+interval. Inputs are rectified normal numbers, half of them 0. `random` weights are normal. `trained` weights are what weight
+decay leaves: 5 % as before, the others 100 to 1,000,000 times smaller. Before a row is timed, its outputs and gradients on
+some rows and classes are held to the reference. Memory is the peak that a process of its own adds for three steps; for all but
+the kernel that process does no more. Run it where nothing else runs.
+"""
+
+import argparse
+import json
+import math
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dynamick.functional import dynamic_linear
+from dynamick.ops import cpu
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row: sizes, weights, and what is timed: a training step (forward and backward) or a forward pass alone."""
+
+    M: int
+    K: int
+    weights: str = "random"
+    rule: str = "at_most"
+    training: bool = True
+    B: int = 256
+    O: int = 365
+    level: str | None = None
+
+
+GRID = [Case(M, K, weights) for M in (512, 2048) for weights in ("random", "trained") for K in (5, 25, 100)]
+INFERENCE = [Case(M, 5, weights, training=False) for M in (512, 2048) for weights in ("random", "trained")]
+EXACTLY = [Case(M, 5, weights, rule="exactly") for M in (512, 2048) for weights in ("random", "trained")]
+AVX2 = [Case(M, 5, weights, level="v3") for M in (512, 2048) for weights in ("random", "trained")]
+LARGE = [Case(2048, 5, weights, O=21_841) for weights in ("random", "trained")]
+
+
+def main() -> None:
+    """Measure all rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--pairs", type=int, default=40, help="pairs a row; rows of 21,841 classes take a tenth")
+    parser.add_argument("--quick", action="store_true", help="K = 5 and 365 classes only, without memory and slow peers")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    if cpu.kernel is None:
+        parser.error("there is no CPU kernel here; `dynamick doctor` says why")
+    cases = [case for case in GRID + INFERENCE if case.K == 5] if args.quick else GRID + INFERENCE + EXACTLY + AVX2 + LARGE
+    usable = [case for case in cases if case.level is None or runs(case.level)]
+    print("| what | O | M | K | weights | level | nn.Linear, ms | kernel, ms | ratio | 95 % | memory ratio | chunked | naive |")
+    print("|---" * 13 + "|")
+    found = []
+    for case in usable:
+        found.append(measure(case, args.pairs if case.O < 1000 else max(4, args.pairs // 10), peers=not args.quick))
+        print(row(found[-1]), flush=True)
+    if args.out:
+        args.out.write_text(json.dumps({"machine": machine(), "rows": found}, indent=1) + "\n")
+
+
+def runs(level: str) -> bool:
+    """Whether a level's library can be loaded here."""
+    try:
+        cpu.load(level)
+    except cpu.MissingKernelError:
+        return False
+    return True
+
+
+def row(found: dict[str, Any]) -> str:
+    """A row of the table."""
+    case = found["case"]
+    what = ("step" if case["training"] else "forward") + (", exactly" if case["rule"] == "exactly" else "")
+    cells = [what, case["O"], case["M"], case["K"], case["weights"], found["level"]]
+    cells += [f"{1000 * found['seconds'][name]:.2f}" for name in ("nn.Linear", "kernel")]
+    cells += [f"{found['ratio']:.2f}", "{:.2f} to {:.2f}".format(*found["interval"])]
+    cells += [f"{found[name]:.2f}" if name in found else "" for name in ("memory_ratio", "chunked_ratio", "naive_ratio")]
+    return "| " + " | ".join(map(str, cells)) + " |"
+
+
+def measure(case: Case, pairs: int, peers: bool) -> dict[str, Any]:
+    """Time a row after its results were held to the reference."""
+    before = cpu.kernel
+    try:
+        cpu.kernel = cpu.load(case.level or os.environ.get("DYNAMICK_CPU_LEVEL"))
+        level = cpu.kernel.level
+        check(case)
+        steps = {"nn.Linear": step("nn.Linear", case), "kernel": step("kernel", case)}
+        seconds, ratios = paired(steps, pairs)
+        found: dict[str, Any] = {"case": asdict(case), "level": level, "seconds": seconds, "pairs": pairs}
+        found["ratio"], found["interval"] = statistics.median(ratios), interval(ratios)
+        found["needed"] = needed(case)
+        if peers and case.level is None and case.rule == "at_most":
+            found["memory_ratio"] = memory("kernel", case) / memory("nn.Linear", case)
+        if peers and case.level is None and case.O < 1000 and case.training and case.rule == "at_most":
+            for name in ("chunked", "naive"):
+                slow, _ = paired({name: step(name, case)}, 1)
+                found[f"{name}_ratio"] = slow[name] / seconds["nn.Linear"]
+    finally:
+        cpu.kernel = before
+    return found
+
+
+def tensors(case: Case) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """x (B, M), weight (O, M), bias (O,) and the gradient of the outputs (B, O)."""
+    generator = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    w = normal(case.O, case.M) / math.sqrt(case.M)
+    if case.weights == "trained":
+        decayed = torch.rand(w.shape, generator=generator) > 0.05
+        w = torch.where(decayed, w * 10 ** (-2 - 4 * torch.rand(w.shape, generator=generator)), w)
+    return normal(case.B, case.M).relu(), w, normal(case.O), normal(case.B, case.O) / case.B
+
+
+def step(name: str, case: Case) -> Callable[[], None]:
+    """A training step's forward and backward pass, with gradients for x, weight and bias; or a forward pass."""
+    x, w, b, gy = tensors(case)
+    function: Callable[[Tensor, Tensor, Tensor], Tensor]
+    if name == "nn.Linear":
+        function = F.linear
+    elif name == "naive":
+
+        def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+            return (x[:, None] * w).topk(case.K).values.relu().sum(-1) + b
+    else:
+
+        def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+            return dynamic_linear(x, w, b, case.K, case.rule, "cpu" if name == "kernel" else name)
+
+    parameters = [each.requires_grad_(case.training) for each in (x, w, b)]
+
+    def run() -> None:
+        with torch.set_grad_enabled(case.training):
+            y = function(x, w, b)
+        if case.training:
+            torch.autograd.grad(y, parameters, gy)
+
+    return run
+
+
+def check(case: Case) -> None:
+    """Refuse to time what is wrong: some rows and classes of the row's own tensors, against the reference.
+
+    Raises:
+        AssertionError: they differ.
+    """
+    x, w, b, gy = tensors(replace(case, O=min(case.O, 365)))
+    x, w, b, gy = x[:20], w[::73].contiguous(), b[::73], gy[:20, ::73]
+    results = []
+    for implementation in ("cpu", "reference"):
+        leaves = [each.clone().requires_grad_() for each in (x, w, b)]
+        y = dynamic_linear(*leaves, case.K, case.rule, implementation)
+        results.append([y, *torch.autograd.grad(y, leaves, gy)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
+
+
+def paired(steps: dict[str, Callable[[], None]], pairs: int) -> tuple[dict[str, float], list[float]]:
+    """The median seconds of each step, and each pair's ratio of the last step to the first."""
+    for each in steps.values():
+        for _ in range(min(3, pairs)):
+            each()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for pair in range(pairs):
+        # Who goes first alternates, so that neither always runs on warmer caches.
+        for name in list(steps)[:: -1 if pair % 2 else 1]:
+            began = time.perf_counter()
+            steps[name]()
+            seconds[name].append(time.perf_counter() - began)
+    first, *_, last = [*seconds.values()] * 2
+    return {name: statistics.median(each) for name, each in seconds.items()}, [b / a for a, b in zip(first, last, strict=True)]
+
+
+def interval(ratios: list[float]) -> tuple[float, float]:
+    """A 95 % interval of the median, from order statistics."""
+    ordered, n = sorted(ratios), len(ratios)
+    low = max(0, math.floor(n / 2 - 0.98 * math.sqrt(n)))
+    return ordered[low], ordered[n - 1 - low]
+
+
+def needed(case: Case) -> dict[str, int]:
+    """The least there is to do: bytes to move once (inputs, weights, outputs, gradients), and routed products to form."""
+    passes = 3 if case.training else 1
+    tensors_moved = (case.B * case.M + case.O * case.M) * (3 if case.training else 1) + case.B * case.O * (
+        2 if case.training else 1
+    )
+    products = case.B * case.O * min(case.K, case.M) * passes
+    return {"bytes": 4 * tensors_moved, "multiplications": products, "dense_multiplications": case.B * case.O * case.M * passes}
+
+
+def memory(name: str, case: Case) -> int:
+    """Bytes that three steps, with their tensors, add to the peak of a process of their own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_added_memory, (name, case))
+
+
+def _added_memory(name: str, case: Case) -> int:
+    step(name, replace(case, B=16, O=2, M=128))()
+    before = _peak()
+    run = step(name, case)
+    for _ in range(3):
+        run()
+    return max(1, _peak() - before)
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def machine() -> dict[str, Any]:
+    """What the figures depend on."""
+    return {
+        "machine": platform.machine(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""The CPU kernel (csrc/dynamic_k.cpp): plain shared libraries compiled at install, one per level of x86-64.
+
+The environment variable DYNAMICK_CPU_LEVEL forces a level (v2, v3, v4, portable), or disables the kernel (none).
+"""
+
+import ctypes
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamick.ops.chunked import route_chunked
+from dynamick.ops.linear import dynamic_linear_routed, routed_gradients
+from dynamick.ops.registry import register, register_absent
+
+FOLDER = Path(__file__).parent / "_native"
+LEVELS = ("v4", "v3", "v2") if platform.machine().lower() in ("x86_64", "amd64") else ("portable",)
+# The levels that the CPU has, by what PyTorch finds; ATEN_CPU_CAPABILITY, which lowers PyTorch's, lowers ours.
+SUPPORTED = {"AVX512": LEVELS, "AVX2": LEVELS[-2:]}
+DONE, OUT_OF_MEMORY, NOT_FINITE = 0, 1, 2
+PLAIN = -2
+"""What `last` holds where the kernel did not serve: the backward pass takes the PyTorch path as well."""
+
+
+class MissingKernelError(RuntimeError):
+    """No library can be used here; the message is one line that says why."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A loaded library, and the level that it was compiled for."""
+
+    level: str
+    library: ctypes.CDLL
+
+
+def load(forced: str | None) -> Kernel:
+    """Load the best library that this CPU can run, or the one of a forced level.
+
+    Raises:
+        MissingKernelError: none can be loaded, or not the forced one.
+    """
+    runs = SUPPORTED.get(torch.backends.cpu.get_cpu_capability(), LEVELS[-1:])
+    if forced == "none":
+        raise MissingKernelError("DYNAMICK_CPU_LEVEL=none")
+    if forced and forced not in runs:
+        raise MissingKernelError(f"DYNAMICK_CPU_LEVEL={forced}: this CPU runs {', '.join(runs)}, or give none")
+    why = {line.split(":")[0]: line for line in not_compiled()}
+    for level in [forced] if forced else runs:
+        try:
+            return Kernel(level, _open(FOLDER / f"dynamic_k_{level}.so"))
+        except (OSError, AttributeError) as error:
+            why.setdefault(level, f"{level}: {' '.join(str(error).split())}")
+    raise MissingKernelError("; ".join(why[level] for level in ([forced] if forced else runs)))
+
+
+def not_compiled() -> list[str]:
+    """What the install noted of the levels that it could not compile, a line each."""
+    try:
+        lines = (FOLDER / "build.txt").read_text().splitlines()
+    except OSError:
+        return [f"{level}: not compiled at install" for level in LEVELS]
+    return [line for line in lines if ": compiled by" not in line]
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    pointer, size = ctypes.c_void_p, ctypes.c_int64
+    library.dynamick_forward.argtypes = [pointer] * 3 + [size] * 4 + [ctypes.c_int, size] + [pointer] * 3
+    library.dynamick_backward.argtypes = [pointer] * 3 + [size] * 3 + [ctypes.c_int, size] + [pointer] * 5
+    return library
+
+
+kernel: Kernel | None = None
+"""The library in use; None where there is none: all functions here then take the PyTorch path."""
+
+
+@torch.library.custom_op("dynamick::dynamic_linear_cpu", mutates_args=())
+def dynamic_linear_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor, Tensor]:
+    """The sums of the routed products (Algorithm 2), and what finds the routed sets again.
+
+    Args:
+        x: inputs, shape (B, M), float32 or narrower.
+        weight: shape (O, M), of x's dtype.
+        mask: boolean, shape (O, M), False where a connection is pruned and may not be routed; or None.
+        k: how many products a class routes at most.
+        rule: `at_most` or `exactly`.
+
+    Returns:
+        Outputs (B, O) in float32. The K-th largest product of each, tau (O, B), float32: 0 (`at_most`) or -inf (`exactly`)
+        where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are.
+    """
+    (B, M), O = x.shape, weight.shape[0]
+    y_OB = x.new_empty(O, B, dtype=torch.float32)
+    tau = torch.empty_like(y_OB)
+    last = x.new_empty(O, B, dtype=torch.int32)
+    outcome = NOT_FINITE
+    if kernel is not None and B and O and M:
+        x_BM, w_OM, mask_OM = _dense(x), _dense(weight), _dense_mask(mask)
+        inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, min(k, M), rule == "exactly")
+        outputs = (y_OB.data_ptr(), tau.data_ptr(), last.data_ptr())
+        outcome = kernel.library.dynamick_forward(*inputs, torch.get_num_threads(), *outputs)
+    if outcome == DONE:
+        return y_OB.t().contiguous(), tau, last
+    _check_memory(outcome)
+    products, _ = route_chunked(x, weight, mask, k, rule)
+    return products.sum(-1), tau.zero_(), last.fill_(PLAIN)
+
+
+@dynamic_linear_cpu.register_fake
+def _(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor, Tensor]:
+    B, O = x.shape[0], weight.shape[0]
+    y, tau = x.new_empty(B, O, dtype=torch.float32), x.new_empty(O, B, dtype=torch.float32)
+    return y, tau, x.new_empty(O, B, dtype=torch.int32)
+
+
+@torch.library.custom_op("dynamick::dynamic_linear_cpu_backward", mutates_args=())
+def dynamic_linear_cpu_backward(
+    gy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    tau: Tensor,
+    last: Tensor,
+    k: int,
+    rule: str,
+    want_x: bool,
+    want_w: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x and weight, in their dtypes; a tensor without elements for what is not wanted."""
+    (B, M), O = x.shape, weight.shape[0]
+    gx = x.new_empty((B, M) if want_x else (0,), dtype=torch.float32)
+    gw = x.new_empty((O, M) if want_w else (0,), dtype=torch.float32)
+    if kernel is None or last.numel() == 0 or last[0, 0] == PLAIN:
+        _, indices = route_chunked(x, weight, mask, k, rule)
+        plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
+        return gx.to(x.dtype) if plain_x is None else plain_x, gw.to(weight.dtype) if plain_w is None else plain_w
+    x_BM, w_OM, mask_OM, gy_OB = _dense(x), _dense(weight), _dense_mask(mask), _dense(gy.t())
+    inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, rule == "exactly", torch.get_num_threads())
+    kept = (gy_OB.data_ptr(), tau.data_ptr(), last.data_ptr())
+    outputs = (gx.data_ptr() if want_x else None, gw.data_ptr() if want_w else None)
+    _check_memory(kernel.library.dynamick_backward(*inputs, *kept, *outputs))
+    return gx.to(x.dtype), gw.to(weight.dtype)
+
+
+@dynamic_linear_cpu_backward.register_fake
+def _(
+    gy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    tau: Tensor,
+    last: Tensor,
+    k: int,
+    rule: str,
+    want_x: bool,
+    want_w: bool,
+) -> tuple[Tensor, Tensor]:
+    gx = x.new_empty((x.shape[0], x.shape[1]) if want_x else (0,))
+    return gx, weight.new_empty((weight.shape[0], weight.shape[1]) if want_w else (0,))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, weight, mask, ctx.k, ctx.rule = inputs
+    _, tau, last = output
+    ctx.save_for_backward(x, weight, mask, tau, last)
+    ctx.mark_non_differentiable(tau, last)
+
+
+def _backward(ctx: Any, gy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, mask, tau, last = ctx.saved_tensors
+    want_x, want_w = ctx.needs_input_grad[:2]
+    if torch.is_grad_enabled():
+        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates.
+        _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
+        gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
+    else:
+        arguments = (gy, x, weight, mask, tau, last, ctx.k, ctx.rule, want_x, want_w)
+        gx, gw = dynamic_linear_cpu_backward(*arguments)
+    return gx if want_x else None, gw if want_w else None, None, None, None
+
+
+dynamic_linear_cpu.register_autograd(_backward, setup_context=_setup_context)
+
+
+def sum_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
+    """The sums of the routed products, shape (B, O), float32, differentiable."""
+    return dynamic_linear_cpu(x, weight, mask, k, rule)[0]
+
+
+def _dense(values: Tensor) -> Tensor:
+    return values.detach().to(torch.float32).resolve_neg().contiguous()
+
+
+def _dense_mask(mask: Tensor | None) -> Tensor | None:
+    return None if mask is None else mask.cpu().contiguous()
+
+
+def _address(values: Tensor | None) -> int | None:
+    return None if values is None else values.data_ptr()
+
+
+def _on_cpu(x: Tensor, weight: Tensor) -> bool:
+    return x.device.type == weight.device.type == "cpu"
+
+
+def _check_memory(outcome: int) -> None:
+    if outcome == OUT_OF_MEMORY:
+        raise MemoryError("dynamic_linear: the CPU kernel found no memory for its copy of the inputs")
+
+
+try:
+    kernel = load(os.environ.get("DYNAMICK_CPU_LEVEL"))
+except MissingKernelError as missing:
+    register_absent("cpu", str(missing))
+else:
+    # Whoever asks for the routes themselves, or for float64, is served by the PyTorch path under this name too.
+    register("cpu", priority=1, supports=_on_cpu, sum=sum_cpu)(route_chunked)

@@ -1,0 +1,55 @@
+"""The CPU kernel's tests with AddressSanitizer and UndefinedBehaviorSanitizer: python tests/ops/sanitize.py [PYTEST OPTIONS].
+
+It compiles the kernel into a temporary folder, starts itself again with the sanitizer's library loaded first (Python itself is
+not built with it), and ends with pytest's exit status; what a sanitizer finds ends the run at once.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FLAGS = ["-std=c++17", "-O1", "-g", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-shared", "-pthread"]
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+
+
+def main() -> int:
+    """Compile, and run the tests in a process of their own."""
+    from dynamick.ops import cpu
+
+    with tempfile.TemporaryDirectory() as folder:
+        for level in cpu.LEVELS:
+            march = [] if level == "portable" else [f"-march=x86-64-{level}"]
+            target = f"{folder}/dynamic_k_{level}.so"
+            subprocess.run(["g++", *FLAGS, *SANITIZE, *march, str(ROOT / "csrc/dynamic_k.cpp"), "-o", target], check=True)
+        first = [
+            subprocess.check_output(["g++", f"-print-file-name={name}"], text=True).strip()
+            for name in ("libasan.so", "libubsan.so")
+        ]
+        environment = {
+            **os.environ,
+            "LD_PRELOAD": ":".join(first),
+            "ASAN_OPTIONS": "detect_leaks=0",
+            "DYNAMICK_SANITIZED": folder,
+        }
+        return subprocess.run([sys.executable, __file__, *sys.argv[1:]], env=environment, cwd=ROOT).returncode
+
+
+def run_tests(folder: Path) -> int:
+    """The kernel's tests, with the libraries of a folder."""
+    import pytest
+
+    from dynamick.ops import cpu
+
+    # Only this process is to load the sanitizer first, not those that the tests start.
+    del os.environ["LD_PRELOAD"]
+    cpu.FOLDER = folder
+    cpu.kernel = cpu.load(None)
+    return int(pytest.main(["-p", "no:cacheprovider", str(Path(__file__).with_name("test_cpu_kernel.py")), *sys.argv[1:]]))
+
+
+if __name__ == "__main__":
+    sanitized = os.environ.pop("DYNAMICK_SANITIZED", None)
+    sys.exit(run_tests(Path(sanitized)) if sanitized else main())
