@@ -40,9 +40,7 @@ def load_network(name: str, weights: str | Path | None) -> "nn.Module":
     if weights is None and ":" not in name:
         raise InputError(f"--weights: --model {name} needs a file of trained weights")
     foreign = name in torchvision.models.list_models() and weights != "DEFAULT"
-    model = (
-        _from_torchvision(name, Path(str(weights))) if foreign else load_model(name, str(weights) if weights else None)
-    )
+    model = _from_torchvision(name, Path(str(weights))) if foreign else load_model(name, str(weights) if weights else None)
     try:
         find_classifier(model)
     except ValueError as error:
