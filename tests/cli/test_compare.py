@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -14,7 +15,7 @@ import dynamick as dk
 from dynamick import models
 from dynamick.cli.compare import backbone_names
 from dynamick.cli.main import main
-from dynamick.comparison.heads import HEADS, dynamic
+from dynamick.comparison.heads import HEADS, dynamic, tuning
 from dynamick.errors import InputError
 
 RECIPE = {"data": {"kind": "scenes", "size": 32, "train_images": 120, "val_images": 60}}
@@ -23,6 +24,7 @@ RECIPE = {"data": {"kind": "scenes", "size": 32, "train_images": 120, "val_image
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamic, "STEPS", 20)
+    monkeypatch.setattr(tuning, "L2S", (1e-1, 1e-2))
 
 
 @pytest.fixture
@@ -94,6 +96,30 @@ def test_bad_input_is_one_line_before_anything_is_computed(
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert not (weights.parent / "out" / "features").exists()
+
+
+def test_detectors_are_counted_among_the_units_that_a_head_uses(
+    weights: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynamick.data.scenes import ComposedScenes
+    from dynamick.dissection import Dissection
+
+    ComposedScenes("val", 40, seed=3, image_size=32).write_broden(weights.parent / "concepts")
+    heads = ("--heads", "magnitude", "dense")
+    compare(weights, *heads)
+    assert "mean IoU" not in (weights.parent / "out" / "table.md").read_text()
+    monkeypatch.setattr("dynamick.comparison.cells.run_job", None)
+    out = compare(weights, *heads, "--concepts", str(weights.parent / "concepts"))
+    units = Dissection.read_tally(out / "dissections" / "backbone" / "tally.csv")
+    rows = {(row["head"], row["budget"]): row for row in json.loads((out / "table.json").read_text())["rows"]}
+    assert rows["dense", 0]["detectors"] == sum(units.scores >= 0.04)
+    assert rows["dense", 0]["iou"] == pytest.approx(units.scores.mean(), abs=1e-6)
+    weight = safetensors.torch.load_file(out / "cells" / "backbone" / "magnitude-1-0.safetensors")["weight"]
+    kept = [unit for unit in range(weight.shape[1]) if any(weight[:, unit] != 0)]
+    assert 0 < len(kept) < weight.shape[1]
+    assert rows["magnitude", 1]["detectors"] == sum(units.scores[unit] >= 0.04 for unit in kept)
+    assert rows["magnitude", 1]["iou"] == pytest.approx(sum(units.scores[unit] for unit in kept) / len(kept), abs=1e-6)
+    assert "mean IoU" in (out / "table.md").read_text()
 
 
 def test_backbones_of_other_data_are_not_averaged(weights: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamick.comparison import cells, plots, table
+from dynamick.comparison import cells, table
 from dynamick.comparison.cache import Features, cache_features
 from dynamick.comparison.heads import HEADS, Fitted, elastic_net
 from dynamick.comparison.measuring import measure
@@ -282,15 +282,6 @@ def test_the_verdict_is_the_goal_as_written(static: float, path: float, dense: f
     rows = table.rows(("res8", "res8-0", each) for each in given)
     assert [each["met"] for each in table.verdict(rows)] == [met]
     assert ("missed", "met")[met] in table.verdict_lines(rows)[-1]
-
-
-@pytest.mark.parametrize("axis", ["static", "routed"])
-def test_a_plot_shows_its_own_axis_only(axis: str) -> None:
-    given = [cell(head, budget, 80.0 + budget) for head in HEADS if HEADS[head].axis for budget in (1, 5)]
-    given += [cell("dense", 0, 86.0), {**cell("dice", 10, 20.0)}]
-    figure = plots.accuracy(table.rows(("res8", "res8-0", each) for each in given), axis)
-    labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
-    assert labels == {"dense (86.00)"} | {HEADS[head].title for head in HEADS if HEADS[head].axis == axis}
 
 
 def test_the_path_needs_no_seed(features: Features) -> None:

@@ -2,12 +2,15 @@
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamick.comparison.cache import Features
-from dynamick.comparison.heads import HEADS, dice, dynamic, dynamic_static, magnitude
-from dynamick.comparison.heads.fitted import dense, fine_tune, keep_largest, keep_largest_per_class
+from dynamick.comparison.heads import HEADS, dice, dynamic, dynamic_static, magnitude, tuning
+from dynamick.comparison.heads.exchange import exchange, gains, objective, saliencies
+from dynamick.comparison.heads.fitted import dense, keep_largest, keep_largest_per_class
+from dynamick.comparison.heads.tuning import fine_tune
+from dynamick.comparison.logistic import Problem, solve, solve_within, standardise
 from dynamick.functional import dynamic_linear
 from dynamick.nn import DynamicLinear
 
@@ -122,6 +125,78 @@ def test_fine_tuning_forgets_where_it_began(features: Features) -> None:
     assert ((a.weight != 0) == mask).all()
     # Logits are settled up to one constant for all classes.
     torch.testing.assert_close(a(features.x).softmax(1), b(features.x).softmax(1), rtol=0, atol=0.02)
+
+
+def test_fine_tuning_chooses_the_l2_that_serves_held_out_images_best(features: Features) -> None:
+    """By brute force on the same split: every tenth image is held out."""
+    x = standardise(features.x[:120])[0]
+    problem = Problem(x, features.labels[:120], 3)
+    mask, start = torch.ones(3, 12, dtype=torch.bool), (torch.zeros(3, 12), torch.zeros(3))
+    held = torch.arange(120) % 10 == 0
+    losses = {}
+    for l2 in tuning.L2S:
+        found = solve(Problem(x[~held], problem.y[~held], 3), l2=l2, mask=mask, tolerance=1e-6)
+        losses[l2] = torch.nn.functional.cross_entropy(x[held] @ found.weight.T + found.bias, problem.y[held]).item()
+    assert tuning.choose_l2(problem, mask, start) == min(losses, key=lambda l2: losses[l2])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_exchange_finds_the_units_that_matter_from_the_worst_beginning(features: Features, count: int) -> None:
+    problem = Problem(standardise(features.x)[0], features.labels, 3)
+    wrong = torch.zeros(3, 12, dtype=torch.bool)
+    wrong[:, 10 : 10 + count] = True
+    zeros = (torch.zeros(3, 12), torch.zeros(3))
+    mask, found = exchange(problem, wrong, 1e-3, zeros)
+    assert (mask.sum(1) == count).all()
+    assert ((found.weight != 0) <= mask).all()
+    assert all(mask[c, c] for c in range(3))
+    if count == 2:
+        assert all(mask[c, c + 3] for c in range(3))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 1000))
+def test_exchange_never_makes_the_objective_worse(count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x = standardise(torch.randn(80, 6, generator=generator))[0]
+    problem = Problem(x, torch.arange(80) % 3, 3)
+    before = keep_largest_per_class(torch.rand(3, 6, generator=generator), count)
+    zeros = (torch.zeros(3, 6), torch.zeros(3))
+
+    def least(mask: torch.Tensor) -> float:
+        found = solve(problem, l2=1e-2, mask=mask, tolerance=1e-6)
+        loss = torch.nn.functional.cross_entropy(x @ found.weight.T + found.bias, problem.y)
+        return (loss + 0.005 * found.weight.square().sum()).item()
+
+    after, _ = exchange(problem, before, 1e-2, zeros)
+    assert (after.sum(1) == count).all()
+    # Fits in between are coarse.
+    assert least(after) <= least(before) + 1e-4
+
+
+def test_gains_and_saliencies_foretell_what_a_fit_of_one_class_does(features: Features) -> None:
+    """Two classes: with the other class's weights at rest, the loss is one of a single class, and the models are close."""
+    x = standardise(features.x)[0]
+    problem = Problem(x, (features.labels > 0).long(), 2)
+    mask = torch.zeros(2, 12, dtype=torch.bool)
+    mask[1, [6, 7, 8]] = True
+    l2 = 1e-2
+    fitted = solve_within(problem, mask, l2, (torch.zeros(2, 12), torch.zeros(2)), 1e-6)
+    value = objective(problem, fitted, l2)
+    expected = gains(problem, fitted, mask, l2)
+    assert (expected[mask] == -1).all()
+    for unit in (9, 10, 11):
+        wider = mask.clone()
+        wider[1, unit] = True
+        fell = value - objective(problem, solve_within(problem, wider, l2, (fitted.weight, fitted.bias), 1e-6), l2)
+        assert expected[1, unit].item() == pytest.approx(fell, rel=0.2, abs=1e-5)
+    expected = saliencies(problem, fitted, mask, l2)
+    assert (expected[~mask] == -1).all()
+    for unit in (6, 7, 8):
+        narrower = mask.clone()
+        narrower[1, unit] = False
+        rose = objective(problem, solve_within(problem, narrower, l2, (fitted.weight, fitted.bias), 1e-6), l2) - value
+        assert expected[1, unit].item() == pytest.approx(rose, rel=0.2, abs=1e-5)
 
 
 @given(st.lists(st.integers(-3, 3), min_size=6, max_size=6), st.integers(0, 8))

@@ -10,6 +10,7 @@ from dynamick.cli.backbones import add_network_arguments, in_words
 
 if TYPE_CHECKING:
     from dynamick.comparison.cells import Job
+    from dynamick.dissection import Dissection
     from dynamick.training.recipe import DataRecipe
 
 BUDGETS = (1, 5, 10, 15, 20, 25, 30)
@@ -30,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ood", nargs="*", default=[], metavar="KIND:ROOT", help="foreign data: cifar10:DIR folder:DIR scenes:"
     )
+    parser.add_argument("--concepts", type=Path, help="images with label maps, in Broden's form: counts detectors")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once (default %(default)s)")
     add_network_arguments(parser)
 
@@ -50,15 +52,18 @@ def run(args: argparse.Namespace) -> None:
     check(args)
     backbones = [_backbone(args, path, name) for path, name in zip(args.weights, backbone_names(args.weights), strict=True)]
     foreign = [_foreign(each) for each in args.ood]
-    for backbone in backbones:
-        _cache(args, backbone, foreign)
+    units = {backbone.name: _cache(args, backbone, foreign) for backbone in backbones}
     check_alike(backbones, args.out)
     jobs = [job for backbone in backbones for job in _jobs(args, backbone)]
     if jobs:
         about = in_words(cells.estimate(jobs, args.jobs))
         print(f"{sum(len(job.budgets) for job in jobs)} cells to compute, {about} with --jobs {args.jobs}", flush=True)
     cells.run(jobs, args.jobs, lambda line: print(line, flush=True))
-    found = [(each.kind, each.name, cell) for each in backbones for cell in cells.load_cells(args.out / "cells" / each.name)]
+    found = [
+        (each.kind, each.name, cell)
+        for each in backbones
+        for cell in cells.load_cells(args.out / "cells" / each.name, units[each.name])
+    ]
     rows = table.rows(found)
     table.write(rows, _detection(args, backbones, foreign), args.out)
     plots.write(rows, args.out)
@@ -151,11 +156,15 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
     return Backbone(path, name, kind, recipe)
 
 
-def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str, str]]) -> None:
-    """Cache a backbone's features of its own data, and of foreign data."""
+def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str, str]]) -> "Dissection | None":
+    """Cache a backbone's features of its own data, and of foreign data; with --concepts dissect what enters its head."""
+    from dataclasses import replace
+
     from dynamick import checkpoint
     from dynamick.cli.backbones import load_network, open_data, preprocessing_of, side, teller
     from dynamick.comparison.cache import cache_features
+    from dynamick.comparison.detecting import dissect_features
+    from dynamick.data.checking import open_concepts
     from dynamick.errors import InputError
     from dynamick.training.recipe import DataRecipe
 
@@ -177,6 +186,12 @@ def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str
         cached(data, split)
     for kind, root in foreign:
         cached(open_data(DataRecipe(kind=kind, root=root), "val", side(images["val"])), _place(kind, root))
+    if args.concepts is None:
+        return None
+    print(f"dissection of {backbone.name}", flush=True)
+    # The units must see concepts at the size at which they see their own images.
+    prepare = replace(prepare, size=side(images["val"]))
+    return dissect_features(model, open_concepts(args.concepts), args.out / "dissections" / backbone.name, prepare, args.device)
 
 
 def _jobs(args: argparse.Namespace, backbone: Backbone) -> "list[Job]":

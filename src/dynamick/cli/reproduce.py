@@ -1,5 +1,4 @@
-"""`dynamick reproduce table1|fig4|fig5|fig6 RUN [RUN ...] --out DIR`: the paper's figure from finished trainings, beside its
-numbers."""
+"""`dynamick reproduce table1|fig2|...|fig7 RUN [RUN ...] --out DIR`: a figure of the paper from finished trainings."""
 
 import argparse
 from itertools import pairwise
@@ -23,8 +22,10 @@ TITLES = {
     "fig4": "Fig. 4: training curves and sparsity on CIFAR-10",
     "fig5": "Fig. 5: accuracy, sparsity and dissection by K",
     "fig6": "Fig. 6: the concepts that a class is made of",
+    "fig7": "Fig. 7: the units that decide about an image",
 }
-MISSING = ("fig2", "fig3", "fig7")
+DISSECTED = ("fig5", "fig6", "fig7")
+MISSING = ("fig2", "fig3")
 TOLERANCE = 0.5
 """So many points a sparse head may lie behind dense for "negligible loss" to hold (the paper's largest loss is 0.08, but for d1
 on Places365)."""
@@ -40,9 +41,10 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("figure", help="table1, fig4 (CIFAR-10), fig5 or fig6 (folders of scenes, with --dissections)")
+    parser.add_argument("figure", help="table1, fig4 (CIFAR-10), fig5, fig6, fig7 (folders of scenes, with --dissections)")
     parser.add_argument("runs", type=Path, nargs="*", help="folders that `dynamick train` wrote, of several seeds")
-    parser.add_argument("--dissections", type=Path, help="folder with RUN/tally.csv of each run, for fig5 and fig6")
+    parser.add_argument("--dissections", type=Path, help="folder with RUN/tally.csv of each run, for fig5 to fig7")
+    parser.add_argument("--concepts", type=Path, help="images with label maps: fig7 then says what IBD leaves")
     parser.add_argument("--out", type=Path, default=Path("reproduced"), help="folder for what is made (default %(default)s)")
 
 
@@ -52,9 +54,15 @@ def run(args: argparse.Namespace) -> None:
 
     check(args)
     runs = [read_run(path, args.figure) for path in args.runs]
-    dissected = [read_dissection(args.dissections, path) for path in args.runs] if args.figure in ("fig5", "fig6") else []
+    dissected = [read_dissection(args.dissections, path) for path in args.runs] if args.figure in DISSECTED else []
     for each, units in zip(runs, dissected, strict=False):
         each["units"] = units
+    if args.figure == "fig7":
+        from dynamick.cli.fig7 import fig7
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        print(fig7(runs, sizes(runs), args.out, args.concepts))
+        return
     size, rows = sizes(runs), summary(runs)
     verdicts = {"table1": accuracy_verdicts, "fig4": sparsity_verdicts, "fig5": dissection_verdicts, "fig6": cover_verdicts}
     said = verdicts[args.figure](rows)
@@ -85,7 +93,7 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"reproduce {args.figure}: no such figure; {known}")
     if not args.runs:
         raise InputError(f"reproduce {args.figure}: no runs; give folders that `dynamick train` wrote")
-    if args.figure in ("fig5", "fig6") and args.dissections is None:
+    if args.figure in DISSECTED and args.dissections is None:
         raise InputError(f"reproduce {args.figure}: give --dissections DIR, with RUN/tally.csv of each run")
 
 
@@ -271,7 +279,7 @@ def draw_fig5(runs: list[Run]) -> "Figure":
         d.plot(range(1, len(best) + 1), best, label=name, **_look(place))
     c.set_xticks(range(len(first)), list(first))
     c.set_xlim(-0.5, len(first) - 0.5)
-    c.set_ylim(bottom=0)
+    c.set_ylim(0, max(1e-3, 1.1 * c.dataLim.y1))
     c.set_title("(c) mean score (IoU) of all units at the end, each run", fontsize=9)
     d.set_xlabel("unit, by score")
     d.set_ylim(bottom=0)
@@ -293,7 +301,7 @@ def draw_fig6(runs: list[Run]) -> "Figure":
         counts = range(1, 21)
         axes.plot(counts, [mean(100 * share_covered(each, n) for each in made) for n in counts], label=name, **_look(place))
     axes.plot([CONCEPTS], [CLASSES], "k*", markersize=10, linestyle="none", label="paper, Dynamic-5")
-    axes.set(xlabel="at most so many concepts", ylabel="classes made up by them, %", ylim=(0, 103))
+    axes.set(xlabel="at most so many concepts", ylabel="classes made up by them, %", ylim=(0, 103), xticks=range(0, 21, 5))
     axes.legend(fontsize="small", frameon=False)
     return figure
 

@@ -19,9 +19,11 @@ import torch
 
 from dynamick import checkpoint
 from dynamick.comparison.cache import Features, open_features, read_state
+from dynamick.comparison.detecting import detectors
 from dynamick.comparison.heads import HEADS
 from dynamick.comparison.logistic import Problem, standardise
 from dynamick.comparison.measuring import measure
+from dynamick.dissection import Dissection
 from dynamick.errors import InputError
 from dynamick.nn import DynamicLinear
 
@@ -110,9 +112,20 @@ def run_job(job: Job) -> None:
         _fail(job, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def load_cells(folder: Path) -> list[dict[str, Any]]:
-    """All cells of one backbone, failed ones too (they have `failed` instead of figures)."""
-    return [_read(path) for path in sorted(folder.glob("*.json"))]
+def load_cells(folder: Path, units: Dissection | None = None) -> list[dict[str, Any]]:
+    """All cells of one backbone, failed ones too (they have `failed` instead of figures).
+
+    Args:
+        folder: its cells.
+        units: the dissection of its features; adds what the units see that a head uses (`detecting.detectors`).
+    """
+    found = []
+    for file in sorted(folder.glob("*.json")):
+        cell = _read(file)
+        if units is not None and "failed" not in cell:
+            cell |= detectors(load_head(file), units)
+        found.append(cell)
+    return found
 
 
 def load_head(file: Path) -> torch.nn.Module:

@@ -141,6 +141,24 @@ def solve_along(problem: Problem, l1: float, l2: float, before: Solution, l1_bef
         kept |= wrong
 
 
+def solve_within(problem: Problem, mask: Tensor, l2: float, start: tuple[Tensor, Tensor], tolerance: float = 1e-4) -> Solution:
+    """The minimum with weights inside a mask (C, M) only, without L1, computed on those features alone that the mask uses.
+
+    Args:
+        problem, mask, l2, start, tolerance: as in `solve`.
+
+    Returns:
+        A `Solution`; its `gradient` is of all weights.
+    """
+    columns = mask.any(0).nonzero().flatten()
+    weight, bias = start
+    part = replace(problem, x=problem.x[:, columns])
+    found = solve(part, 0.0, l2, mask[:, columns], (weight[:, columns], bias), tolerance)
+    whole = torch.zeros_like(weight).index_copy_(1, columns, found.weight)
+    _, gradient, _ = problem.gradient(problem.logits(whole, found.bias))
+    return replace(found, weight=whole, gradient=gradient)
+
+
 def violation(weight: Tensor, g_w: Tensor, g_b: Tensor, l1: float, l2: float, mask: Tensor | None = None) -> float:
     """By how much the conditions of Karush, Kuhn and Tucker are missed, the largest over coordinates.
 

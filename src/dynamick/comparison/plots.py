@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dynamick.comparison.heads import HEADS
-from dynamick.comparison.table import averages
+from dynamick.comparison.table import AVERAGED, averages
 from dynamick.dissection.plots import COLOURS
 
 if TYPE_CHECKING:
@@ -16,15 +16,14 @@ LABELS = {"static": "static non-zeros a class", "routed": "K: products routed fo
 # A colour and a marker for each method, by their place in COLOURS; what is fine-tuned has a broken line and a hollow marker.
 LOOKS = {"elastic-net": (0, "o"), "l1": (5, "s"), "dice": (2, "^"), "magnitude": (4, "D"), "dynamic-static": (1, "*")}
 LOOKS |= {"top-k": (0, "o"), "dynamic-at-most": (1, "*"), "dynamic-exactly": (2, "^")}
-SHOWN = 8
-"""Points below dense that a plot shows; a head that fails altogether must not press the others together."""
+NEAR = (1.0, 0.5)
+"""The lower panels show so many points below dense and above it, where the good heads lie; the upper ones show everything."""
 
 
 def accuracy(table: Sequence[dict[str, Any]], axis: str) -> "Figure":
-    """Accuracy against one kind of budget, a panel for each backbone; the dense head is a line across.
+    """Accuracy against one kind of budget, a column for each backbone: above the whole range, below what lies near dense.
 
-    The budget 1 stands apart, and the legend has the mean of 5 to 30 (SPEC section 8). Points that lie lower than the panel are
-    triangles at its foot.
+    The dense head is a line across. The budget 1 and the mean of 5 to 30 stand apart (SPEC section 8).
 
     Args:
         table: `dynamick.comparison.table.rows`.
@@ -33,10 +32,22 @@ def accuracy(table: Sequence[dict[str, Any]], axis: str) -> "Figure":
     from matplotlib.figure import Figure
 
     backbones = list(dict.fromkeys(row["backbone"] for row in table)) or [""]
-    figure = Figure(figsize=(6.4 * len(backbones), 6), layout="constrained")
-    for axes, backbone in zip(figure.subplots(1, len(backbones), squeeze=False)[0], backbones, strict=True):
-        _panel(axes, [row for row in table if row["backbone"] == backbone and row["cells"]], axis)
-        axes.set_title(f"backbone {backbone}")
+    figure = Figure(figsize=(5.6 * len(backbones), 8), layout="constrained")
+    rows = figure.subplots(2, len(backbones), squeeze=False, sharex=True)
+    for place, backbone in enumerate(backbones):
+        own = [row for row in table if row["backbone"] == backbone and row["cells"]]
+        dense = next((row["top1"] for row in own if row["head"] == "dense"), None)
+        foot = 0.0 if dense is None else dense - NEAR[0]
+        for axes, least in zip(rows[:, place], (0.0, foot), strict=True):
+            _panel(axes, [row for row in own if row["axis"] == axis], dense, least)
+        rows[0, place].set_title(f"backbone {backbone}" + ("" if dense is None else f", dense {dense:.2f} %"))
+        rows[1, place].set_xlabel(LABELS[axis])
+        if dense is not None:
+            rows[1, place].set_ylim(foot, dense + NEAR[1])
+            rows[1, place].set_title(f"near dense; what lies below {foot:.2f} % is shown above only", fontsize=9)
+    labelled = {label: handle for axes in rows.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    if labelled:
+        figure.legend(labelled.values(), labelled.keys(), loc="outside lower center", ncols=3, fontsize="small", frameon=False)
     return figure
 
 
@@ -46,43 +57,43 @@ def write(table: Sequence[dict[str, Any]], folder: Path) -> None:
         accuracy(table, axis).savefig(folder / f"{axis}.svg")
 
 
-def _panel(axes: "Axes", table: Sequence[dict[str, Any]], axis: str) -> None:
-    from matplotlib.ticker import FixedLocator
-
-    here = [row for row in table if row["axis"] == axis]
-    dense = [row["top1"] for row in table if row["head"] == "dense"]
-    top = max([row["top1"] for row in here] + dense, default=100)
-    foot = max(0.0, (dense[0] if dense else top) - SHOWN)
-    for value in dense:
-        axes.axhline(value, color="black", linestyle=":", linewidth=1.2, label=f"dense ({value:.2f})")
-    means = {each["head"]: f" (mean of 5 to 30: {each['top1']:.2f})" for each in averages(here)}
-    names = list(dict.fromkeys(row["head"] for row in here))
+def _panel(axes: "Axes", table: Sequence[dict[str, Any]], dense: float | None, least: float) -> None:
+    if dense is not None:
+        axes.axhline(dense, color="black", linestyle=":", linewidth=1.2, label="dense")
+    budgets = sorted({row["budget"] for row in table})
+    means = {each["head"]: each["top1"] for each in averages(table)}
+    apart = max(budgets, default=0) + 6
+    names = list(dict.fromkeys(row["head"] for row in table))
     for place, head in enumerate(names):
-        # Side by side within 0.8 of the axis, so that bars of heads that are alike can be told apart.
-        shift = 0.8 * ((place + 0.5) / len(names) - 0.5)
-        own = [row for row in here if row["head"] == head]
-        _line(axes, own, shift, foot, HEADS[head].title + means.get(head, ""))
-    axes.set_ylim(foot, top + 0.06 * (top - foot) + 0.01)
-    axes.xaxis.set_major_locator(FixedLocator(sorted({row["budget"] for row in here})))
-    axes.set_xlabel(LABELS[axis] + f" (triangles at the foot: below {foot:.1f} %)")
+        # Side by side within 3 of the axis, so that bars of heads that are alike can be told apart.
+        shift = 3 * ((place + 0.5) / len(names) - 0.5)
+        own = [row for row in table if row["head"] == head]
+        spread = [(row["budget"] + shift, row["top1"], row["top1_std"] or 0) for row in own]
+        alone = [(apart + shift, means[head], 0)] if head in means else []
+        for points in (
+            [each for each in spread if each[0] - shift > 1],
+            [each for each in spread if each[0] - shift == 1],
+            alone,
+        ):
+            _line(axes, head, [each for each in points if each[1] >= least])
+    ticks = {budget: str(budget) for budget in budgets}
+    if means:
+        ticks[apart] = f"mean of\n{AVERAGED[0]} to {AVERAGED[-1]}"
+    axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_ylabel("top-1, %")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
-    if axes.get_legend_handles_labels()[0]:
-        # Below the panel: nothing is hidden behind it.
-        axes.legend(fontsize="small", frameon=False, loc="upper center", bbox_to_anchor=(0.5, -0.12))
 
 
-def _line(axes: "Axes", own: Sequence[dict[str, Any]], shift: float, foot: float, label: str) -> None:
-    tuned = own[0]["head"].endswith("-tuned")
-    place, marker = LOOKS[own[0]["head"].removesuffix("-tuned")]
-    look: dict[str, Any] = {"color": COLOURS[place], "linestyle": "--" if tuned else "-", "linewidth": 1.3}
-    points: dict[str, Any] = {"marker": marker, "markersize": 9 if marker == "*" else 5, "capsize": 2}
-    points["markerfacecolor"] = "white" if tuned else COLOURS[place]
-    for apart in (True, False):
-        rows = [row for row in own if (row["budget"] == 1) is apart and row["top1"] >= foot]
-        x, y = [row["budget"] + shift for row in rows], [row["top1"] for row in rows]
-        axes.errorbar(x, y, [row["top1_std"] or 0 for row in rows], label=None if apart else label, **look, **points)
-    low = [row["budget"] + shift for row in own if row["top1"] < foot]
-    axes.plot(low, [foot] * len(low), "v", color=COLOURS[place], markersize=6, clip_on=False)
+def _line(axes: "Axes", head: str, points: Sequence[tuple[float, float, float]]) -> None:
+    """Points (budget, top-1, deviation) of one head, joined."""
+    if not points:
+        return
+    tuned = head.endswith("-tuned")
+    place, marker = LOOKS[head.removesuffix("-tuned")]
+    look: dict[str, Any] = {"color": COLOURS[place], "linestyle": "--" if tuned else "-", "linewidth": 1.1}
+    look |= {"marker": marker, "markersize": 9 if marker == "*" else 5, "capsize": 2, "elinewidth": 0.8}
+    look["markerfacecolor"] = "white" if tuned else COLOURS[place]
+    x, y, deviation = zip(*points, strict=True)
+    axes.errorbar(x, y, deviation, label=HEADS[head].title, **look)

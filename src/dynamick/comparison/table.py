@@ -12,17 +12,19 @@ from dynamick import checkpoint
 from dynamick.comparison.heads import HEADS
 
 COLUMNS = {
-    "ece": "ECE, %",
-    "nec": "non-zeros/class",
-    "most": "most in a class",
-    "routed": "summed/input",
-    "units": "units",
-    "shared": "shared, %",
-    "n98": "n98",
-    "deletion": "deletion",
-    "seconds": "seconds",
+    "ece": ("ECE, %", 2),
+    "nec": ("non-zeros/class", 2),
+    "most": ("most in a class", 0),
+    "routed": ("summed/input", 2),
+    "units": ("units", 1),
+    "shared": ("shared, %", 0),
+    "detectors": ("detectors", 1),
+    "iou": ("mean IoU", 4),
+    "n98": ("n98", 1),
+    "deletion": ("deletion", 3),
+    "seconds": ("seconds", 1),
 }
-DIGITS = {"ece": 2, "nec": 2, "most": 0, "routed": 2, "units": 1, "shared": 0, "n98": 1, "deletion": 3, "seconds": 1}
+"""Titles and digits; a column that no cell has a figure for is left out."""
 FIGURES = ("top1", "loss", *COLUMNS, "classes_per_unit", "insertion")
 AVERAGED = (5, 10, 15, 20, 25, 30)
 """The published average of static heads is over these budgets (SPEC section 8); 1 stands apart."""
@@ -32,6 +34,7 @@ deviation over backbones, or over the heads' seeds where there is one backbone. 
 with a weight that is not 0; `shared`: those of them that serve several classes. `n98`: units that hold 98 % of the predicted
 class's score (median). `deletion`: its mean probability while its 32 largest contributions are taken away one by one; lower is
 more faithful. `seconds`: of CPU time to train, all that the head builds on included."""
+SEEN = "`detectors`: units that detect a concept (IoU of 0.04 or more); `mean IoU`: of the units with their best concepts."
 
 Row = dict[str, Any]
 
@@ -109,7 +112,7 @@ def as_csv(table: Sequence[Row], names: Sequence[str]) -> str:
 
 def as_markdown(table: Sequence[Row], detection: Sequence[Row] = ()) -> str:
     """The whole comparison for people: static heads and routed heads apart, never in one table."""
-    lines = ["# Heads compared", "", LEGEND]
+    lines = ["# Heads compared", "", LEGEND, *([SEEN] if "iou" in _columns(table) else [])]
     for backbone in dict.fromkeys(row["backbone"] for row in table):
         own = [row for row in table if row["backbone"] == backbone]
         lines += ["", f"## Backbone {backbone}", "", *_grid([row for row in own if row["axis"] == ""], "no budget")]
@@ -144,8 +147,9 @@ def _row(key: tuple[str, str, int], cells: list[tuple[str, dict[str, Any]]]) -> 
             good.setdefault(name, []).append(cell)
     count = sum(map(len, good.values()))
     row: Row = {"backbone": backbone, "head": head, "axis": HEADS[head].axis, "budget": budget, "cells": count}
-    for figure in FIGURES if good else ():
-        of = [[cell[figure] for cell in each if cell[figure] is not None] for each in good.values()]
+    computed = {figure for each in good.values() for cell in each for figure in cell}
+    for figure in (each for each in FIGURES if each in computed):
+        of = [[cell[figure] for cell in each if cell.get(figure) is not None] for each in good.values()]
         # Head seeds of one backbone are no independent trainings.
         means = [mean(each) for each in of if each]
         row[figure] = mean(means) if means else None
@@ -161,21 +165,28 @@ def _row(key: tuple[str, str, int], cells: list[tuple[str, dict[str, Any]]]) -> 
 def _grid(table: Sequence[Row], count: str) -> list[str]:
     if not table:
         return ["Nothing was computed."]
-    lines = [f"| head | {count} | top-1, % | {' | '.join(COLUMNS.values())} |", "|---" * (len(COLUMNS) + 3) + "|"]
-    empty = "| " * (len(COLUMNS) - 1) + "|"
+    columns = _columns(table)
+    titles = " | ".join(title for title, _ in columns.values())
+    lines = [f"| head | {count} | top-1, % | {titles} |", "|---" * (len(columns) + 3) + "|"]
+    empty = "| " * (len(columns) - 1) + "|"
     for row in table:
         title = f"| {HEADS[row['head']].title} | {row['budget'] or ''} "
         if not row["cells"]:
             lines.append(f"{title}| failed | {empty}")
             continue
-        lines.append(f"{title}| {_figure(row, 'top1', 2)} | {' | '.join(_figure(row, *each) for each in DIGITS.items())} |")
+        cells = [_figure(row, name, digits) for name, (_, digits) in columns.items()]
+        lines.append(f"{title}| {_figure(row, 'top1', 2)} | {' | '.join(cells)} |")
     for each in averages(table):
         lines.append(f"| {HEADS[each['head']].title} | mean of 5 to 30 | {each['top1']:.2f} | {empty}")
     return lines
 
 
+def _columns(table: Sequence[Row]) -> dict[str, tuple[str, int]]:
+    return {name: column for name, column in COLUMNS.items() if any(name in row for row in table)}
+
+
 def _figure(row: Row, name: str, digits: int) -> str:
-    if row[name] is None:
+    if row.get(name) is None:
         return "none"
     deviation = row.get(f"{name}_std")
     return f"{row[name]:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")

@@ -36,7 +36,7 @@ HEADS = {
     "dice-tuned": Head("DICE, fine-tuned", partial(dice.fit, fine_tuned=True), "static", 150),
     "magnitude": Head("magnitude pruning", magnitude.fit, "static", 30),
     "magnitude-tuned": Head("magnitude pruning, fine-tuned", partial(magnitude.fit, fine_tuned=True), "static", 150),
-    "dynamic-static": Head("Dynamic-K, pruned, fine-tuned static", dynamic_static.fit, "static", 1000, seeded=True),
+    "dynamic-static": Head("Dynamic-K static (pruned, exchanged, fine-tuned)", dynamic_static.fit, "static", 2000, seeded=True),
     "top-k": Head("top-K of the dense head", top_k.fit, "routed", 30),
     "dynamic-at-most": Head("Dynamic-K, at_most", dynamic.fit, "routed", 900, seeded=True),
     "dynamic-exactly": Head("Dynamic-K, exactly", partial(dynamic.fit, rule="exactly"), "routed", 900, seeded=True),

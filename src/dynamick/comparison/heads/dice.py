@@ -4,7 +4,8 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
-from dynamick.comparison.heads.fitted import Clock, Fitted, dense, fine_tune, keep_largest, linear
+from dynamick.comparison.heads.fitted import Clock, Fitted, dense, keep_largest, linear
+from dynamick.comparison.heads.tuning import fine_tune
 
 
 def fit(

@@ -1,11 +1,12 @@
-"""Dynamic-K trained, pruned to its most routed weights, then fine-tuned static: the sparse head that a user would deploy."""
+"""Dynamic-K trained, pruned to its most routed weights, these bettered and fine-tuned: the sparse head to deploy."""
 
 from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
 from dynamick.comparison.heads.dynamic import train
-from dynamick.comparison.heads.fitted import Clock, Fitted, fine_tune, keep_largest_per_class
+from dynamick.comparison.heads.fitted import Clock, Fitted, keep_largest_per_class
+from dynamick.comparison.heads.tuning import fine_tune
 from dynamick.metrics import routing_start, routing_update
 from dynamick.nn import DynamicLinear
 
@@ -13,8 +14,8 @@ from dynamick.nn import DynamicLinear
 def fit(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: int = 0) -> Iterator[Fitted]:
     """For each budget n a static head with at most n non-zeros in every class, not in the mean.
 
-    A Dynamic-n head learns which units a class needs; the n it routes most often stay, and are fitted again as a plain linear
-    head (convex).
+    A Dynamic-n head learns which units a class needs; the n that it routes most often are begun with, some exchanged for others
+    as long as the training loss falls (`exchange`), and what is left is fitted again as a plain linear head (convex).
 
     Args:
         x, labels, classes, seed: as in `dynamic.fit`.
@@ -24,7 +25,7 @@ def fit(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: i
         clock = Clock()
         routed = train(x, labels, classes, budget, seed)
         mask = keep_largest_per_class(usage(routed, x), budget)
-        yield Fitted(budget, fine_tune(x, labels, routed, mask), clock())
+        yield Fitted(budget, fine_tune(x, labels, routed, mask, exchanged=True), clock())
 
 
 def usage(head: DynamicLinear, x: Tensor) -> Tensor:

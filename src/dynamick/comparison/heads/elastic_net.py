@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dynamick.comparison.heads.fitted import Clock, Fitted, fine_tune, linear
+from dynamick.comparison.heads.fitted import Clock, Fitted, linear
+from dynamick.comparison.heads.tuning import fine_tune
 from dynamick.comparison.logistic import Problem, Solution, solve, solve_along, standardise, unscale
 
 ALPHA = 0.99

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dynamick.comparison.logistic import Problem, solve, standardise, unscale
 
 L2 = 1e-3
-"""Of dense and of fine-tuned heads alike, on features of deviation 1."""
+"""Of the dense head, on features of deviation 1."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +52,6 @@ def dense(x: Tensor, labels: Tensor, classes: int) -> nn.Linear:
     """The dense head: logistic regression with a small L2 penalty."""
     scaled, mean, std = standardise(x)
     found = solve(Problem(scaled, labels, classes), l2=L2)
-    return linear(*unscale(found.weight, found.bias, mean, std))
-
-
-def fine_tune(x: Tensor, labels: Tensor, head: nn.Module, mask: Tensor) -> nn.Linear:
-    """The best head with weights inside a mask (C, M) only. It is convex: the head to begin with decides the time alone."""
-    scaled, mean, std = standardise(x)
-    weight, bias = head.get_parameter("weight").detach() * mask, head.get_parameter("bias").detach()
-    found = solve(Problem(scaled, labels, len(bias)), l2=L2, mask=mask, start=(weight * std, bias + weight @ mean))
     return linear(*unscale(found.weight, found.bias, mean, std))
 
 

@@ -1,0 +1,57 @@
+"""What the units see that a head uses: the backbone's last maps, dissected once (SPEC section 5)."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dynamick.comparison.measuring import used
+from dynamick.data.concepts import ConceptDataset
+from dynamick.dissection import Dissection, dissect
+from dynamick.dissection.loading import image_of
+from dynamick.errors import InputError
+from dynamick.explanation import Reader
+from dynamick.preprocessing import Preprocessing
+
+
+def dissect_features(
+    model: nn.Module,
+    concepts: ConceptDataset,
+    folder: Path,
+    preprocessing: Preprocessing,
+    device: torch.device | str = "cpu",
+) -> Dissection:
+    """The dissection of the maps whose means enter a model's classifier; a finished one in the folder is not computed again.
+
+    Args:
+        folder: `state/`, by which it resumes, and `tally.csv`.
+
+    Raises:
+        InputError: the classifier's input is no mean of maps, or as `dynamick.dissection.dissect`.
+    """
+    _, first = image_of(concepts, 0)
+    layers = Reader(model.to(device), preprocessing).maps(first[None]).layers
+    # All of these put out what enters the head; the first one holds the others.
+    names = [name for name, _ in model.named_modules() if name in layers]
+    if not names:
+        raise InputError("concepts: no layer's maps are averaged into the classifier's input, so its units cannot be dissected")
+    found = dissect(
+        model, names[0], concepts, preprocessing=preprocessing, state=folder / "state", device=device, progress=False
+    )
+    found.write_tally(folder / "tally.csv")
+    return found
+
+
+def detectors(head: nn.Module, units: Dissection) -> dict[str, float]:
+    """Of the units that a head uses (a weight that is not 0) how many detect a concept, and their mean score.
+
+    Args:
+        head: weights of shape (C, M).
+        units: the dissection of its M inputs.
+
+    Returns:
+        `detectors` (a score of 0.04 or more) and `iou` (the mean of the used units' best IoU; 0 of no unit).
+    """
+    kept = used(head).any(0).cpu().numpy()
+    scores = units.scores[kept]
+    return {"detectors": int(units.detectors[kept].sum()), "iou": float(scores.mean()) if len(scores) else 0.0}

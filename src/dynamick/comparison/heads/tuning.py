@@ -1,0 +1,54 @@
+"""Fine-tuning of sparse heads: which weights there are is settled, or bettered; then it is a convex problem."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.comparison.heads.exchange import COARSE, exchange
+from dynamick.comparison.heads.fitted import linear
+from dynamick.comparison.logistic import Problem, solve_within, standardise, unscale
+
+L2S = (1e-2, 1e-3, 1e-4, 1e-5)
+"""Strengths to choose from (`choose_l2`), on features of deviation 1."""
+HELD_OUT = 10
+"""One in so many training images is held out for that."""
+
+
+def fine_tune(x: Tensor, labels: Tensor, head: nn.Module, mask: Tensor, exchanged: bool = False) -> nn.Linear:
+    """The best head with weights inside a mask (C, M) only, its L2 chosen on training images that are held out.
+
+    Both are convex: the head to begin with decides the time alone.
+
+    Args:
+        x, labels: as in `elastic_net.fit`.
+        head: to begin with.
+        mask: boolean, True for the weights that may differ from 0.
+        exchanged: better the mask first (`exchange.exchange`); it keeps the number of weights in every class.
+    """
+    scaled, mean, std = standardise(x)
+    weight, bias = head.get_parameter("weight").detach() * mask, head.get_parameter("bias").detach()
+    problem = Problem(scaled, labels, len(bias))
+    start = (weight * std, bias + weight @ mean)
+    l2 = choose_l2(problem, mask, start)
+    if exchanged:
+        mask, coarse = exchange(problem, mask, l2, start)
+        start = (coarse.weight, coarse.bias)
+    found = solve_within(problem, mask, l2, start)
+    return linear(*unscale(found.weight, found.bias, mean, std))
+
+
+def choose_l2(problem: Problem, mask: Tensor, start: tuple[Tensor, Tensor]) -> float:
+    """The strength of `L2S` of least cross entropy on every tenth image, fitted on the others.
+
+    Args:
+        problem, mask, start: as in `logistic.solve_within`.
+    """
+    held = torch.arange(len(problem.y), device=problem.y.device) % HELD_OUT == 0
+    fitted, asked = (replace(problem, x=problem.x[rows], y=problem.y[rows]) for rows in (~held, held))
+    losses = []
+    for l2 in L2S:
+        found = solve_within(fitted, mask, l2, start, COARSE)
+        start = (found.weight, found.bias)
+        losses.append(asked.gradient(asked.logits(*start))[0])
+    return L2S[losses.index(min(losses))]
