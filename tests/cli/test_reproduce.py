@@ -93,7 +93,7 @@ def test_figures_of_dissected_runs(tmp_path: Path, figure: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["fig2"], "reproduce fig2: not to be had yet; give table1, fig4"),
+        (["fig3"], "reproduce fig3: no runs"),
         (["fig9"], "reproduce fig9: no such figure"),
         (["table1"], "no runs"),
         (["table1", "nowhere"], "nowhere: no finished training (config.yaml is missing)"),

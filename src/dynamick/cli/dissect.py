@@ -166,7 +166,7 @@ def load_model(name: str, weights: str | None) -> "nn.Module":
 
     if ":" in name:
         return _from_function(name, weights)
-    if name.startswith("res") and not name.startswith("resne"):
+    if name.startswith("capsnet") or (name.startswith("res") and not name.startswith("resne")):
         from dynamick import checkpoint, models
 
         models.parse(name)

@@ -19,13 +19,16 @@ PAPER_RES50 = {"cifar10": {"dense": 95.62, "d25": 95.58}, "folder": {"dense": 54
 PAPER_DATA = {"cifar10": "CIFAR-10, 200 epochs", "folder": "Places365 (365 classes, 224 pixels), 70 epochs"}
 TITLES = {
     "table1": "Table 1: accuracy by K",
+    "fig2": "Fig. 2: the weights of a toy network",
+    "fig3": "Fig. 3: the inputs that each method selects",
     "fig4": "Fig. 4: training curves and sparsity on CIFAR-10",
     "fig5": "Fig. 5: accuracy, sparsity and dissection by K",
     "fig6": "Fig. 6: the concepts that a class is made of",
     "fig7": "Fig. 7: the units that decide about an image",
 }
+KINDS = {"table1": ("cifar10", "folder"), "fig3": ("cifar10", "scenes", "folder"), "fig4": ("cifar10",)}
+"""Data that a figure's runs may be trained on, where it is not folders of scenes alone."""
 DISSECTED = ("fig5", "fig6", "fig7")
-MISSING = ("fig2", "fig3")
 TOLERANCE = 0.5
 """So many points a sparse head may lie behind dense for "negligible loss" to hold (the paper's largest loss is 0.08, but for d1
 on Places365)."""
@@ -41,7 +44,7 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("figure", help="table1, fig4 (CIFAR-10), fig5, fig6, fig7 (folders of scenes, with --dissections)")
+    parser.add_argument("figure", help="table1, fig2 (trains its own), fig3, fig4 (CIFAR-10), fig5, fig6, fig7 (dissected)")
     parser.add_argument("runs", type=Path, nargs="*", help="folders that `dynamick train` wrote, of several seeds")
     parser.add_argument("--dissections", type=Path, help="folder with RUN/tally.csv of each run, for fig5 to fig7")
     parser.add_argument("--concepts", type=Path, help="images with label maps: fig7 then says what IBD leaves")
@@ -53,7 +56,19 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.training.callbacks import write_json
 
     check(args)
+    if args.figure == "fig2":
+        from dynamick.cli.fig2 import fig2
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        print(fig2(args.out))
+        return
     runs = [read_run(path, args.figure) for path in args.runs]
+    if args.figure == "fig3":
+        from dynamick.cli.fig3 import fig3
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        print(fig3(runs, args.out))
+        return
     dissected = [read_dissection(args.dissections, path) for path in args.runs] if args.figure in DISSECTED else []
     for each, units in zip(runs, dissected, strict=False):
         each["units"] = units
@@ -87,11 +102,9 @@ def check(args: argparse.Namespace) -> None:
     from dynamick.errors import InputError
 
     known = f"give {', '.join(TITLES)}"
-    if args.figure in MISSING:
-        raise InputError(f"reproduce {args.figure}: not to be had yet; {known}")
     if args.figure not in TITLES:
         raise InputError(f"reproduce {args.figure}: no such figure; {known}")
-    if not args.runs:
+    if not args.runs and args.figure != "fig2":
         raise InputError(f"reproduce {args.figure}: no runs; give folders that `dynamick train` wrote")
     if args.figure in DISSECTED and args.dissections is None:
         raise InputError(f"reproduce {args.figure}: give --dissections DIR, with RUN/tally.csv of each run")
@@ -114,15 +127,17 @@ def read_run(folder: Path, figure: str) -> Run:
         history = read_history(folder)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: no finished training ({Path(error.filename).name} is missing)") from None
-    kind, allowed = recipe["data"]["kind"], {"table1": ("cifar10", "folder"), "fig4": ("cifar10",)}.get(figure, ("folder",))
+    kind, allowed = recipe["data"]["kind"], KINDS.get(figure, ("folder",))
     if kind not in allowed:
         raise InputError(f"{folder}: trained on {kind}; the paper's {figure} is of {' or '.join(allowed)}")
     if len(history) < recipe["optim"]["epochs"]:
         raise InputError(f"{folder}: {len(history)} of {recipe['optim']['epochs']} epochs are done; train it to its end first")
     name = models.parse(recipe["model"])
     network = checkpoint.load(folder / "last.safetensors")
-    head = f"d{name.k}" if name.k else name.head
-    return {"model": recipe["model"], "head": head, "k": name.k, "recipe": recipe, "history": history, "network": network}
+    # A head that thresholds gradients computes as a dense one does, and is no Dynamic-K head of the paper's tables.
+    k = name.k if name.head == "dynamic" else None
+    head = f"d{k}" if k else name.head
+    return {"model": recipe["model"], "head": head, "k": k, "recipe": recipe, "history": history, "network": network}
 
 
 def read_dissection(folder: Path, run: Path) -> Any:

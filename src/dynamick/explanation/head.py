@@ -87,6 +87,8 @@ def find_head(model: nn.Module) -> Head:
     assert isinstance(module, nn.Linear | nn.Conv2d)
     weight = module.weight.detach().flatten(1)
     bias = weight.new_zeros(weight.shape[0]) if module.bias is None else module.bias.detach()
+    if isinstance(module, DynamicLinear) and module.threshold == "gradients":
+        return Head(name, module, weight, bias, None, "dense", module.mask)
     if isinstance(module, DynamicLinear | DynamicConv2d):
         return Head(name, module, weight, bias, module.k, module.rule, module.mask)
     return Head(name, module, weight, bias, None, "dense", None)

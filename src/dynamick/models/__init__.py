@@ -1,5 +1,6 @@
-"""ResNets by the paper's names."""
+"""ResNets by the paper's names, and capsule networks."""
 
-from dynamick.models.resnet import STEMS, ModelName, ResNet, create, parse
+from dynamick.models.capsnet import CapsNet
+from dynamick.models.resnet import STEMS, ModelName, Network, ResNet, create, parse
 
-__all__ = ["STEMS", "ModelName", "ResNet", "create", "parse"]
+__all__ = ["STEMS", "CapsNet", "ModelName", "Network", "ResNet", "create", "parse"]

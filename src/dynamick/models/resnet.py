@@ -1,4 +1,4 @@
-"""ResNets by the paper's names: `res18`, `res18-d5a`, `res18-l1`, `res50-d25a` (He et al. 2015; SPEC section 4)."""
+"""Models by the paper's names: `res18`, `res18-d5a`, `res18-l1`, `res50-d25a` (He et al. 2015; SPEC section 4); CapsNets."""
 
 import re
 from dataclasses import dataclass
@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
+from dynamick.models.capsnet import CapsNet
 from dynamick.nn import DynamicLinear
+from dynamick.nn.routing import ROUTINGS
 from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
 
@@ -33,9 +35,11 @@ class ModelName:
     """A model's name, taken apart.
 
     Attributes:
-        depth: 8, 10, 14, 18, 34, 50 or 101.
-        head: `dense`, `dynamic` or `l1` (a dense head trained with an L1 penalty).
-        k: how many inputs a class routes at most; None unless the head is dynamic.
+        depth: 8, 10, 14, 18, 34, 50 or 101; 0 for a CapsNet.
+        head: `dense`, `l1` (a dense head trained with an L1 penalty), `dynamic` (the paper's a: thresholds activations) or
+            `gradients` (g: computes as a dense head, thresholds gradients); of a CapsNet the routing of its capsules,
+            `capsules-dynamic`, `capsules-em` or `capsules-simplified`.
+        k: how many inputs a class routes at most; None unless the head is dynamic or gradients.
     """
 
     depth: int
@@ -43,8 +47,15 @@ class ModelName:
     k: int | None = None
 
     def __str__(self) -> str:
-        suffix = {"dense": "", "l1": "-l1", "dynamic": f"-d{self.k}a"}[self.head]
+        if self.head.startswith("capsules-"):
+            return f"capsnet-{self.routing}"
+        suffix = {"dense": "", "l1": "-l1", "dynamic": f"-d{self.k}a", "gradients": f"-d{self.k}g"}[self.head]
         return f"res{self.depth}{suffix}"
+
+    @property
+    def routing(self) -> str | None:
+        """How a CapsNet's capsules route; None for a ResNet."""
+        return self.head.removeprefix("capsules-") if self.head.startswith("capsules-") else None
 
 
 def parse(name: str) -> ModelName:
@@ -53,16 +64,22 @@ def parse(name: str) -> ModelName:
     Raises:
         InputError: it is no such name, or no ResNet of this depth is known.
     """
-    form = "give res18, res18-d5a (K inputs routed per class, K from 1 up) or res18-l1"
-    match = re.fullmatch(r"res(\d+)(?:-(?:d(.*)a|(l1)))?", name)
+    form = "give res18, res18-d5a (K inputs routed per class, K from 1 up), res18-d5g, res18-l1 or capsnet-em"
+    if name.startswith("capsnet"):
+        routing = name.removeprefix("capsnet-")
+        if routing not in ROUTINGS:
+            raise InputError(f"model: {name!r} is no CapsNet's name; give {', '.join(f'capsnet-{each}' for each in ROUTINGS)}")
+        return ModelName(0, f"capsules-{routing}")
+    match = re.fullmatch(r"res(\d+)(?:-(?:d(.*)([ag])|(l1)))?", name)
     if match is None:
         raise InputError(f"model: {name!r} is no model's name; {form}")
-    depth, k, l1 = match.groups()
+    depth, k, threshold, l1 = match.groups()
     if int(depth) not in STAGES:
         raise InputError(f"model: {name!r}: no ResNet of depth {depth}; there are {', '.join(map(str, STAGES))}")
     if k is not None and (re.fullmatch(r"[0-9]+", k) is None or int(k) < 1):
         raise InputError(f"model: {name!r}: K of {k!r} is no integer from 1 up; {form}")
-    return ModelName(int(depth), "dynamic" if k else "l1" if l1 else "dense", int(k) if k else None)
+    head = {"a": "dynamic", "g": "gradients"}[threshold] if k else "l1" if l1 else "dense"
+    return ModelName(int(depth), head, int(k) if k else None)
 
 
 class ResNet(nn.Module):
@@ -77,6 +94,7 @@ class ResNet(nn.Module):
         width: channels of the first stage; every later stage doubles them. 64 is the standard.
         k: None for a dense head, else K.
         rule: `at_most` or `exactly`.
+        threshold: `activations` or `gradients`, as in `dynamick.DynamicLinear`.
     """
 
     config: dict[str, Any]
@@ -91,6 +109,7 @@ class ResNet(nn.Module):
         width: int = 64,
         k: int | None = None,
         rule: str = "at_most",
+        threshold: str = "activations",
     ) -> None:
         super().__init__()
         block, counts = STAGES[depth]
@@ -107,7 +126,10 @@ class ResNet(nn.Module):
             self.add_module(self.stages[number], _stage(block, inplanes, planes, count, 1 if number == 0 else 2))
             inplanes = planes * block.expansion
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(inplanes, num_classes) if k is None else DynamicLinear(inplanes, num_classes, k, rule=rule)
+        if k is None:
+            self.fc = nn.Linear(inplanes, num_classes)
+        else:
+            self.fc = DynamicLinear(inplanes, num_classes, k, rule=rule, threshold=threshold)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
@@ -135,6 +157,9 @@ def _stage(block: Any, inplanes: int, planes: int, count: int, stride: int) -> n
     return nn.Sequential(*blocks, *(block(out, planes, **wide) for _ in range(1, count)))
 
 
+Network = ResNet | CapsNet
+
+
 def create(
     name: str,
     num_classes: int = 10,
@@ -143,7 +168,7 @@ def create(
     preprocessing: Preprocessing | None = None,
     classes: list[str] | None = None,
     rule: str = "at_most",
-) -> ResNet:
+) -> Network:
     """A new model by its name, with all that it needs to be used later as attributes.
 
     Args:
@@ -156,7 +181,7 @@ def create(
         rule: `at_most` or `exactly`.
 
     Returns:
-        A ResNet with attributes `config` (plain values that rebuild it), `preprocessing` and `classes`.
+        A ResNet, or a CapsNet, with attributes `config` (plain values that rebuild it), `preprocessing` and `classes`.
 
     Raises:
         InputError: an unknown name, stem or rule, fewer than two classes, or names that do not match their number.
@@ -174,7 +199,12 @@ def create(
         check_rule(rule)
     except ValueError as error:
         raise InputError(str(error)) from None
-    model = ResNet(parsed.depth, num_classes, stem, width, parsed.k, rule)
+    model: Network
+    if parsed.routing is not None:
+        model = CapsNet(num_classes, stem, width, parsed.routing)
+    else:
+        threshold = "gradients" if parsed.head == "gradients" else "activations"
+        model = ResNet(parsed.depth, num_classes, stem, width, parsed.k, rule, threshold)
     model.preprocessing = preprocessing or Preprocessing()
     model.classes = list(classes) if classes is not None else [str(number) for number in range(num_classes)]
     model.config = {

@@ -77,7 +77,9 @@ def _replace(model: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
 
 def _dynamic(layer: nn.Module, k: int, rule: str) -> nn.Module:
     if isinstance(layer, nn.Linear):
-        new: nn.Module = DynamicLinear(layer.in_features, layer.out_features, k, layer.bias is not None, rule, "meta")
+        threshold = getattr(layer, "threshold", "activations")
+        bias = layer.bias is not None
+        new: nn.Module = DynamicLinear(layer.in_features, layer.out_features, k, bias, rule, "meta", threshold=threshold)
     else:
         assert isinstance(layer, nn.Conv2d)
         routing = getattr(layer, "routing", "location")

@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from dynamick import functional
+from dynamick.errors import InputError
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
+THRESHOLDS = ("activations", "gradients")
 
 
 class _Routed(nn.Module):
@@ -46,9 +48,12 @@ class DynamicLinear(_Routed, nn.Linear):
         in_features, out_features, bias, device, dtype: as in nn.Linear.
         k: how many inputs an output routes at most.
         rule: `at_most` (the K largest positive products) or `exactly` (the K largest of any sign).
+        threshold: `activations` sums the routed products alone. `gradients` sums all products, as nn.Linear does, and the
+            weights of the routed ones alone get a gradient from an input (SPEC section 3, the deterministic twin of Algorithm
+            3); inputs and bias get theirs in full. `route` then says which weights an input updates.
 
     Raises:
-        ValueError: k is no integer from 1 up, or the rule is unknown.
+        ValueError: k is no integer from 1 up, or the rule or threshold is unknown.
     """
 
     def __init__(
@@ -60,20 +65,35 @@ class DynamicLinear(_Routed, nn.Linear):
         rule: str = "at_most",
         device: Any = None,
         dtype: Any = None,
+        threshold: str = "activations",
     ) -> None:
         super().__init__(in_features, out_features, bias=bias, device=device, dtype=dtype)
         self._init_routing(k, rule)
+        if threshold not in THRESHOLDS:
+            raise InputError(f"threshold: {threshold!r} is unknown; give {' or '.join(THRESHOLDS)}")
+        self.threshold = threshold
 
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (..., in_features) to outputs (..., out_features)."""
+        if self.threshold == "gradients":
+            return self._dense_forward(x)
         return functional.dynamic_linear(x, self.weight, self.bias, self.k, self.rule, mask=self.mask)
+
+    def _dense_forward(self, x: Tensor) -> Tensor:
+        weight = self.weight if self.mask is None else self.weight.masked_fill(~self.mask, 0)
+        y = nn.functional.linear(x, weight.detach(), self.bias)
+        if not (torch.is_grad_enabled() and self.weight.requires_grad):
+            return y
+        # What is added is 0, and its gradient is the routed products' one of the weight.
+        routed = functional.dynamic_linear(x.detach(), self.weight, None, self.k, self.rule, mask=self.mask)
+        return y + (routed - routed.detach()).to(y.dtype)
 
     def route(self, x: Tensor, classes: Any = None) -> functional.Route:
         """The routed indices and products of the chosen classes; see `dynamick.functional.dynamic_route`."""
         return functional.dynamic_route(x, self.weight, self.k, classes, self.rule, mask=self.mask)
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, k={self.k}, rule={self.rule}"
+        return f"{super().extra_repr()}, k={self.k}, rule={self.rule}, threshold={self.threshold}"
 
 
 class DynamicConv2d(_Routed, nn.Conv2d):

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy
 
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
 from dynamick.metrics.routing import RoutingCounts
-from dynamick.models import ResNet
+from dynamick.models import Network
 from dynamick.training.recipe import OptimRecipe
 
 
@@ -26,7 +26,7 @@ class Classifier(L.LightningModule):
         channels_last: the memory format of images and convolutions.
     """
 
-    def __init__(self, model: ResNet, recipe: OptimRecipe, channels_last: bool = True) -> None:
+    def __init__(self, model: Network, recipe: OptimRecipe, channels_last: bool = True) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model
@@ -103,7 +103,7 @@ class Classifier(L.LightningModule):
         return self.trainer.strategy.reduce(values, reduce_op="sum") if self.trainer.world_size > 1 else values
 
 
-def parameter_groups(model: ResNet, recipe: OptimRecipe) -> list[dict[str, Any]]:
+def parameter_groups(model: Network, recipe: OptimRecipe) -> list[dict[str, Any]]:
     """All parameters but the head's weight, then the head's weight with a decay of its own."""
     head = model.fc.weight
     decay = recipe.weight_decay if recipe.head_weight_decay is None else recipe.head_weight_decay

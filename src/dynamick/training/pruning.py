@@ -43,7 +43,7 @@ def prune(model: ResNet, batches: Iterable[Tensor]) -> Pruned:
         ValueError: the head routes nothing of its own.
     """
     head = model.fc
-    if not isinstance(head, DynamicLinear):
+    if not isinstance(head, DynamicLinear) or head.threshold == "gradients":
         raise ValueError("prune: a dense head routes nothing; prune Dynamic-K heads")
     model.eval()
     counts, features = routing_start(head.weight), []

@@ -21,7 +21,7 @@ from torch import Tensor
 from dynamick import checkpoint, models
 from dynamick.data.images import Batches, FolderImages
 from dynamick.errors import InputError
-from dynamick.models import ResNet
+from dynamick.models import Network, ResNet
 from dynamick.preprocessing import Preprocessing
 from dynamick.training.callbacks import METRICS, STATE, AtomicCheckpointIO, Keeper, read_history, write_json
 from dynamick.training.data import VAL_BATCH, Images
@@ -84,7 +84,7 @@ def train(
     return read_history(out)
 
 
-def build(recipe: Recipe, images: Images) -> ResNet:
+def build(recipe: Recipe, images: Images) -> Network:
     """The recipe's model, new; images are normalised by the mean and deviation of the training images."""
     preprocessing = Preprocessing(recipe.data.size if recipe.data.kind == "folder" else None)
     if not isinstance(images.train, FolderImages):

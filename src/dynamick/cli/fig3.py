@@ -1,0 +1,235 @@
+"""The paper's Fig. 3 on real images: the inputs that dense, Dynamic-K and routing by agreement select for a class."""
+
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from torch import Tensor
+
+MOST = 0.9
+"""An input counts as selected when it is among the fewest that make up so much of a class's sum."""
+MEASURED = 500
+"""So many validation images, evenly spaced, give the medians."""
+CLASSES = 3
+"""Classes that are drawn, as many as in the paper: the image's own, and the likeliest others to the first network."""
+
+Run = dict[str, Any]
+Row = dict[str, Any]
+
+
+class Selection(NamedTuple):
+    """What some images' classes are the sums of.
+
+    Attributes:
+        shares: of each input in each class's sum, by size, shape (B, C, N); they add up to 1, or are all 0 where nothing is
+            summed. The N inputs are the units of a ResNet, or the primary capsules of a CapsNet.
+        maps: where in the image they lie, shape (B, C, h, w); what speaks against a class is negative.
+        logits: shape (B, C).
+    """
+
+    shares: "Tensor"
+    maps: "Tensor"
+    logits: "Tensor"
+
+
+def fig3(runs: list[Run], out: Path) -> str:
+    """Write fig3.md, fig3.json and fig3.svg, and return the page.
+
+    Args:
+        runs: as `dynamick.cli.reproduce.read_run`, all on the same data, such as a dense, a Dynamic-K and some CapsNets; `k` is
+            None for all but Dynamic-K.
+        out: an existing folder.
+
+    Raises:
+        InputError: fewer than two runs, runs of different data, or no Dynamic-K one.
+    """
+    from dynamick import checkpoint
+    from dynamick.cli.backbones import open_data
+    from dynamick.errors import InputError
+    from dynamick.training.callbacks import write_json
+    from dynamick.training.recipe import DataRecipe
+
+    kinds = {(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"]) for run in runs}
+    if len(kinds) > 1:
+        raise InputError("reproduce fig3: the runs are of different data; give those of one")
+    if len(runs) < 2 or not any(run["k"] for run in runs):
+        raise InputError("reproduce fig3: give a run with a Dynamic-K head, and one or more others to compare it with")
+    data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
+    rows = summary(runs, data)
+    said = verdicts(rows)
+    size = f"{len(data.classes)} classes, {data.images.shape[-1]} pixels; every network as its last epoch left it."
+    page = as_markdown(rows, said, size)
+    write_json(out / "fig3.json", {"rows": rows, "verdicts": said, "sizes": size})
+    draw(list({run["model"]: run for run in reversed(runs)}.values())[::-1], data).savefig(out / "fig3.svg")
+    # The page goes last: where it is, all is there.
+    checkpoint.write_atomically(out / "fig3.md", page.encode())
+    return page
+
+
+def select(network: Any, images: "Tensor") -> Selection:
+    """What each class is the sum of, for some images, uint8 (B, 3, H, W).
+
+    A ResNet's class sums W_ci x_i, over all units or over the routed ones; unit i lies where its map is. A capsule sums
+    R_ci a_i V_ci (a_i is 1 but for EM); a primary capsule lies at its place on the grid.
+    """
+    import torch
+
+    with torch.no_grad():
+        prepared = network.preprocessing(images)
+        return _of_capsules(network, prepared) if hasattr(network.fc, "capsules") else _of_units(network, prepared)
+
+
+def _of_units(network: Any, prepared: "Tensor") -> Selection:
+    import torch
+
+    seen: list[Tensor] = []
+    hook = network.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    try:
+        x_BM = network.features(prepared)
+    finally:
+        hook.remove()
+    w_CM = network.fc.weight
+    used_BCM = torch.ones(len(x_BM), *w_CM.shape)
+    if getattr(network.fc, "threshold", None) == "activations":
+        indices = network.fc.route(x_BM).indices
+        # One column more takes what pads the routes.
+        used_BCM = torch.zeros(len(x_BM), len(w_CM), w_CM.shape[1] + 1).scatter_(2, indices % (w_CM.shape[1] + 1), 1)[..., :-1]
+    maps = torch.einsum("bcm,cm,bmhw->bchw", used_BCM, w_CM, seen[0]) / seen[0][0, 0].numel()
+    return Selection(_shares(used_BCM * w_CM * x_BM[:, None]), maps, network.fc(x_BM))
+
+
+def _of_capsules(network: Any, prepared: "Tensor") -> Selection:
+    from dynamick.models.capsnet import GRID, POSE
+
+    x = network.features(prepared)
+    found, poses = network.fc.capsules(x), x.unflatten(1, (-1, POSE))
+    parts_BCI = found.coupling * network.fc.votes(poses).norm(dim=-1)
+    if network.fc.routing == "em":
+        parts_BCI = parts_BCI * poses.norm(dim=-1)[:, None]
+    shares = _shares(parts_BCI)
+    return Selection(shares, shares.unflatten(2, (-1, GRID, GRID)).sum(2), found.log_odds)
+
+
+def _shares(parts: "Tensor") -> "Tensor":
+    size = parts.abs()
+    return size / size.sum(-1, keepdim=True).clamp(min=1e-30)
+
+
+def selected(shares: "Tensor") -> "Tensor":
+    """How many of the largest shares, along the last axis, it takes to make up 90 %."""
+    ordered = shares.sort(-1, descending=True).values.cumsum(-1)
+    return 1 + (ordered < MOST * ordered[..., -1:]).sum(-1)
+
+
+def summary(runs: list[Run], data: Any) -> list[Row]:
+    """One row a model, in the runs' order: medians over images, then means (and deviations, `_std`) over its runs.
+
+    Returns:
+        Rows of `model`, `runs`, `k`, `inputs` (how many there are), `selected` (inputs that make up 90 % of the predicted
+        class's sum), `part` (the same in % of all inputs), `top1` (%, of these images).
+    """
+    import torch
+
+    step = max(1, len(data) // MEASURED)
+    images, labels = data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
+    groups: dict[str, list[Row]] = {}
+    for run in runs:
+        found = [select(run["network"], batch) for batch in images.split(100)]
+        shares, logits = torch.cat([each.shares for each in found]), torch.cat([each.logits for each in found])
+        predicted = logits.argmax(1)
+        count = float(selected(shares[torch.arange(len(shares)), predicted]).double().median())
+        part, top1 = 100 * count / shares.shape[2], 100 * float((predicted == labels).double().mean())
+        figures = {"inputs": shares.shape[2], "selected": count, "part": part, "top1": top1}
+        groups.setdefault(run["model"], []).append(figures)
+    rows = []
+    for model, own in groups.items():
+        k = next(run["k"] for run in runs if run["model"] == model)
+        row: Row = {"model": model, "runs": len(own), "k": k, "inputs": own[0]["inputs"]}
+        for name in ("selected", "part", "top1"):
+            values = [each[name] for each in own]
+            row |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else None}
+        rows.append(row)
+    return rows
+
+
+def verdicts(rows: list[Row]) -> list[str]:
+    """The paper: Dynamic-K selects at most K inputs, and routing by agreement only those that lie close together."""
+    fewest = min((row for row in rows if row["k"]), key=lambda row: float(row["selected"]))
+    out = []
+    for row in rows:
+        if row is not fewest and not row["k"]:
+            holds = "holds" if fewest["part"] < row["part"] else "fails"
+            share = f"{fewest['part']:.0f} % of the inputs against {row['part']:.0f} %"
+            out.append(f"{fewest['model']} selects a smaller part of its inputs than {row['model']}: {share}: {holds}")
+    return out
+
+
+def as_markdown(rows: list[Row], said: list[str], size: str) -> str:
+    """The page."""
+    lines = ["# Fig. 3: which inputs a class selects", "", size, ""]
+    lines += [f"Selected are the fewest inputs that make up {MOST:.0%} of the predicted class's sum, by size."]
+    lines += [f"Medians over {MEASURED} validation images, means and deviations of those over runs."]
+    lines += ["", "| model | runs | inputs | selected | selected, % | top-1 of these images, % |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        cells = [_spread(row, "selected"), _spread(row, "part"), _spread(row, "top1")]
+        lines.append(f"| {row['model']} | {row['runs']} | {row['inputs']} | {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *(f"- {each}" for each in said), "", "![fig3](fig3.svg)", ""])
+
+
+def draw(runs: list[Run], data: Any) -> "Figure":
+    """A row a network: the image, where what three classes sum lies in it, and the share of each input in each class."""
+    from matplotlib.figure import Figure
+
+    place = known_by_all(runs, data)
+    image, label = data.images[place], int(data.labels[place])
+    found = [select(run["network"], image[None]) for run in runs]
+    others = [c for c in found[0].logits[0].argsort(descending=True).tolist() if c != label]
+    classes = [label, *others[: CLASSES - 1]]
+    figure = Figure(figsize=(1.7 * (len(classes) + 1) + 4, 2.2 * len(runs)), layout="constrained")
+    widths = [1] * (len(classes) + 1) + [2.6]
+    grid = figure.subplots(len(runs), len(widths), squeeze=False, width_ratios=widths)
+    for axes, run, each in zip(grid, runs, found, strict=True):
+        _row(axes, run, each, image, classes, data.classes)
+    bar = figure.colorbar(grid[0, -1].images[0], ax=grid[:, -1], shrink=0.6)
+    bar.set_label("share in the class, of its largest", fontsize=8)
+    return figure
+
+
+def known_by_all(runs: list[Run], data: Any) -> int:
+    """The first validation image, of some evenly spaced, that the most networks tell right."""
+    import torch
+
+    step = max(1, len(data) // MEASURED)
+    images, labels = data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
+    right = torch.zeros(len(labels))
+    for run in runs:
+        answers = [select(run["network"], batch).logits.argmax(1) for batch in images.split(100)]
+        right += (torch.cat(answers) == labels).float()
+    return step * int(right.argmax())
+
+
+def _row(axes: "list[Axes]", run: Run, found: Selection, image: "Tensor", classes: list[int], names: list[str]) -> None:
+    from dynamick.explanation import heatmap
+
+    for each in axes[:-1]:
+        each.set_axis_off()
+    axes[0].imshow(image.permute(1, 2, 0).numpy())
+    axes[0].set_title(f"{run['model']}\nsays {names[int(found.logits[0].argmax())]}", fontsize=8, parse_math=False)
+    shares, peak = found.shares[0], float(found.maps[0, classes].max())
+    for panel, c in zip(axes[1:-1], classes, strict=True):
+        panel.imshow(heatmap(image, found.maps[0, c], 0.85, peak))
+        count = int(selected(shares[c])) if shares[c].any() else 0
+        panel.set_title(f"{names[c]}\n{count} of {shares.shape[1]} inputs", fontsize=8, parse_math=False)
+    relative = shares / shares.amax(1, keepdim=True).clamp(min=1e-30)
+    axes[-1].imshow(relative.numpy(), aspect="auto", cmap="cividis", vmin=0, vmax=1, interpolation="nearest")
+    axes[-1].set_yticks(range(len(names)), names, fontsize=6)
+    axes[-1].set_xticks([0, shares.shape[1] - 1], ["1", str(shares.shape[1])], fontsize=7)
+    axes[-1].set_title("inputs of every class", fontsize=8)
+
+
+def _spread(row: Row, name: str) -> str:
+    deviation = row[f"{name}_std"]
+    return f"{row[name]:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
