@@ -67,5 +67,6 @@ class BuildKernels(build_ext):
         return {}
 
 
-# The extension names no Python module: it makes setuptools run the build above and put the source into an sdist.
-setup(ext_modules=[Extension("dynamick.ops._native.dynamic_k", [SOURCE])], cmdclass={"build_ext": BuildKernels})
+# The extension names no Python module: it makes setuptools run the build above and put the sources into an sdist.
+KERNEL = Extension("dynamick.ops._native.dynamic_k", [SOURCE], depends=["csrc/lanes.h"])
+setup(ext_modules=[KERNEL], cmdclass={"build_ext": BuildKernels})

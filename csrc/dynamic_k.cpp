@@ -15,47 +15,23 @@
 #include <limits>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
-#if defined(__AVX__)
-#include <immintrin.h>
-#endif
+#include "lanes.h"
 
 namespace {
 
-constexpr int64_t LANES = 16;
-constexpr int BUCKETS = 64;
+constexpr int BUCKETS = 256;
+constexpr int SHIFT = 19;             // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
 constexpr int64_t STEP = 4;           // visits between two looks at the bound
-constexpr int64_t INSERTED = 32;      // up to this K the largest products are kept sorted; above it they are counted
+constexpr int64_t BLOCK = 8;          // classes that go through a tile of inputs while it is in the cache
+constexpr int64_t INSERTED = 12;      // up to this K the largest products are kept sorted; above it they are counted
 constexpr int64_t SMALL = 1 << 21;    // products below which a second thread costs more than it brings
+constexpr float GUESS = 0.8f;         // of the K-th product of the class before: where the count for the next one begins
 enum Outcome { DONE = 0, OUT_OF_MEMORY = 1, NOT_FINITE = 2 };
 constexpr float TINY = std::numeric_limits<float>::denorm_min();
 constexpr float LOWEST = -std::numeric_limits<float>::infinity();
-
-typedef float Floats __attribute__((vector_size(64)));
-typedef int32_t Ints __attribute__((vector_size(64)));
-
-inline Floats every(float value) { return Floats{} + value; }
-inline Floats larger(Floats a, Floats b) { return a > b ? a : b; }
-inline Floats smaller(Floats a, Floats b) { return a > b ? b : a; }
-
-inline bool any_at_least(Floats a, Floats b) {
-#if defined(__AVX512F__)
-    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ) != 0;
-#elif defined(__AVX__)
-    __m256 half[2][2];
-    std::memcpy(half[0], &a, sizeof a);
-    std::memcpy(half[1], &b, sizeof b);
-    __m256 low = _mm256_cmp_ps(half[0][0], half[1][0], _CMP_GE_OQ);
-    __m256 high = _mm256_cmp_ps(half[0][1], half[1][1], _CMP_GE_OQ);
-    return _mm256_movemask_ps(_mm256_or_ps(low, high)) != 0;
-#else
-    Ints found = a >= b;
-    int32_t some = 0;
-    for (int64_t lane = 0; lane < LANES; lane++) some |= found[lane];
-    return some != 0;
-#endif
-}
 
 // Runs work(thread, first, last) on parts of [0, count): the same parts for the same number of threads.
 template <typename Work> void split(int64_t count, int64_t threads, Work work) {
@@ -114,70 +90,27 @@ struct Tiles {
         lowest.resize(count);
         magnitude.resize(count);
         split(count, threads, [&](int64_t, int64_t first, int64_t last) {
-            for (int64_t t = first; t < last; t++) {
-                Floats* tile = &x[t * M];
-                for (int64_t lane = 0; lane < std::min(LANES, B - t * LANES); lane++)
-                    for (int64_t i = 0; i < M; i++) tile[i][lane] = rows[(t * LANES + lane) * M + i];
-                Floats high{}, low{};
-                for (int64_t i = 0; i < M; i++) {
-                    high = larger(high, tile[i]);
-                    low = smaller(low, tile[i]);
-                }
-                highest[t] = high;
-                lowest[t] = low;
-                const float* first_row = rows + t * LANES * M;
-                magnitude[t] = largest_magnitude(first_row, std::min(LANES, B - t * LANES) * M);
-            }
+            for (int64_t t = first; t < last; t++) pack(rows + t * LANES * M, std::min(LANES, B - t * LANES), t);
         });
     }
 
     float peak() const { return largest_magnitude(magnitude.data(), count); }
-};
-
-// A class's weights of one sign, about largest first (by 64 buckets), with the largest that is left at every STEP-th place.
-struct Sweep {
-    int64_t count = 0;
-    std::vector<float> weight, bound;
-    std::vector<int32_t> index;
-    std::vector<uint8_t> bucket;
-
-    explicit Sweep(int64_t M) : weight(M), bound(M / STEP + 1), index(M), bucket(M), picked(M) {}
-
-    void order(const float* w, const uint8_t* mask, int64_t M, float sign, float most) {
-        count = 0;
-        if (most <= 0) return;
-        float scale = (BUCKETS - 1) / most;
-        if (!std::isfinite(scale)) scale = 0;
-        int64_t places[BUCKETS] = {};
-        for (int64_t i = 0; i < M; i++) {
-            float magnitude = sign * w[i];
-            bool wanted = magnitude > 0 && (!mask || mask[i]);
-            int which = BUCKETS - 1 - static_cast<int>(std::max(magnitude, 0.0f) * scale);
-            picked[count] = static_cast<int32_t>(i);
-            bucket[count] = static_cast<uint8_t>(which);
-            places[which] += wanted;
-            count += wanted;
-        }
-        int64_t sum = 0;
-        for (auto& place : places) {
-            int64_t size = place;
-            place = sum;
-            sum += size;
-        }
-        for (int64_t j = 0; j < count; j++) {
-            int64_t place = places[bucket[j]]++;
-            index[place] = picked[j];
-            weight[place] = w[picked[j]];
-        }
-        float left = 0;
-        for (int64_t j = count - 1; j >= 0; j--) {
-            left = std::max(left, sign * weight[j]);
-            if (j % STEP == 0) bound[j / STEP] = sign * left;
-        }
-    }
 
 private:
-    std::vector<int32_t> picked;
+    void pack(const float* rows, int64_t lanes, int64_t t) {
+        Floats* tile = &x[t * M];
+        for (int64_t start = 0; start < M; start += LANES)  // as many inputs as lanes, so that both sides stay in the cache
+            for (int64_t b = 0; b < lanes; b++)
+                for (int64_t i = start; i < std::min(start + LANES, M); i++) set_lane(tile[i], b, rows[b * M + i]);
+        Floats high = every(0), low = every(0);
+        for (int64_t i = 0; i < M; i++) {
+            high = larger(high, tile[i]);
+            low = smaller(low, tile[i]);
+        }
+        highest[t] = high;
+        lowest[t] = low;
+        magnitude[t] = largest_magnitude(rows, lanes * M);
+    }
 };
 
 struct Problem {
@@ -187,187 +120,250 @@ struct Problem {
     bool exactly;
 };
 
-// The weights of one class: of both signs, and for `exactly`, where they can be routed, those that are 0.
+// A class's weights in the order of their visits: the positive ones, the negative ones, both about the largest first, and
+// those that are 0, where they can be routed. "About": by bucket of magnitude, and within a bucket as they come.
 struct Class {
-    Sweep positive, negative;
-    std::vector<int32_t> zeros;
+    int64_t positive = 0, negative = 0, zeros = 0;  // where each part ends
+    std::vector<float> weight;
+    std::vector<int32_t> index;
+    float most = 0;  // the largest magnitude
 
-    explicit Class(int64_t M) : positive(M), negative(M) {}
+    explicit Class(int64_t M) : weight(M), index(M), bucket(M), picked(M) {}
 
     void order(const Problem& problem, int64_t c, bool both) {
         const float* w = problem.w + c * problem.M;
         const uint8_t* mask = problem.mask ? problem.mask + c * problem.M : nullptr;
-        const float most = largest_magnitude(w, problem.M);
-        positive.order(w, mask, problem.M, 1, most);
-        negative.count = 0;
-        if (both) negative.order(w, mask, problem.M, -1, most);
-        zeros.clear();
+        most = largest_magnitude(w, problem.M);
+        first = magnitude_bits(most) >> SHIFT;
+        zeros = negative = positive = part(w, mask, problem.M, 0, 1);
+        if (both) zeros = negative = part(w, mask, problem.M, positive, -1);
         if (!problem.exactly) return;
         for (int64_t i = 0; i < problem.M; i++)
-            if (w[i] == 0 && (!mask || mask[i])) zeros.push_back(static_cast<int32_t>(i));
+            if (w[i] == 0 && (!mask || mask[i])) {
+                weight[zeros] = 0;
+                index[zeros++] = static_cast<int32_t>(i);
+            }
     }
 
-    int64_t count() const { return positive.count + negative.count + static_cast<int64_t>(zeros.size()); }
+    // No weight of its part, from place j on, is larger in magnitude.
+    float bound(int64_t j) const {
+        const int32_t all = (1 << SHIFT) - 1, of_last = ((first - BUCKETS + 1) * (1 << SHIFT)) | all;
+        return from_bits(std::max(magnitude_bits(weight[j]) | all, of_last));
+    }
+
+private:
+    int32_t first = 0;
+    std::vector<uint8_t> bucket;
+    std::vector<int32_t> picked;
+
+    // Puts the weights of one sign at places from `start` on, and returns their end.
+    int64_t part(const float* w, const uint8_t* mask, int64_t M, int64_t start, float sign) {
+        int64_t count = 0;
+        int32_t places[BUCKETS] = {};
+        for (int64_t i = 0; i < M; i++) {
+            const bool wanted = sign * w[i] > 0 && (!mask || mask[i]);
+            const int32_t which = std::min(first - (magnitude_bits(w[i]) >> SHIFT), BUCKETS - 1);
+            picked[count] = static_cast<int32_t>(i);
+            bucket[count] = static_cast<uint8_t>(which);
+            places[which] += wanted;
+            count += wanted;
+        }
+        int32_t sum = static_cast<int32_t>(start);
+        for (auto& place : places) {
+            const int32_t size = place;
+            place = sum;
+            sum += size;
+        }
+        for (int64_t j = 0; j < count; j++) {
+            const int32_t place = places[bucket[j]]++;
+            index[place] = picked[j];
+            weight[place] = w[picked[j]];
+        }
+        return start + count;
+    }
 };
 
-// Shows look(product, weight, index, place) the products that can be at least guard(), which may rise, for one tile.
+// Calls look(place, number) for the places [from, to) of one sign, a few at a time, until no product can be at least guard(),
+// which may rise. `peak` is the largest input of that sign, lane by lane.
 template <bool exactly, typename Guard, typename Look>
-inline void sweep(const Sweep& list, const Floats* tile, Floats peak, int64_t start, Guard guard, Look look) {
-    // The largest product left is the bound times the peak where that is positive; below 0 there is no such bound.
-    Floats reach = list.count && list.weight[0] < 0 ? smaller(peak, Floats{}) : larger(peak, Floats{});
-    for (int64_t j = 0; j < list.count; j++) {
-        if (j % STEP == 0) {
-            Floats most = reach * list.bound[j / STEP], least = guard();
-            if (exactly) most = least > 0.0f ? most : least;
-            if (!any_at_least(most, least)) return;
+inline void sweep(const Class& its, int64_t from, int64_t to, Floats peak, float sign, Guard guard, Look look) {
+    for (int64_t j = from; j < to; j += STEP) {
+        Floats reach = peak * every(sign * its.bound(j)), least = guard();
+        // Below 0 there is no such bound: of products that are negative, small weights have the largest.
+        if (exactly) reach = select(least > every(0), reach, least);
+        if (!any(reach >= least)) return;
+        if (j + STEP <= to) {
+            look(j, std::integral_constant<int64_t, STEP>{});
+        } else {
+            for (; j < to; j++) look(j, std::integral_constant<int64_t, 1>{});
         }
-        look(tile[list.index[j]] * list.weight[j], list.weight[j], list.index[j], start + j);
     }
 }
 
 template <bool exactly, typename Guard, typename Look>
 inline void visit(const Class& its, const Tiles& tiles, int64_t t, Guard guard, Look look) {
-    const Floats* tile = &tiles.x[t * tiles.M];
-    sweep<exactly>(its.positive, tile, tiles.highest[t], 0, guard, look);
-    sweep<exactly>(its.negative, tile, tiles.lowest[t], its.positive.count, guard, look);
-    if (!exactly || !any_at_least(Floats{}, guard())) return;
-    int64_t place = its.positive.count + its.negative.count;
-    for (int32_t i : its.zeros) look(tile[i] * 0.0f, 0.0f, i, place++);
+    sweep<exactly>(its, 0, its.positive, tiles.highest[t], 1, guard, look);
+    sweep<exactly>(its, its.positive, its.negative, tiles.lowest[t], -1, guard, look);
+    if (!exactly || !any(every(0) >= guard())) return;
+    for (int64_t j = its.negative; j < its.zeros; j++) look(j, std::integral_constant<int64_t, 1>{});
 }
 
+// What a lane routes: the sum of it, the K-th product, and the last index routed among its equals (M: all of them).
 struct Found {
     Floats sum, tau;
-    Ints last;
+    int32_t last[LANES];
 };
 
 // Among products equal to tau the lowest indices are routed: the last of `wanted` such.
-int32_t last_index(const Problem& problem, int64_t c, const Floats* tile, int64_t lane, float tau, int64_t wanted) {
+int32_t last_index(const Problem& problem, int64_t c, const Floats* tile, int64_t b, float tau, int64_t wanted) {
     const float* w = problem.w + c * problem.M;
     const uint8_t* mask = problem.mask ? problem.mask + c * problem.M : nullptr;
     for (int64_t i = 0; i < problem.M; i++)
-        if ((!mask || mask[i]) && tile[i][lane] * w[i] == tau && --wanted == 0) return static_cast<int32_t>(i);
+        if ((!mask || mask[i]) && lane(tile[i], b) * w[i] == tau && --wanted == 0) return static_cast<int32_t>(i);
     return -1;
 }
 
-// K up to INSERTED: the K largest products of each lane stay sorted. K_ is K, or 0 where it is known at run time only.
-template <int K_, bool exactly>
-Found insert(const Problem& problem, const Class& its, const Tiles& tiles, int64_t c, int64_t t) {
-    const int64_t K = K_ ? K_ : problem.K;
-    Floats top[K_ ? K_ : INSERTED];
-    for (int64_t k = 0; k < K; k++) top[k] = every(exactly ? LOWEST : 0);
-    Floats guard = every(exactly ? LOWEST : TINY), lost = every(exactly ? LOWEST : 0);
-    visit<exactly>(its, tiles, t, [&] { return guard; }, [&](Floats product, float, int32_t, int64_t) {
-        if (!any_at_least(product, guard)) return;
-        for (int64_t k = 0; k < K; k++) {
-            Floats kept = larger(product, top[k]);
-            product = smaller(product, top[k]);
-            top[k] = kept;
-        }
-        lost = larger(lost, product);
-        guard = exactly ? top[K - 1] : larger(top[K - 1], every(TINY));
-    });
-    Found found{Floats{}, top[K - 1], Ints{} + static_cast<int32_t>(problem.M)};
-    for (int64_t k = 0; k < K; k++) found.sum += exactly ? (top[k] > LOWEST ? top[k] : Floats{}) : top[k];
-    if (!exactly) found.last = found.tau > 0.0f ? found.last : Ints{} - 1;
-    if (any_at_least(lost, guard))
-        for (int64_t lane = 0; lane < LANES; lane++) {
-            float tau = found.tau[lane];
-            if (lost[lane] != tau || !(exactly ? tau > LOWEST : tau > 0)) continue;
-            int64_t wanted = 0;
-            for (int64_t k = 0; k < K; k++) wanted += top[k][lane] == tau;
-            found.last[lane] = last_index(problem, c, &tiles.x[t * tiles.M], lane, tau, wanted);
-        }
+// The K largest products of each lane stay sorted: no branch but the early stop.
+template <int K, bool exactly> Found insert(const Problem& problem, const Class& its, const Tiles& tiles, int64_t c, int64_t t) {
+    const Floats* tile = &tiles.x[t * tiles.M];
+    const float *weight = its.weight.data();
+    const int32_t *index = its.index.data();
+    Floats top[K];
+#pragma GCC unroll 16
+    for (int k = 0; k < K; k++) top[k] = every(exactly ? LOWEST : 0);
+    Floats lost = top[0];
+    const auto guard = [&] { return exactly ? top[K - 1] : larger(top[K - 1], every(TINY)); };
+    visit<exactly>(
+        its, tiles, t, guard,
+        [&](int64_t j, auto number) {
+Floats products[number()];
+#pragma GCC unroll 16
+            for (int64_t n = 0; n < number(); n++) products[n] = tile[index[j + n]] * every(weight[j + n]);
+            Floats most = products[0];
+#pragma GCC unroll 16
+            for (int64_t n = 1; n < number(); n++) most = larger(most, products[n]);
+            if (!any(most >= guard())) return;
+#pragma GCC unroll 16
+            for (int64_t n = 0; n < number(); n++) {
+                Floats product = products[n];
+#pragma GCC unroll 16
+                for (int k = 0; k < K; k++) {
+                    Floats kept = larger(product, top[k]);
+                    product = smaller(product, top[k]);
+                    top[k] = kept;
+                }
+                lost = larger(lost, product);
+            }
+        });
+    Found found{every(0), top[K - 1], {}};
+    for (int k = 0; k < K; k++) found.sum = found.sum + (exactly ? select(top[k] > every(LOWEST), top[k], every(0)) : top[k]);
+    std::fill_n(found.last, LANES, static_cast<int32_t>(problem.M));
+    const Floats floor = every(exactly ? LOWEST : 0);
+    const Mask tied = (lost == found.tau) & (found.tau > floor);
+    if (!any(tied)) return found;
+    for (int64_t b = 0; b < LANES; b++) {
+        const float tau = lane(found.tau, b);
+        if (lane(lost, b) != tau || !(tau > lane(floor, b))) continue;
+        int64_t wanted = 0;
+        for (int k = 0; k < K; k++) wanted += lane(top[k], b) == tau;
+        found.last[b] = last_index(problem, c, tile, b, tau, wanted);
+    }
     return found;
 }
 
-// Any K: each lane's products above a trial value are counted until K are, by the counts at hand and by halving in turn.
+// How many products of each lane are above a trial value.
+Floats number_above(const std::vector<Floats>& products, int64_t count, Floats trial) {
+    Floats number[4] = {every(0), every(0), every(0), every(0)};  // four, since each addition waits for the one before
+    int64_t j = 0;
+    for (; j + 4 <= count; j += 4)
+#pragma GCC unroll 4
+        for (int64_t n = 0; n < 4; n++) number[n] = add_where(products[j + n] > trial, number[n], every(1));
+    for (; j < count; j++) number[0] = add_where(products[j] > trial, number[0], every(1));
+    return (number[0] + number[1]) + (number[2] + number[3]);
+}
+
+// Any K: each lane's products above a trial value are counted until K are. The first trial is `guess`, a value a little below
+// where the K-th product is expected: where K products are above it, visits may stop early.
 template <bool exactly>
-Found count(const Problem& problem, const Class& its, const Tiles& tiles, int64_t c, int64_t t, std::vector<Floats>& products) {
-    const int64_t K = problem.K;
-    products.clear();
-    Floats high = every(exactly ? LOWEST : 0), low = every(exactly ? -LOWEST : 0);
-    Floats guard = every(exactly ? LOWEST : TINY);
-    visit<exactly>(its, tiles, t, [&] { return guard; }, [&](Floats product, float, int32_t, int64_t) {
-        products.push_back(product);
-        high = larger(high, product);
-        low = smaller(low, product);
-    });
-    auto above = [&](Floats trial) {
-        Ints number{};
-        for (Floats product : products) number -= product > trial;
-        return number;
-    };
-    // More than K are above `low`, fewer than K above `high`, and exactly K above `trial` where a lane is done.
-    low = exactly ? low - (low > 0.0f ? low : -low) * 0.5f - TINY : Floats{};
-    Ints above_low = above(low), above_high{}, wanted = Ints{} + static_cast<int32_t>(K);
-    Floats trial = low;
-    Ints done = above_low <= wanted, tied{};
+Found count(const Problem& problem, const Class& its, const Tiles& tiles, int64_t c, int64_t t, Floats guess,
+            std::vector<Floats>& products) {
+    const Floats* tile = &tiles.x[t * tiles.M];
+    const Floats K = every(static_cast<float>(problem.K)), one = every(1), floor = every(exactly ? LOWEST : 0);
+    guess = larger(guess, floor);
+    int64_t size = 0;
+    Floats high = floor, low = every(-LOWEST), above_guess = every(0);
+    visit<exactly>(
+        its, tiles, t, [&] { return select(above_guess >= K, guess, every(exactly ? LOWEST : TINY)); },
+        [&](int64_t j, auto number) {
+#pragma GCC unroll 16
+            for (int64_t n = 0; n < number(); n++) {
+                Floats product = tile[its.index[j + n]] * every(its.weight[j + n]);
+                products[size++] = product;
+                above_guess = add_where(product > guess, above_guess, one);
+                high = larger(high, product);
+                low = smaller(low, product);
+            }
+        });
+    // More than K are above `low`, fewer above `high`; a lane is done where K are above `trial`, or no more at all.
+    low = exactly ? low - larger(low, every(0) - low) * every(0.5f) - every(TINY) : floor;
+    Floats above_low = number_above(products, size, low), above_high = every(0);
+    const Mask few = K >= above_low;
+    Mask done = few, tied = few & ~few;
+    Floats trial = select(few, low, guess), number = above_guess;
     for (int round = 0;; round++) {
-        Floats half = low * 0.5f + high * 0.5f;
-        Ints stuck = (half <= low) | (half >= high);
-        tied |= ~done & stuck;
-        if (!any_at_least(Floats{}, (done | tied) ? every(1) : Floats{})) break;
-        Floats share = __builtin_convertvector(above_low - wanted, Floats) / __builtin_convertvector(above_low - above_high, Floats);
+        if (round > 0) number = number_above(products, size, trial);
+        const Mask open = ~(done | tied), more = open & (number > K), fewer = open & (K > number);
+        done = done | (open & (number == K));
+        low = select(more, larger(trial, low), low);
+        above_low = select(more, number, above_low);
+        high = select(fewer, smaller(trial, high), high);
+        above_high = select(fewer, number, above_high);
+        const Floats half = low * every(0.5f) + high * every(0.5f);
+        tied = tied | (~done & ((low >= half) | (half >= high)));
+        if (!any(~(done | tied))) break;
+        Floats share = (above_low - K) / (above_low - above_high);
         share = smaller(larger(share, every(0.05f)), every(0.95f));
-        Floats guess = round % 3 == 2 ? half : low + (high - low) * share;
-        guess = (guess > low) & (guess < high) ? guess : half;
-        Floats next = (done | tied) ? trial : guess;
-        Ints number = above(next);
-        Ints exact = number == wanted, open = ~(done | tied);
-        trial = open & exact ? next : trial;
-        Ints more = open & (number > wanted), fewer = open & (number < wanted);
-        low = more ? next : low;
-        above_low = more ? number : above_low;
-        high = fewer ? next : high;
-        above_high = fewer ? number : above_high;
-        done |= exact;
+        Floats next = round % 3 == 2 ? half : low + (high - low) * share;
+        next = select((next > low) & (high > next), next, half);
+        trial = select(done | tied, trial, next);
     }
-    Found found{Floats{}, every(exactly ? LOWEST : 0), Ints{} - 1};
-    Floats line = tied ? high : trial;  // what is above this is routed; of a tied lane's, also some of what equals `high`
+    Found found{every(0), floor, {}};
+    const Floats line = select(tied, high, trial);  // what is above is routed; of a tied lane's, also some of what equals `high`
     Floats least = every(-LOWEST);
-    for (Floats product : products) {
-        Ints in = product > line;
-        found.sum += in ? product : Floats{};
-        least = in & (product < least) ? product : least;
+    for (int64_t j = 0; j < size; j++) {
+        const Mask in = products[j] > line;
+        found.sum = add_where(in, found.sum, products[j]);
+        least = select(in, smaller(least, products[j]), least);
     }
-    Ints all = above(exactly ? every(LOWEST) : Floats{}) <= wanted;  // every one that may be routed is
-    found.tau = tied ? high : (all ? found.tau : least);
-    found.last = all & ~tied ? (Ints{} + static_cast<int32_t>(exactly ? problem.M : -1)) : Ints{} + static_cast<int32_t>(problem.M);
-    for (int64_t lane = 0; lane < LANES; lane++) {
-        if (!tied[lane]) continue;
-        int64_t wants = K - above_high[lane];
-        found.sum[lane] += static_cast<float>(wants) * high[lane];
-        found.last[lane] = last_index(problem, c, &tiles.x[t * tiles.M], lane, high[lane], wants);
+    found.tau = select(tied, high, select(few, floor, least));
+    std::fill_n(found.last, LANES, static_cast<int32_t>(problem.M));
+    if (!any(tied)) return found;
+    const Floats marked = select(tied, one, every(0));
+    for (int64_t b = 0; b < LANES; b++) {
+        if (lane(marked, b) == 0) continue;
+        const int64_t wants = problem.K - static_cast<int64_t>(lane(above_high, b));
+        set_lane(found.sum, b, lane(found.sum, b) + static_cast<float>(wants) * lane(high, b));
+        found.last[b] = last_index(problem, c, tile, b, lane(high, b), wants);
     }
     return found;
 }
 
-template <bool exactly>
-Found route(const Problem& problem, const Class& its, const Tiles& tiles, int64_t c, int64_t t, std::vector<Floats>& products) {
-    switch (problem.K) {
-        case 1: return insert<1, exactly>(problem, its, tiles, c, t);
-        case 5: return insert<5, exactly>(problem, its, tiles, c, t);
-        case 10: return insert<10, exactly>(problem, its, tiles, c, t);
-        case 25: return insert<25, exactly>(problem, its, tiles, c, t);
-        default: break;
-    }
-    if (problem.K <= INSERTED) return insert<0, exactly>(problem, its, tiles, c, t);
-    return count<exactly>(problem, its, tiles, c, t, products);
+template <bool exactly, int... below>
+Found insert_any(std::integer_sequence<int, below...>, const Problem& problem, const Class& its, const Tiles& tiles, int64_t c,
+                 int64_t t) {
+    constexpr Found (*with[])(const Problem&, const Class&, const Tiles&, int64_t, int64_t) = {insert<below + 1, exactly>...};
+    return with[problem.K - 1](problem, its, tiles, c, t);
 }
 
 int64_t threads_for(const Problem& problem) { return problem.B * problem.O * problem.M < SMALL ? 1 : problem.threads; }
 
 bool some_negative(const Tiles& tiles) {
-    return std::any_of(tiles.lowest.begin(), tiles.lowest.end(), [](Floats low) { return any_at_least(-low, every(TINY)); });
+    return std::any_of(tiles.lowest.begin(), tiles.lowest.end(), [](const Floats& low) { return any(every(-TINY) >= low); });
 }
 
-// Whether every sum of K products of this class stays finite, as those of anything but finite numbers do not.
-bool stays_finite(const Problem& problem, int64_t c, double peak) {
-    double most = largest_magnitude(problem.w + c * problem.M, problem.M);
-    return most * peak * static_cast<double>(problem.K) <= static_cast<double>(std::numeric_limits<float>::max());
+template <typename Value> void store(Value* to, const void* lanes, int64_t count) {
+    std::memcpy(to, lanes, count * sizeof(Value));
 }
-
-template <typename Value> void store(Value* to, const void* lanes, int64_t count) { std::memcpy(to, lanes, count * sizeof(Value)); }
 
 template <bool exactly> int forward(const Problem& problem, float* y_OB, float* tau_OB, int32_t* last_OB) {
     const int64_t threads = threads_for(problem);
@@ -377,22 +373,81 @@ template <bool exactly> int forward(const Problem& problem, float* y_OB, float* 
     if (!std::isfinite(peak)) return NOT_FINITE;
     std::atomic<bool> finite{true};
     split(problem.O, threads, [&](int64_t, int64_t first, int64_t last) {
-        Class its(problem.M);
-        std::vector<Floats> products;
-        for (int64_t c = first; c < last; c++) {
-            if (!stays_finite(problem, c, peak)) finite = false;
-            if (!finite) return;
-            its.order(problem, c, both);
-            for (int64_t t = 0; t < tiles.count; t++) {
-                Found found = route<exactly>(problem, its, tiles, c, t, products);
-                const int64_t at = c * problem.B + t * LANES, lanes = std::min(LANES, problem.B - t * LANES);
-                store(y_OB + at, &found.sum, lanes);
-                store(tau_OB + at, &found.tau, lanes);
-                store(last_OB + at, &found.last, lanes);
+        std::vector<Class> block(BLOCK, Class(problem.M));
+        std::vector<Floats> products(problem.K > INSERTED ? problem.M : 0);
+        std::vector<Floats> guess(tiles.count, every(exactly ? LOWEST : 0));
+        for (int64_t start = first; start < last; start += BLOCK) {
+            const int64_t end = std::min(start + BLOCK, last);
+            for (int64_t c = start; c < end; c++) {
+                block[c - start].order(problem, c, both);
+                // Whether every sum of K products stays finite; those of anything but finite numbers do not.
+                const double most = block[c - start].most * peak * static_cast<double>(problem.K);
+                if (!(most <= static_cast<double>(std::numeric_limits<float>::max()))) finite = false;
             }
+            if (!finite) return;
+            for (int64_t t = 0; t < tiles.count; t++)
+                for (int64_t c = start; c < end; c++) {
+                    const Class& its = block[c - start];
+                    Found found;
+                    if (problem.K <= INSERTED) {
+                        found = insert_any<exactly>(std::make_integer_sequence<int, INSERTED>{}, problem, its, tiles, c, t);
+                    } else {
+                        found = count<exactly>(problem, its, tiles, c, t, guess[t], products);
+                        guess[t] = select(found.tau > every(0), found.tau * every(GUESS), found.tau);
+                    }
+                    const int64_t at = c * problem.B + t * LANES, lanes = std::min(LANES, problem.B - t * LANES);
+                    store(y_OB + at, &found.sum, lanes);
+                    store(tau_OB + at, &found.tau, lanes);
+                    store(last_OB + at, &found.last, lanes);
+                }
         }
     });
     return finite ? DONE : NOT_FINITE;
+}
+
+// The outputs of a tile in the backward pass: gradients, and what is routed.
+struct Kept {
+    Floats gy, tau, last;
+    bool ties;  // whether `last` has to be asked
+
+    Kept(const Problem& problem, int64_t c, int64_t t, const float* gy_OB, const float* tau_OB, const int32_t* last_OB) {
+        const int64_t at = c * problem.B + t * LANES, lanes = std::min(LANES, problem.B - t * LANES);
+        gy = every(0);
+        tau = every(-LOWEST);  // lanes without an input route nothing
+        last = every(0);
+        ties = false;
+        std::memcpy(&gy, gy_OB + at, lanes * sizeof(float));
+        std::memcpy(&tau, tau_OB + at, lanes * sizeof(float));
+        for (int64_t b = 0; b < lanes; b++) {
+            set_lane(last, b, static_cast<float>(last_OB[at + b]));
+            ties |= last_OB[at + b] < problem.M;
+        }
+    }
+};
+
+// Adds what one class and tile bring to the gradients; `seen` places of `of_weight` are in use.
+template <bool exactly, bool ties>
+void add_gradients(const Class& its, const Tiles& tiles, int64_t t, const Kept& kept, Floats* of_weight, int64_t& seen,
+                   Floats* of_x) {
+    const Floats* tile = &tiles.x[t * tiles.M];
+    const float *weight = its.weight.data();
+    const int32_t *index = its.index.data();
+    const Floats guard = exactly ? kept.tau : larger(kept.tau, every(TINY)), gy = kept.gy, tau = kept.tau, last = kept.last;
+    visit<exactly>(
+        its, tiles, t, [&] { return guard; },
+        [&](int64_t j, auto number) {
+            for (; seen < j + number(); seen++) of_weight[seen] = every(0);
+#pragma GCC unroll 16
+            for (int64_t n = 0; n < number(); n++) {
+                const int32_t i = index[j + n];
+                const Floats x = tile[i], w = every(weight[j + n]), product = x * w;
+                Mask routed = product >= guard;
+                if (ties) routed = routed & ((product > tau) | (last >= every(static_cast<float>(i))));
+                const Floats its_gy = select(routed, gy, every(0));
+                of_weight[j + n] = multiply_add(its_gy, x, of_weight[j + n]);
+                of_x[i] = multiply_add(its_gy, w, of_x[i]);
+            }
+        });
 }
 
 template <bool exactly>
@@ -401,44 +456,30 @@ void backward(const Problem& problem, const float* gy_OB, const float* tau_OB, c
     Tiles tiles(problem.x, problem.B, M, threads);
     const bool both = exactly || some_negative(tiles);
     // One sum of the inputs' gradients a thread, so that no two write the same place.
-    std::vector<std::vector<Floats>> parts(gx ? threads : 0);
+    std::vector<std::vector<Floats>> parts(threads);
     split(problem.O, threads, [&](int64_t thread, int64_t first, int64_t last) {
-        Class its(M);
-        std::vector<Floats> of_weight(M);
-        Floats* of_x = nullptr;
-        if (gx) {
-            parts[thread].assign(tiles.count * M, Floats{});
-            of_x = parts[thread].data();
-        }
-        for (int64_t c = first; c < last; c++) {
-            its.order(problem, c, both);
-            int64_t seen = 0;
-            for (int64_t t = 0; t < tiles.count; t++) {
-                const int64_t at = c * problem.B + t * LANES, lanes = std::min(LANES, problem.B - t * LANES);
-                Floats gy{}, tau = every(-LOWEST);  // lanes without an input route nothing
-                Ints final{};
-                std::memcpy(&gy, gy_OB + at, lanes * sizeof(float));
-                std::memcpy(&tau, tau_OB + at, lanes * sizeof(float));
-                std::memcpy(&final, last_OB + at, lanes * sizeof(int32_t));
-                Floats guard = exactly ? tau : larger(tau, every(TINY));
-                const Floats* tile = &tiles.x[t * M];
-                visit<exactly>(its, tiles, t, [&] { return guard; }, [&](Floats product, float weight, int32_t i, int64_t j) {
-                    if (!any_at_least(product, guard)) return;
-                    for (; seen <= j; seen++) of_weight[seen] = Floats{};
-                    Ints routed = (product > tau) | ((product == tau) & (final >= i));
-                    Floats its_gy = routed ? gy : Floats{};
-                    of_weight[j] += its_gy * tile[i];
-                    if (of_x) of_x[t * M + i] += its_gy * weight;
-                });
-            }
-            if (!gw) continue;
-            float* row = gw + c * M;
-            std::memset(row, 0, M * sizeof(float));
-            for (int64_t j = 0; j < seen; j++) {
-                float sum = 0;
-                for (int64_t lane = 0; lane < LANES; lane++) sum += of_weight[j][lane];
-                const int64_t P = its.positive.count, N = P + its.negative.count;
-                row[j < P ? its.positive.index[j] : j < N ? its.negative.index[j - P] : its.zeros[j - N]] = sum;
+        std::vector<Class> block(BLOCK, Class(M));
+        std::vector<std::vector<Floats>> of_weight(BLOCK, std::vector<Floats>(M));
+        parts[thread].assign(tiles.count * M, every(0));
+        for (int64_t start = first; start < last; start += BLOCK) {
+            const int64_t end = std::min(start + BLOCK, last);
+            int64_t seen[BLOCK] = {};
+            for (int64_t c = start; c < end; c++) block[c - start].order(problem, c, both);
+            for (int64_t t = 0; t < tiles.count; t++)
+                for (int64_t c = start; c < end; c++) {
+                    const int64_t at = c - start;
+                    const Kept kept(problem, c, t, gy_OB, tau_OB, last_OB);
+                    auto* add = kept.ties ? add_gradients<exactly, true> : add_gradients<exactly, false>;
+                    add(block[at], tiles, t, kept, of_weight[at].data(), seen[at], &parts[thread][t * M]);
+                }
+            for (int64_t c = start; gw && c < end; c++) {
+                float* row = gw + c * M;
+                std::memset(row, 0, M * sizeof(float));
+                for (int64_t j = 0; j < seen[c - start]; j++) {
+                    float sum = 0;
+                    for (int64_t b = 0; b < LANES; b++) sum += lane(of_weight[c - start][j], b);
+                    row[block[c - start].index[j]] = sum;
+                }
             }
         }
     });
@@ -446,10 +487,9 @@ void backward(const Problem& problem, const float* gy_OB, const float* tau_OB, c
     split(tiles.count, threads, [&](int64_t, int64_t first, int64_t last) {
         for (int64_t t = first; t < last; t++)
             for (int64_t i = 0; i < M; i++) {
-                Floats sum{};
-                for (const auto& part : parts) sum += part[t * M + i];
-                for (int64_t lane = 0; lane < std::min(LANES, problem.B - t * LANES); lane++)
-                    gx[(t * LANES + lane) * M + i] = sum[lane];
+                Floats sum = every(0);
+                for (const auto& part : parts) sum = sum + part[t * M + i];
+                for (int64_t b = 0; b < std::min(LANES, problem.B - t * LANES); b++) gx[(t * LANES + b) * M + i] = lane(sum, b);
             }
     });
 }
