@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import dynamick as dk
 from dynamick import models
+from dynamick.cli import needed
 from dynamick.cli.main import main
+from dynamick.data.scenes import ComposedScenes
 from dynamick.training.recipe import Recipe
 
 COLUMNS = ("epoch", "seconds", "train_loss", "top1", "sparse_share")
@@ -93,9 +96,10 @@ def test_figures_of_dissected_runs(tmp_path: Path, figure: str) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["fig3"], "reproduce fig3: no runs"),
+        (["fig3", "--seeds", "0"], "--seeds 0: give an integer from 1 up"),
         (["fig9"], "reproduce fig9: no such figure"),
-        (["table1"], "no runs"),
+        (["table1", "--data", "nowhere"], "nowhere/cifar-10-batches-py: missing or damaged"),
+        (["fig5", "--data", "nowhere"], "nowhere/minibroden"),
         (["table1", "nowhere"], "nowhere: no finished training (config.yaml is missing)"),
         (["fig4", "places"], "places: trained on folder; the paper's fig4 is of cifar10"),
         (["fig5", "places"], "give --dissections DIR"),
@@ -118,3 +122,79 @@ def test_bad_input_is_one_line(
     assert said in err
     assert len(err.strip().splitlines()) == 1
     assert not Path("reproduced").exists()
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A small recipe on a folder of images of two colours; the figures are made to need its dense and Dynamic-2 models."""
+    for split, count in (("train", 16), ("val", 8)):
+        for value, name in ((40, "dark"), (200, "light")):
+            place = tmp_path / "data" / "mini" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (16, 16), (value + number,) * 3).save(place / f"{number}.png")
+    recipe = tmp_path / "tiny.yaml"
+    recipe.write_text(
+        "model: res8-d2a\nstem: patch\nwidth: 2\ndata: {kind: folder, root: data/mini, size: 16}\n"
+        "optim: {epochs: 1, batch_size: 8, lr: 0.01}\n"
+    )
+    monkeypatch.setattr(needed, "NEEDS", {figure: needed.Need({str(recipe): ("", "-d2a")}) for figure in ("table1", "fig6")})
+    return tmp_path
+
+
+def reproduce(own: Path, figure: str, *more: str) -> dict[str, Any]:
+    main(["reproduce", figure, "--seeds", "2", "--data", str(own / "data"), "--out", str(own / "out"), *more])
+    found: dict[str, Any] = json.loads((own / "out" / f"{figure}.json").read_text())
+    return found
+
+
+def test_without_runs_it_trains_what_it_needs_once(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = reproduce(own, "table1")
+    assert "4 of 4 trainings to do, about" in capsys.readouterr().out
+    assert [(row["model"], row["runs"]) for row in found["rows"]] == [("res8-d2a", 2), ("res8", 2)]
+    (own / "out" / "runs" / "tiny" / "res8-1" / "result.json").unlink()
+    reproduce(own, "table1")
+    assert "1 of 4 trainings to do, about" in capsys.readouterr().out
+    monkeypatch.setattr("dynamick.training.train", None)
+    reproduce(own, "table1")
+    assert "to do" not in capsys.readouterr().out
+
+
+def test_without_runs_it_dissects_too(own: Path) -> None:
+    ComposedScenes("val", 20, seed=3, image_size=32).write_broden(own / "data" / "minibroden")
+    found = reproduce(own, "fig6")
+    assert all(0 <= row["covered"] <= 100 for row in found["rows"])
+    tallies = [
+        own / "out" / "dissections" / f"{model}-{seed}" / "tally.csv" for model in ("res8", "res8-d2a") for seed in (0, 1)
+    ]
+    written = [path.stat().st_mtime_ns for path in tallies]
+    reproduce(own, "fig6")
+    assert [path.stat().st_mtime_ns for path in tallies] == written
+
+
+def test_a_training_that_fails_is_told_and_takes_no_other_along(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dynamick.training import train
+
+    def unlucky(recipe: Recipe, folder: Path) -> None:
+        if folder.name == "res8-d2a-0":
+            raise RuntimeError("no luck")
+        train(recipe, folder)
+
+    monkeypatch.setattr("dynamick.training.train", unlucky)
+    with pytest.raises(SystemExit) as stop:
+        reproduce(own, "table1")
+    assert stop.value.code == 1
+    assert "res8-d2a-0: failed: RuntimeError: no luck" in (own / "out" / "table1.md").read_text()
+    found = json.loads((own / "out" / "table1.json").read_text())
+    assert [(row["model"], row["runs"]) for row in found["rows"]] == [("res8-d2a", 1), ("res8", 2)]
+
+
+def test_every_need_is_a_recipe_that_may_be_trained(tmp_path: Path) -> None:
+    for figure in needed.NEEDS:
+        for each in needed.needed(figure, tmp_path, 1, tmp_path / "mine"):
+            each.recipe.check()
+            assert each.recipe.data.kind == "scenes" or each.recipe.data.root.startswith(str(tmp_path / "mine"))

@@ -1,6 +1,7 @@
-"""`dynamick reproduce table1|fig2|...|fig7 RUN [RUN ...] --out DIR`: a figure of the paper from finished trainings."""
+"""`dynamick reproduce table1|fig2|...|fig7 [RUN ...] --out DIR`: a figure of the paper, from given trainings or its own."""
 
 import argparse
+import sys
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean, stdev
@@ -45,17 +46,56 @@ Row = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("figure", help="table1, fig2 (trains its own), fig3, fig4 (CIFAR-10), fig5, fig6, fig7 (dissected)")
-    parser.add_argument("runs", type=Path, nargs="*", help="folders that `dynamick train` wrote, of several seeds")
+    parser.add_argument("runs", type=Path, nargs="*", help="folders that `dynamick train` wrote; none: it trains its own")
+    parser.add_argument("--seeds", type=int, default=3, help="of its own trainings (default %(default)s)")
+    parser.add_argument("--data", type=Path, default=Path("data"), help="CIFAR-10, miniplaces64, minibroden (%(default)s)")
+    parser.add_argument("--trainings", type=Path, help="folder for its own trainings (default: OUT/runs); the same one resumes")
     parser.add_argument("--dissections", type=Path, help="folder with RUN/tally.csv of each run, for fig5 to fig7")
     parser.add_argument("--concepts", type=Path, help="images with label maps: fig7 then says what IBD leaves")
     parser.add_argument("--out", type=Path, default=Path("reproduced"), help="folder for what is made (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
+    check(args)
+    failed = [] if args.runs or args.figure == "fig2" else make_runs(args)
+    make_figure(args, failed)
+    if failed:
+        sys.exit(1)
+
+
+def make_runs(args: argparse.Namespace) -> list[str]:
+    """Train (and dissect) what the figure needs and is not there; sets args.runs, and args.dissections and args.concepts.
+
+    Returns:
+        A line for each training that failed.
+
+    Raises:
+        InputError: the data is missing, or none of the trainings came to its end.
+    """
+    from dynamick.cli.needed import dissect_all, needed, train_all
+    from dynamick.data.checking import open_concepts
+    from dynamick.errors import InputError
+
+    if args.figure in DISSECTED:
+        args.concepts = args.concepts or args.data / "minibroden"
+        args.dissections = args.dissections or args.out / "dissections"
+        # Before hours of training.
+        open_concepts(args.concepts)
+    trainings = needed(args.figure, args.trainings or args.out / "runs", args.seeds, args.data)
+    failed = train_all(trainings)
+    args.runs = [each.folder for each in trainings if each.done]
+    if not args.runs:
+        raise InputError(f"reproduce {args.figure}: no training came to its end ({failed[0]})")
+    if args.figure in DISSECTED:
+        dissect_all(args.runs, args.concepts, args.dissections)
+    return failed
+
+
+def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
+    """Read the runs, and write the figure's page; trainings that failed are listed on it."""
     from dynamick import checkpoint
     from dynamick.training.callbacks import write_json
 
-    check(args)
     if args.figure == "fig2":
         from dynamick.cli.fig2 import fig2
 
@@ -80,7 +120,7 @@ def run(args: argparse.Namespace) -> None:
         return
     size, rows = sizes(runs), summary(runs)
     verdicts = {"table1": accuracy_verdicts, "fig4": sparsity_verdicts, "fig5": dissection_verdicts, "fig6": cover_verdicts}
-    said = verdicts[args.figure](rows)
+    said = [*verdicts[args.figure](rows), *failed]
     args.out.mkdir(parents=True, exist_ok=True)
     text = as_markdown(args.figure, rows, said, size)
     checkpoint.write_atomically(args.out / f"{args.figure}.md", text.encode())
@@ -97,16 +137,16 @@ def check(args: argparse.Namespace) -> None:
     """Hold the options to what is allowed.
 
     Raises:
-        InputError: a figure that there is not, no runs, or no dissections where they are needed.
+        InputError: a figure that there is not, no seeds, or no dissections of given runs where they are needed.
     """
     from dynamick.errors import InputError
 
     known = f"give {', '.join(TITLES)}"
     if args.figure not in TITLES:
         raise InputError(f"reproduce {args.figure}: no such figure; {known}")
-    if not args.runs and args.figure != "fig2":
-        raise InputError(f"reproduce {args.figure}: no runs; give folders that `dynamick train` wrote")
-    if args.figure in DISSECTED and args.dissections is None:
+    if args.seeds < 1:
+        raise InputError(f"--seeds {args.seeds}: give an integer from 1 up")
+    if args.runs and args.figure in DISSECTED and args.dissections is None:
         raise InputError(f"reproduce {args.figure}: give --dissections DIR, with RUN/tally.csv of each run")
 
 

@@ -1,0 +1,171 @@
+"""What a figure of the paper needs, made where it is missing: trainings by the shipped recipes, and their dissections."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dynamick.training.recipe import Recipe
+
+TIMED = 3
+"""Steps that are timed to tell how long a training takes."""
+L1 = 0.1
+"""The largest strength of L1 that stays within half a point of dense with `cifar10-small` (docs/results/cifar10.md)."""
+
+
+@dataclass(frozen=True)
+class Need:
+    """The trainings of one figure: for every seed one of each model.
+
+    Attributes:
+        recipes: for each recipe's name the models' suffixes, such as `-d5a` (the recipe's own depth comes before them), or a
+            whole name.
+    """
+
+    recipes: dict[str, tuple[str, ...]]
+
+
+CIFAR, PLACES, SCENES = "cifar10-small", "miniplaces64-small", "scenes-small"
+NEEDS = {
+    "table1": Need({CIFAR: ("", "-d1a", "-d5a", "-d10a", "-d25a", "-d50a", "-d100a", "-l1")}),
+    "fig3": Need({SCENES: ("", "-d5a"), "scenes-capsnet": ("capsnet-dynamic", "capsnet-em", "capsnet-simplified")}),
+    "fig4": Need({CIFAR: ("", "-d1a", "-d5a", "-l1")}),
+    "fig5": Need({PLACES: ("", "-d1a", "-d5a", "-d25a")}),
+    "fig6": Need({PLACES: ("", "-d5a")}),
+    "fig7": Need({PLACES: ("", "-d5a")}),
+}
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training that a figure needs: its recipe, and its folder."""
+
+    recipe: "Recipe"
+    folder: Path
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come to its end."""
+        from dynamick.training.run import RESULT
+
+        return (self.folder / RESULT).exists()
+
+
+def needed(figure: str, folder: Path, seeds: int, root: Path) -> list[Training]:
+    """All trainings that a figure needs, in FOLDER/RECIPE/MODEL-SEED; seed by seed, so that an early end leaves whole sets.
+
+    Args:
+        root: what the recipes' folders of images are relative to (they say `data`).
+    """
+    found = []
+    for seed in range(seeds):
+        for name, models in NEEDS[figure].recipes.items():
+            for model in models:
+                recipe = recipe_of(name, model, seed, root)
+                found.append(Training(recipe, folder / Path(name).stem / f"{recipe.model}-{seed}"))
+    return found
+
+
+def recipe_of(name: str, model: str, seed: int, root: Path) -> "Recipe":
+    """A shipped recipe for a model (a suffix or a whole name) and a seed."""
+    from dynamick.cli.train import parse
+    from dynamick.training.recipe import recipe_path
+
+    recipe: Any = parse(["--config", str(recipe_path(name))])
+    recipe.model = model if model and not model.startswith("-") else recipe.model.split("-")[0] + model
+    recipe.seed = seed
+    if model == "-l1":
+        recipe.optim.l1 = L1
+    parts = Path(recipe.data.root).parts
+    if parts and parts[0] == "data":
+        recipe.data.root = str(root.joinpath(*parts[1:]))
+    return recipe
+
+
+def train_all(trainings: list[Training]) -> list[str]:
+    """Train what is not finished, one after the other; says first how long it will take.
+
+    Returns:
+        A line for each that failed, with its reason; the others went on.
+
+    Raises:
+        InputError: a folder holds a run of another recipe, or the data is missing: nothing can go on then.
+    """
+    from dynamick.cli.backbones import in_words
+    from dynamick.errors import InputError
+    from dynamick.training import train
+
+    left = [each for each in trainings if not each.done]
+    if not left:
+        return []
+    seconds = sum(estimates(left))
+    print(f"{len(left)} of {len(trainings)} trainings to do, {in_words(seconds)}; the same command goes on", flush=True)
+    failed = []
+    for number, each in enumerate(left, 1):
+        print(f"training {number} of {len(left)}: {each.folder}", flush=True)
+        try:
+            train(each.recipe, each.folder)
+        except InputError:
+            raise
+        except Exception as error:
+            failed.append(f"{each.folder.name}: failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
+            print(failed[-1], flush=True)
+    return failed
+
+
+def estimates(trainings: list[Training]) -> list[float]:
+    """About how many seconds each takes: some steps of each recipe's first model are timed."""
+    from dynamick.training.data import load_images
+
+    times: dict[str, float] = {}
+    out = []
+    for each in trainings:
+        data, name = each.recipe.data, each.folder.parent.name
+        if name not in times:
+            images = load_images(data, "train")
+            steps = each.recipe.optim.epochs * (len(images) // each.recipe.optim.batch_size)
+            times[name] = steps * step_seconds(each.recipe, len(images.classes))
+        out.append(times[name])
+    return out
+
+
+def step_seconds(recipe: "Recipe", classes: int) -> float:
+    """The time of a training step of a recipe, on images of noise."""
+    import torch
+
+    from dynamick import models
+    from dynamick.training.run import autocast
+
+    side = 32 if recipe.data.kind == "cifar10" else recipe.data.size
+    model = models.create(recipe.model, classes, recipe.stem, recipe.width).train()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    x, y = torch.rand(recipe.optim.batch_size, 3, side, side), torch.arange(recipe.optim.batch_size) % classes
+    began = 0.0
+    for step in range(1 + TIMED):
+        # The first one warms up.
+        if step == 1:
+            began = time.perf_counter()
+        with autocast(recipe.precision, torch.device("cpu")):
+            loss = torch.nn.functional.cross_entropy(model(x).float(), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return (time.perf_counter() - began) / TIMED
+
+
+def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
+    """Dissect the last maps of finished trainings into FOLDER/RUN/tally.csv; what is there is not made again."""
+    from dataclasses import replace
+
+    from dynamick import checkpoint
+    from dynamick.comparison.detecting import dissect_features
+    from dynamick.data.checking import open_concepts
+
+    left = [run for run in runs if not (folder / run.name / "tally.csv").exists()]
+    for number, run in enumerate(left, 1):
+        print(f"dissection {number} of {len(left)}: {folder / run.name}", flush=True)
+        model: Any = checkpoint.load(run / "last.safetensors")
+        size = checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"]["size"]
+        (folder / run.name).mkdir(parents=True, exist_ok=True)
+        dissect_features(model, open_concepts(concepts), folder / run.name, replace(model.preprocessing, size=size))
