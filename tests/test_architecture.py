@@ -20,7 +20,7 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"functional"},
     "dissection": {"data"},
     "explanation": {"functional", "nn", "data", "dissection", "metrics"},
-    "training": {"models", "nn", "functional", "data", "metrics", "dissection", "checkpoint"},
+    "training": {"models", "nn", "functional", "optim", "data", "metrics", "dissection", "checkpoint"},
     "comparison": {"training", "dissection", "explanation", "data", "metrics", "nn", "checkpoint"},
     "optim": {"functional", "nn"},
     "report": set(),

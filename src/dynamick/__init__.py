@@ -32,6 +32,7 @@ _MODULES = (
     "models",
     "nn",
     "ops",
+    "optim",
     "report",
     "training",
 )

@@ -1,4 +1,4 @@
-"""The Lightning module: any model with a head, trained by SGD, measured each epoch."""
+"""The Lightning module: any model with a head, trained by SGD or Interpretable SGD, measured each epoch."""
 
 from typing import Any
 
@@ -14,24 +14,26 @@ from torchmetrics.classification import MulticlassAccuracy
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
 from dynamick.metrics.routing import RoutingCounts
 from dynamick.models import Network
+from dynamick.optim import InterpretableSGD
 from dynamick.training.recipe import OptimRecipe
 
 
 class Classifier(L.LightningModule):
-    """Cross entropy by SGD; each epoch logs top-1, top-5, losses, sparsity and routing.
+    """Cross entropy by SGD or Interpretable SGD; each epoch logs top-1, top-5, losses, sparsity and routing.
 
     Args:
         model: made by `dynamick.models.create`; it prepares images by its own `preprocessing`.
         recipe: the optimiser's settings.
         channels_last: the memory format of images and convolutions.
+        seed: of the weights that Interpretable SGD draws.
     """
 
-    def __init__(self, model: Network, recipe: OptimRecipe, channels_last: bool = True) -> None:
+    def __init__(self, model: Network, recipe: OptimRecipe, channels_last: bool = True, seed: int = 0) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.model = model
         self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.recipe = recipe
+        self.recipe, self.seed = recipe, seed
         classes = model.fc.out_features
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         self.top1 = MulticlassAccuracy(classes, average="micro")
@@ -43,6 +45,13 @@ class Classifier(L.LightningModule):
         logits: Tensor = self.model(self._prepare(images))
         return logits
 
+    def on_train_epoch_start(self) -> None:
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        if isinstance(optimizer, InterpretableSGD) and optimizer.generator is not None:
+            # As batches do, draws depend on the seed and the epoch alone; every process has draws of its own.
+            epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
+            optimizer.generator.manual_seed((self.seed << 40) + (rank << 20) + epoch)
+
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
         loss = F.cross_entropy(self(images).float(), labels, label_smoothing=self.recipe.label_smoothing)
@@ -50,7 +59,12 @@ class Classifier(L.LightningModule):
         return loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        if isinstance(optimizer.optimizer, InterpretableSGD):
+            # Lightning would hand the closure on; here it runs first.
+            optimizer_closure()
+            optimizer.optimizer.step()
+        else:
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
         if self.recipe.l1:
             soft_threshold_(self.model.fc.weight, optimizer.param_groups[1]["lr"] * self.recipe.l1)
 
@@ -87,12 +101,7 @@ class Classifier(L.LightningModule):
         self.log_dict(values_64, sync_dist=self.trainer.world_size > 1)
 
     def configure_optimizers(self) -> Any:
-        optimizer = SGD(
-            parameter_groups(self.model, self.recipe),
-            lr=self.recipe.lr,
-            momentum=self.recipe.momentum,
-            nesterov=self.recipe.nesterov,
-        )
+        optimizer = make_optimizer(self.model, self.recipe)
         steps = int(self.trainer.estimated_stepping_batches)
         return [optimizer], [{"scheduler": schedule(optimizer, self.recipe, steps), "interval": "step"}]
 
@@ -109,6 +118,18 @@ def parameter_groups(model: Network, recipe: OptimRecipe) -> list[dict[str, Any]
     decay = recipe.weight_decay if recipe.head_weight_decay is None else recipe.head_weight_decay
     body = [parameter for parameter in model.parameters() if parameter is not head]
     return [{"params": body, "weight_decay": recipe.weight_decay}, {"params": [head], "weight_decay": decay}]
+
+
+def make_optimizer(model: Network, recipe: OptimRecipe) -> SGD:
+    """SGD; where the recipe gives s, Interpretable SGD on the head's weight, with a generator of its own."""
+    groups = parameter_groups(model, recipe)
+    settings: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.nesterov}
+    if recipe.s is None:
+        return SGD(groups, **settings)
+    groups[0]["s"] = None
+    sampling = {name: getattr(recipe, name) for name in ("s", "block_size", "form", "beta", "estimate")}
+    generator = torch.Generator(model.fc.weight.device)
+    return InterpretableSGD(groups, **settings, **sampling, model=model, generator=generator)
 
 
 def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int) -> LRScheduler:

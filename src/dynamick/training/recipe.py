@@ -6,6 +6,7 @@ from typing import Any
 
 from dynamick import models
 from dynamick.errors import InputError
+from dynamick.optim import ESTIMATES, FORMS, check_options
 
 KINDS = ("scenes", "cifar10", "folder")
 SCHEDULES = ("step", "onecycle", "cosine")
@@ -48,6 +49,8 @@ class OptimRecipe:
         warmup: the share of all steps in which `onecycle` rises.
         l1: strength of the L1 penalty on the head's weight, for heads of kind l1 alone; a proximal step, so zeros are exact.
         label_smoothing: as in torch.nn.CrossEntropyLoss.
+        s: the sparsity level of Interpretable SGD (Algorithm 3) on a dense head's weight, above 0 and at most 1; None is SGD.
+        block_size, form, beta, estimate: its other options, as in `dynamick.optim.InterpretableSGD`.
     """
 
     epochs: int = 200
@@ -62,6 +65,11 @@ class OptimRecipe:
     warmup: float = 0.25
     l1: float = 0.0
     label_smoothing: float = 0.0
+    s: float | None = None
+    block_size: int = 5
+    form: str = "normalised"
+    beta: float | None = None
+    estimate: str = "local"
 
 
 @dataclass
@@ -120,6 +128,20 @@ class Recipe:
             raise InputError(f"optim.l1: {self.optim.l1} has no effect on {self.model}; name the model res...-l1, or give 0")
         if head == "l1" and not self.optim.l1:
             raise InputError(f"optim.l1: 0 leaves {self.model} without its penalty; give a strength, such as 0.001")
+        self._check_sampling(head)
+
+    def _check_sampling(self, head: str) -> None:
+        _one_of("optim.form", self.optim.form, FORMS)
+        _one_of("optim.estimate", self.optim.estimate, ESTIMATES)
+        s = 1.0 if self.optim.s is None else self.optim.s
+        try:
+            check_options(s, self.optim.block_size, self.optim.form, self.optim.beta)
+        except InputError as error:
+            raise InputError(f"optim.{error}") from None
+        if self.optim.s is not None and head not in ("dense", "l1"):
+            raise InputError(
+                f"optim.s: {self.optim.s} samples the weights of a dense head, which {self.model} has not; name a res8"
+            )
 
 
 def difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:

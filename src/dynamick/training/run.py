@@ -73,7 +73,7 @@ def train(
     if not (out / RESULT).exists():
         images = images or Images(recipe)
         L.seed_everything(recipe.seed, verbose=False)
-        classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last)
+        classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last, recipe.seed)
         with quiet():
             trainer = _trainer(recipe, out, [Keeper(out, recipe.to_dict()), *(callbacks or [])], progress)
             trainer.fit(classifier, images, ckpt_path=_state(out))
@@ -163,8 +163,7 @@ def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
                 shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
         config = out / CONFIG
         if config.exists():
-            there = yaml.safe_load(config.read_text())
-            changes = difference(there, recipe.to_dict())
+            changes = difference(_complete(yaml.safe_load(config.read_text())), recipe.to_dict())
             if changes:
                 more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
                 raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")
@@ -174,6 +173,13 @@ def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
         if error.errno == errno.ENOSPC:
             raise
         raise InputError(f"{out}: cannot be written ({error.strerror}); give a folder that can") from None
+
+
+def _complete(there: dict[str, Any]) -> dict[str, Any]:
+    """A recipe that was kept before some keys were there: these have their defaults."""
+    known = Recipe().to_dict()
+    nested = {name: known[name] | there.get(name, {}) for name in ("data", "optim")}
+    return known | there | nested
 
 
 def _state(out: Path) -> str | None:

@@ -1,0 +1,28 @@
+"""Algorithm 3 as a torch optimiser: Interpretable SGD, its Lipschitz constants, its sampling."""
+
+from dynamick.optim.interpretable_sgd import InterpretableSGD, interpretable_gradient
+from dynamick.optim.lipschitz import (
+    ESTIMATES,
+    diagonal_ggn,
+    global_lipschitz,
+    lipschitz,
+    local_lipschitz,
+    vote_lipschitz,
+)
+from dynamick.optim.sampling import FORMS, PoissonSampler, check_options, overlap, probabilities
+
+__all__ = [
+    "ESTIMATES",
+    "FORMS",
+    "InterpretableSGD",
+    "PoissonSampler",
+    "check_options",
+    "diagonal_ggn",
+    "global_lipschitz",
+    "interpretable_gradient",
+    "lipschitz",
+    "local_lipschitz",
+    "overlap",
+    "probabilities",
+    "vote_lipschitz",
+]

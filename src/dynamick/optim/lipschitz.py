@@ -1,0 +1,98 @@
+"""Step 3 of Algorithm 3: how fast the gradient may change along each weight (Lemma 2; docs/theory.md derives all of it)."""
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.errors import InputError
+
+ESTIMATES = ("local", "global", "votes")
+
+
+def local_lipschitz(x_BM: Tensor, logits_BO: Tensor) -> Tensor:
+    """P_c (1 - P_c) x_j^2: the diagonal of the Hessian of softmax cross entropy, for the weights of the final layer.
+
+    Args:
+        x_BM: the layer's inputs.
+        logits_BO: its outputs, the arguments of the softmax.
+
+    Returns:
+        L_ij of each sample i and coordinate j = (class, input), shape (B, O, M).
+    """
+    p_BO = logits_BO.softmax(-1)
+    return (p_BO * (1 - p_BO))[:, :, None] * x_BM.square()[:, None, :]
+
+
+def global_lipschitz(x_BM: Tensor, outputs: int) -> Tensor:
+    """x_j^2 / 4, which P_c (1 - P_c) x_j^2 never exceeds whatever the weights are; shape (B, O, M), alike for all classes."""
+    return (x_BM.square() / 4)[:, None, :].expand(-1, outputs, -1)
+
+
+def vote_lipschitz(x_BM: Tensor, weight_OM: Tensor) -> Tensor:
+    """max(W_cj x_j, 0), shape (B, O, M): the products by which Algorithm 2 ranks a row.
+
+    Up to a power, and so up to the choice of s, the curvature along log W_cj: there P (1 - P) (W_cj x_j)^2 is the
+    Gauss-Newton term. It is no bound on the curvature along W_cj itself.
+    """
+    return (weight_OM * x_BM[:, None, :]).clamp(min=0)
+
+
+def lipschitz(estimate: str, x_BM: Tensor, weight_OM: Tensor, logits_BO: Tensor) -> Tensor:
+    """The estimate of this name, shape (B, O, M).
+
+    Raises:
+        InputError: there is none of this name.
+    """
+    if estimate == "local":
+        return local_lipschitz(x_BM, logits_BO)
+    if estimate == "global":
+        return global_lipschitz(x_BM, weight_OM.shape[0])
+    if estimate == "votes":
+        return vote_lipschitz(x_BM, weight_OM)
+    raise InputError(f"estimate: {estimate!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
+
+
+def diagonal_ggn(
+    model: nn.Module, layer: nn.Linear, inputs: Tensor, draws: int | None = None, generator: torch.Generator | None = None
+) -> Tensor:
+    """The diagonal of the generalised Gauss-Newton matrix of softmax cross entropy, for the weights of any linear layer.
+
+    At the logits the Hessian is sum_c P_c (e_c - P)(e_c - P)^T, so backpropagating sqrt(P_c) (e_c - P) for every class and
+    adding squares is exact; drawing classes c ~ P and averaging the squares of e_c - P is its unbiased Monte-Carlo form.
+    It is the Hessian's own diagonal wherever the logits are piecewise linear in the layer's weights, as in ReLU networks.
+
+    Args:
+        model: yields logits (B, C) from `inputs`, each sample by itself (no batch normalisation in training mode).
+        layer: a linear layer of it that sees one row a sample.
+        inputs: the model's inputs, B of them.
+        draws: classes to draw for each sample; None takes all of them and is exact.
+        generator: where the draws come from.
+
+    Returns:
+        Shape (B, O, M) for the layer's O x M weights, never negative.
+
+    Raises:
+        InputError: draws is below 1, or the layer does not see one row a sample.
+    """
+    if draws is not None and draws < 1:
+        raise InputError(f"draws: {draws} is too few; give 1 or more, or None for the exact diagonal")
+    seen: list[tuple[Tensor, Tensor]] = []
+    handle = layer.register_forward_hook(lambda _, args, output: seen.append((args[0].detach(), output)))
+    try:
+        with torch.enable_grad():
+            logits_BC = model(inputs)
+    finally:
+        handle.remove()
+    if len(seen) != 1 or seen[0][0].ndim != 2 or len(seen[0][0]) != len(logits_BC):
+        raise InputError("layer: it must see one row a sample, once; give a linear layer behind the pooling")
+    x_BM, y_BO = seen[0]
+    p_BC = logits_BC.detach().softmax(-1)
+    eye = torch.eye(p_BC.shape[1], dtype=p_BC.dtype, device=p_BC.device)
+    if draws is None:
+        factors = [p_BC[:, c, None].sqrt() * (eye[c] - p_BC) for c in range(len(eye))]
+    else:
+        classes_BD = torch.multinomial(p_BC, draws, replacement=True, generator=generator)
+        factors = [(eye[classes_B] - p_BC) / draws**0.5 for classes_B in classes_BD.unbind(1)]
+    d_BO = torch.zeros_like(y_BO)
+    for factor_BC in factors:
+        d_BO += torch.autograd.grad(logits_BC, y_BO, factor_BC, retain_graph=True)[0].square()
+    return d_BO.detach()[:, :, None] * x_BM.square()[:, None, :]

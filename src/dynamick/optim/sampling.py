@@ -1,0 +1,109 @@
+"""Step 5 of Algorithm 3: the Bernoulli variables q_j (which weights) and p_i (which samples)."""
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.utils.data import Sampler
+
+from dynamick.errors import InputError
+
+FORMS = ("literal", "normalised")
+
+
+def probabilities(
+    lipschitz_BOM: Tensor, s: float, block_size: int = 5, form: str = "normalised", beta: float | None = None
+) -> Tensor:
+    """q_ij, the probability that sample i updates coordinate j (Algorithm 3, step 5; SPEC section 3).
+
+    Args:
+        lipschitz_BOM: L_ij of each sample, at least 0, shape (B, O, M).
+        s: in (0, 1]; the larger, the sparser the updates.
+        block_size: K, how many coordinates of a row are always updated in the normalised form.
+        form: `literal` is the paper's min(1, beta (L_ij / L_i)^(1/(1-s))), L_i the sum over the O x M block: it vanishes as s
+            approaches 1. `normalised` is min(1, (L_ij / L_i(K))^(1/(1-s))), L_i(K) the K-th largest of the row; where that
+            is 0, q = 1 for L > 0 alone. At s = 1 it takes the K largest, of equals the lower index.
+        beta: the literal form's block size: at small s about beta coordinates of the O x M block are updated. None takes
+            `block_size` for each of the O rows.
+
+    Returns:
+        Probabilities, shape (B, O, M). A coordinate with L = 0 is never updated.
+
+    Raises:
+        InputError: s, block_size, form or beta is not one of those allowed.
+    """
+    check_options(s, block_size, form, beta)
+    O, M = lipschitz_BOM.shape[1:]
+    if form == "normalised" and s == 1:
+        ranked = lipschitz_BOM.sort(dim=-1, descending=True, stable=True).indices[..., :block_size]
+        return torch.zeros_like(lipschitz_BOM).scatter(2, ranked, 1) * (lipschitz_BOM > 0)
+    if form == "normalised":
+        scale, factor = lipschitz_BOM.topk(min(block_size, M)).values[..., -1:], 1.0
+    else:
+        scale, factor = lipschitz_BOM.sum((1, 2), keepdim=True), float(block_size * O if beta is None else beta)
+    ratio = torch.where(lipschitz_BOM == 0, 0, lipschitz_BOM / scale)
+    power = ratio ** (1 / (1 - s)) if s < 1 else (ratio >= 1).to(ratio.dtype)
+    return (factor * power).clamp(max=1)
+
+
+def check_options(s: float, block_size: int, form: str = "normalised", beta: float | None = None) -> None:
+    """Raise InputError where one of the options of `probabilities` is not allowed."""
+    if not 0 < s <= 1:
+        raise InputError(f"s: {s!r} is no sparsity level; give a number above 0 and at most 1")
+    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
+        raise InputError(f"block_size: {block_size!r} is no number of coordinates; give an integer from 1 up")
+    if form not in FORMS:
+        raise InputError(f"form: {form!r} is unknown; the forms are {' and '.join(FORMS)}")
+    if beta is not None and not 0 < beta < math.inf:
+        raise InputError(f"beta: {beta!r} is no block size; give a positive number")
+
+
+def overlap(q_BOM: Tensor, routed_BOM: Tensor) -> float:
+    """How far Algorithm 3 updates the coordinates that Dynamic-K routes: expected intersection over expected union.
+
+    Args:
+        q_BOM: the probabilities that a coordinate is updated.
+        routed_BOM: boolean, whether Dynamic-K routes it.
+
+    Returns:
+        From 0 to 1; 1 exactly where q is 1 on the routed coordinates and 0 elsewhere.
+    """
+    both = q_BOM[routed_BOM].double().sum()
+    either = routed_BOM.sum() + q_BOM[~routed_BOM].double().sum()
+    return 1.0 if either == 0 else float(both / either)
+
+
+class PoissonSampler(Sampler[list[int]]):
+    """Batches in which every sample is drawn by its own coin, p_i ~ Bernoulli(B/n): a `batch_sampler` for a DataLoader.
+
+    A batch holds B samples on average; an empty one is left out, since it would change nothing. Divide gradients by the
+    nominal B, not by the number drawn: `InterpretableSGD(batch_size=B)` does.
+
+    Args:
+        length: n, the number of samples of the set.
+        batch_size: B, from 1 to n.
+        seed: of the draws. The same seed gives the same batches in the same order; every pass over the sampler goes on
+            where the last ended.
+
+    Raises:
+        InputError: batch_size is not in 1..n.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int = 0) -> None:
+        if not 1 <= batch_size <= length:
+            raise InputError(f"batch_size: {batch_size} is not from 1 to the {length} samples of the set")
+        self.length = length
+        self.batch_size = batch_size
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        """Draws a pass, ceil(n / B); a pass yields fewer batches where some are empty."""
+        return -(-self.length // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _ in range(len(self)):
+            coins = torch.rand(self.length, generator=self.generator)
+            batch = (coins < self.batch_size / self.length).nonzero()[:, 0].tolist()
+            if batch:
+                yield batch
