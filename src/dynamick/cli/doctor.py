@@ -34,5 +34,11 @@ def findings() -> list[str]:
         level = f", level {cpu.kernel.level}" if serves == "cpu" and cpu.kernel else ""
         lines.append(f"dynamic_linear on the CPU in {str(dtype).removeprefix('torch.')}: {serves}{level}")
     lines.append("dynamic_linear on the CPU in float64, or where routes are asked for: chunked")
+    if torch.cuda.is_available():
+        tensor = torch.zeros(1, 1, device="cuda")
+        named = (
+            "; triton by name (implementation=), for nobody has measured it" if "triton" in registry.implementations() else ""
+        )
+        lines.append(f"dynamic_linear on the GPU: {registry.select(None, tensor, tensor).name}{named}")
     lines += [f"{name}: cannot run here: {why}" for name, why in registry.absent().items()]
     return lines + cpu.not_compiled()

@@ -1,0 +1,180 @@
+"""The GPU kernel, in Triton (kernels.py): the sums and gradients without the B*O*M products, O(B*O) saved.
+
+Nobody has measured it on a GPU yet: it was run in Triton's interpreter only, and compiled for a GPU. So it serves by name
+("triton") and never by default, its priority being below the chunked path's. It needs a CUDA device, or TRITON_INTERPRET=1
+in the environment before Triton is first imported, which runs it on the CPU, slowly. The first call imports Triton.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import os
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamick.ops.chunked import route_chunked
+from dynamick.ops.linear import dynamic_linear_routed, routed_gradients
+from dynamick.ops.registry import register, register_absent
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@torch.library.custom_op("dynamick::dynamic_linear_triton", mutates_args=())
+def dynamic_linear_triton(
+    x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The sums of the routed products (Algorithm 2), and what finds the routed sets again.
+
+    Whether all is finite is asked of the device first, which waits for it once; the backward pass does not wait again.
+
+    Args:
+        x: inputs, shape (B, M), float32 or narrower.
+        weight: shape (O, M), of x's dtype.
+        mask: boolean, shape (O, M), False where a connection is pruned and may not be routed; or None.
+        k: how many products a class routes at most.
+        rule: `at_most` or `exactly`.
+
+    Returns:
+        Outputs (B, O) in float32. The K-th largest product of each, tau (O, B), float32: 0 (`at_most`) or -inf (`exactly`)
+        where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are. Whether
+        the kernel served, a boolean on the CPU; where it did not, the PyTorch path did, and tau and last say nothing.
+    """
+    (B, M), O = x.shape, weight.shape[0]
+    tau = x.new_empty(O, B, dtype=torch.float32)
+    last = x.new_empty(O, B, dtype=torch.int32)
+    if not (B and O and M) or not _sums_stay_finite(x, weight, min(k, M)):
+        products, _ = route_chunked(x, weight, mask, k, rule)
+        return products.sum(-1), tau.zero_(), last.zero_(), torch.tensor(False)
+    from dynamick.ops.gpu import kernels
+
+    y_BO = x.new_empty(B, O, dtype=torch.float32)
+    x_MB, w_MO = _dense(x.t()), _dense(weight.t())
+    mask_MO = None if mask is None else _dense_mask(mask.t(), x.device)
+    with torch.cuda.device_of(x):
+        kernels.forward(x_MB, w_MO, mask_MO, y_BO, tau, last, min(k, M), rule == "exactly")
+    return y_BO, tau, last, torch.tensor(True)
+
+
+@dynamic_linear_triton.register_fake
+def _(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    B, O = x.shape[0], weight.shape[0]
+    y, tau = x.new_empty(B, O, dtype=torch.float32), x.new_empty(O, B, dtype=torch.float32)
+    return y, tau, x.new_empty(O, B, dtype=torch.int32), torch.empty((), dtype=torch.bool, device="cpu")
+
+
+@torch.library.custom_op("dynamick::dynamic_linear_triton_backward", mutates_args=())
+def dynamic_linear_triton_backward(
+    gy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    tau: Tensor,
+    last: Tensor,
+    served: Tensor,
+    k: int,
+    rule: str,
+    want_x: bool,
+    want_w: bool,
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x and weight, in their dtypes; a tensor without elements for what is not wanted."""
+    gx = x.new_empty(x.shape if want_x else (0,))
+    gw = weight.new_empty(weight.shape if want_w else (0,))
+    if not served:
+        _, indices = route_chunked(x, weight, mask, k, rule)
+        plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
+        return gx if plain_x is None else plain_x, gw if plain_w is None else plain_w
+    from dynamick.ops.gpu import kernels
+
+    x_BM, w_OM, gy_OB = _dense(x), _dense(weight), _dense(gy.t())
+    mask_OM = None if mask is None else _dense_mask(mask, x.device)
+    with torch.cuda.device_of(x):
+        if want_x:
+            kernels.backward_x(x_BM, w_OM, mask_OM, gy_OB, tau, last, gx, rule == "exactly")
+        if want_w:
+            kernels.backward_w(x_BM, w_OM, mask_OM, gy_OB, tau, last, gw, rule == "exactly")
+    return gx, gw
+
+
+@dynamic_linear_triton_backward.register_fake
+def _(
+    gy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    tau: Tensor,
+    last: Tensor,
+    served: Tensor,
+    k: int,
+    rule: str,
+    want_x: bool,
+    want_w: bool,
+) -> tuple[Tensor, Tensor]:
+    gx = x.new_empty((x.shape[0], x.shape[1]) if want_x else (0,))
+    return gx, weight.new_empty((weight.shape[0], weight.shape[1]) if want_w else (0,))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, weight, mask, ctx.k, ctx.rule = inputs
+    ctx.save_for_backward(x, weight, mask, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _backward(ctx: Any, gy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    x, weight, mask, tau, last, served = ctx.saved_tensors
+    want_x, want_w = ctx.needs_input_grad[:2]
+    if torch.is_grad_enabled():
+        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates.
+        _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
+        gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
+    else:
+        kept = (tau, last, served)
+        gx, gw = dynamic_linear_triton_backward(gy, x, weight, mask, *kept, ctx.k, ctx.rule, want_x, want_w)
+    return gx if want_x else None, gw if want_w else None, None, None, None
+
+
+dynamic_linear_triton.register_autograd(_backward, setup_context=_setup_context)
+
+
+def sum_triton(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
+    """The sums of the routed products, shape (B, O), float32, differentiable."""
+    return dynamic_linear_triton(x, weight, mask, k, rule)[0]
+
+
+def _sums_stay_finite(x: Tensor, weight: Tensor, k: int) -> bool:
+    """Whether every product, and every sum of k of them, is below float32's largest. NaN is not below anything."""
+    x_most, w_most = (torch.linalg.vector_norm(each, torch.inf, dtype=torch.float32) for each in (x.detach(), weight.detach()))
+    return float(x_most * w_most) * k < torch.finfo(torch.float32).max / 2
+
+
+def _dense(values: Tensor) -> Tensor:
+    return values.detach().resolve_neg().contiguous()
+
+
+def _dense_mask(mask: Tensor, device: torch.device) -> Tensor:
+    return mask.to(device).contiguous().view(torch.uint8)
+
+
+def _on_gpu(x: Tensor, weight: Tensor) -> bool:
+    return x.device == weight.device and x.device.type in (("cpu", "cuda") if INTERPRETED else ("cuda",))
+
+
+def missing() -> str | None:
+    """Why the kernel cannot run here, in one line; None where it can."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # some builds of it go by another name
+        found = importlib.metadata.version("triton")
+        if tuple(int(part) for part in found.split(".")[:2]) < (3, 3):
+            return f"triton {found} is too old, 3.3 or later is needed"
+    if not INTERPRETED and torch.cuda.device_count() == 0:  # which, unlike is_available, leaves CUDA uninitialised
+        return "there is no CUDA device, and TRITON_INTERPRET=1 is not set"
+    return None
+
+
+if (_why := missing()) is not None:
+    register_absent("triton", _why)
+else:
+    # Whoever asks for the routes themselves, or for float64, is served by the PyTorch path under this name too.
+    register("triton", priority=-2, supports=_on_gpu, sum=sum_triton)(route_chunked)
