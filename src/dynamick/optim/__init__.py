@@ -1,6 +1,8 @@
 """Algorithm 3 as a torch optimiser: Interpretable SGD, its Lipschitz constants, its sampling."""
 
-from dynamick.optim.interpretable_sgd import InterpretableSGD, interpretable_gradient
+from dynamick.optim.gradient import interpretable_gradient
+from dynamick.optim.groups import sampled_groups
+from dynamick.optim.interpretable_sgd import InterpretableSGD
 from dynamick.optim.lipschitz import (
     ESTIMATES,
     diagonal_ggn,
@@ -24,5 +26,6 @@ __all__ = [
     "local_lipschitz",
     "overlap",
     "probabilities",
+    "sampled_groups",
     "vote_lipschitz",
 ]

@@ -1,73 +1,39 @@
 """Algorithm 3: SGD in which every sample updates only the weights that it drew."""
 
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils.hooks import RemovableHandle
 
 from dynamick.errors import InputError
 from dynamick.nn import find_classifier
-from dynamick.optim.lipschitz import ESTIMATES, lipschitz
-from dynamick.optim.sampling import check_options, probabilities
+from dynamick.optim.gradient import interpretable_gradient
+from dynamick.optim.groups import find_owners
+from dynamick.optim.lipschitz import ESTIMATES
+from dynamick.optim.sampling import check_options
 
-# Numbers held at once for a chunk of samples; one sample's O x M always fit, since the weight itself does.
-CHUNK = 2**18
-
-
-def interpretable_gradient(
-    gy_BO: Tensor,
-    x_BM: Tensor,
-    weight_OM: Tensor,
-    logits_BO: Tensor,
-    s: float,
-    block_size: int = 5,
-    form: str = "normalised",
-    beta: float | None = None,
-    estimate: str = "local",
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """sum_i g~_ij = sum_i q_ij g_ij over the samples of a minibatch (Algorithm 3, steps 3 to 5), for a linear layer.
-
-    A sample's gradient is the outer product of gy and x, so samples are worked off in chunks of at most CHUNK numbers
-    (one sample at least) and B x O x M numbers are never held.
-
-    Args:
-        gy_BO: the loss's gradient at the layer's outputs; it carries the loss's factor 1/B.
-        x_BM, weight_OM, logits_BO: the layer's inputs, weight and outputs.
-        s, block_size, form, beta: as in `probabilities`.
-        estimate: `local`, `global` or `votes`, as in `lipschitz`. In the normalised form `local` and `global` are one,
-            since P (1 - P) is common to a row.
-        generator: where the q_ij come from: uniform numbers of shape (B, O, M), sample after sample.
-
-    Returns:
-        Shape (O, M).
-    """
-    if form == "normalised" and estimate == "local":
-        estimate = "global"
-    total_OM = torch.zeros_like(weight_OM)
-    size = max(1, CHUNK // weight_OM.numel())
-    for gy, x, logits in zip(gy_BO.split(size), x_BM.split(size), logits_BO.split(size), strict=True):
-        L_ij = lipschitz(estimate, x, weight_OM, logits)
-        q_ij = probabilities(L_ij, s, block_size, form, beta)
-        drawn = torch.rand(q_ij.shape, generator=generator, dtype=q_ij.dtype, device=q_ij.device) < q_ij
-        g_ij = gy[:, :, None] * x[:, None, :]
-        total_OM += (g_ij * drawn).sum(0)
-    return total_OM
+NAMED = 3
+"""An error names so many parameters; more are counted."""
 
 
 class InterpretableSGD(torch.optim.SGD):
     """Interpretable SGD: block coordinate SGD with Lipschitz sampling (Algorithm 3).
 
     The weights of nn.Linear layers receive, in every backward pass, sum_i q_ij g_ij in place of sum_i g_ij; the rest is
-    torch.optim.SGD, so momentum, weight decay, schedulers, clipping and gradient accumulation work as they do there. Biases,
-    and groups that hold no linear layer or have s=None, are updated as SGD does. The forward pass is dense.
+    torch.optim.SGD, so momentum, weight decay, schedulers, gradient scaling, clipping and accumulation work as they do there.
+    Biases, and groups with s=None, are updated as SGD does. The forward pass is dense, and is run twice in sampled layers.
 
-    Hooks on the layers catch what is needed. They are on from the start; `detach()`, or the end of a `with` block, leaves
-    the model as it was. Pickle or export the model only after that.
+    Forward hooks on the layers catch what is needed. They are on from the start, for as long as the optimiser lives;
+    `detach()`, or the end of a `with` block, leaves the model as it was. Pickle or export the model, or give it to
+    torch.func, after that. A group's options may change as training goes on, as lr may:
+    `optimizer.param_groups[0]["s"] = 0.95`.
 
-        with InterpretableSGD(model.fc.parameters(), lr=0.1, s=0.9, block_size=5, model=model) as optimizer:
+        groups = dynamick.optim.sampled_groups(model)  # the classifier's weight, and all else plain
+        with InterpretableSGD(groups, lr=0.1, s=0.9, block_size=5, model=model) as optimizer:
             ...the usual loop
 
     Args:
@@ -77,14 +43,17 @@ class InterpretableSGD(torch.optim.SGD):
         estimate: of the Lipschitz constants: `local`, `global` or `votes`; see `interpretable_gradient`.
         model: the module tree that holds the parameters.
         batch_size: the nominal B of Poisson-sampled minibatches, for losses that are means over the batch drawn: gradients
-            are then divided by B instead. One backward pass a step. None leaves gradients as the loss scales them.
-        generator: where the q_ij come from, on the parameters' device; its state is part of the state_dict.
+            are then multiplied by (number drawn) / B in `step`. For one process and one backward pass a step; elsewhere
+            divide a summed loss by B instead. None leaves gradients as the loss scales them.
+        generator: where the q_ij come from, on the parameters' device; its state is part of the state_dict. Give each of many
+            processes a seed of its own. None takes PyTorch's global one.
         kwargs: momentum, weight_decay and whatever else torch.optim.SGD takes, without `differentiable`.
 
     Raises:
-        InputError: an option is not one of those allowed; a group with a linear layer holds parameters of another kind of
-            layer, which it names; a weight is shared; the literal form with an estimate of the final layer's curvature is
-            asked for a hidden layer; there is nothing to sample. In a backward pass: a layer sees other than rows (B, M).
+        InputError: an option is not one of those allowed; a sampled group holds parameters of another kind of layer, which
+            it names; a weight is shared; the literal form with an estimate of the final layer's curvature is asked for a
+            hidden layer; there is nothing to sample. In a forward pass: a sampled layer sees other than rows (B, M). In
+            `step`: a closure, a sparse gradient, or a gradient that was not sampled, since the hooks did not see it.
     """
 
     def __init__(
@@ -108,39 +77,44 @@ class InterpretableSGD(torch.optim.SGD):
         if kwargs.get("differentiable"):
             raise InputError("differentiable: sampled gradients have no second derivative; leave it out")
         self._options = {"s": s, "block_size": block_size, "form": form, "beta": beta, "estimate": estimate}
-        self._owners = _owners(model)
-        self._classifier = find_classifier(model)
-        self._layers: dict[nn.Linear, Any] = {}
-        self._drawn: dict[nn.Linear, int] = {}
+        self._model, self._owners = model, find_owners(model)
         self.batch_size, self.generator = batch_size, generator
-        try:
-            super().__init__(params, lr=lr, **kwargs)
-            if not self._layers:
-                raise InputError("params: no group holds the weight of an nn.Linear; add one, or take torch.optim.SGD")
-        except Exception:
-            self.detach()
-            raise
+        # Each sampled layer's name and place of its group; the hooks that are on; samples seen by backward since the last step.
+        self._layers: dict[nn.Linear, tuple[str, int]] = {}
+        self._hooks: dict[nn.Linear, RemovableHandle] = {}
+        self._drawn: dict[nn.Linear, int] = {}
+        super().__init__(params, lr=lr, **kwargs)
+        if not self._layers:
+            raise InputError("params: no group holds the weight of an nn.Linear; add one, or take torch.optim.SGD")
+        self.defaults |= self._options
+        # Not by overriding `step`: SGD's own would run the user's step hooks a second time.
+        self.register_step_pre_hook(_before_step)
+        self.attach()
+        # A model outlives its optimisers; their hooks go with them.
+        weakref.finalize(self, _remove, self._hooks).atexit = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
-        """Add a group, as torch.optim.SGD does, and hook its linear layers."""
-        group = self._options | dict(param_group)
-        super().add_param_group(group)
+        """Add a group, as torch.optim.SGD does, and sample the weights of its linear layers unless its s is None."""
+        super().add_param_group(self._options | dict(param_group))
+        place = len(self.param_groups) - 1
         try:
-            self._layers |= {layer: self._hook(layer) for layer in self._linear_layers(self.param_groups[-1])}
+            layers = self._linear_layers(self.param_groups[place])
         except InputError:
             self.param_groups.pop()
             raise
+        self._layers |= {layer: (name, place) for layer, name in layers.items()}
+        if self._hooks:
+            self.attach()
 
     def attach(self) -> None:
         """Hook the layers, where they are not hooked."""
-        self._layers = {layer: handle or self._hook(layer) for layer, handle in self._layers.items()}
+        for layer in self._layers:
+            if layer not in self._hooks:
+                self._hooks[layer] = layer.register_forward_hook(_hook(self, layer), with_kwargs=True)
 
     def detach(self) -> None:
         """Take the hooks off; the model is as it was before."""
-        for layer, handle in self._layers.items():
-            if handle is not None:
-                handle.remove()
-            self._layers[layer] = None
+        _remove(self._hooks)
 
     def __enter__(self) -> "InterpretableSGD":
         self.attach()
@@ -149,26 +123,10 @@ class InterpretableSGD(torch.optim.SGD):
     def __exit__(self, *_: object) -> None:
         self.detach()
 
-    def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
-        """W <- W - lr (1/B) sum_i g~_i (Algorithm 3, step 6). A step whose batch was empty changes nothing at all.
-
-        Raises:
-            InputError: a closure is given, a gradient is sparse, or the hooks are off.
-        """
-        if closure is not None:
-            raise InputError("closure: a second pass would draw other weights; run backward(), then step() without one")
-        if None in self._layers.values():
-            raise InputError("step: the hooks are off, so gradients were not sampled; call attach() before the forward pass")
-        grads = [p.grad for group in self.param_groups for p in group["params"] if p.grad is not None]
-        if any(grad.is_sparse for grad in grads):
-            raise InputError("params: a gradient is sparse; make it dense (nn.Embedding: sparse=False)")
-        drawn = max(self._drawn.values(), default=None)
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """As torch.optim.SGD's."""
         self._drawn.clear()
-        if drawn == 0:
-            return
-        if drawn is not None and self.batch_size is not None:
-            torch._foreach_mul_(grads, drawn / self.batch_size)
-        super().step()
+        super().zero_grad(set_to_none)
 
     def state_dict(self) -> dict[str, Any]:
         """As torch.optim.SGD's; with the generator's state, where one was given."""
@@ -176,64 +134,99 @@ class InterpretableSGD(torch.optim.SGD):
         return state if self.generator is None else state | {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Of this optimiser, or of a torch.optim.SGD, whose groups then take this optimiser's options."""
-        super().load_state_dict(state_dict)
-        for group in self.param_groups:
-            for name, value in self._options.items():
-                group.setdefault(name, value)
-        if self.generator is not None and "generator" in state_dict:
-            self.generator.set_state(state_dict["generator"].cpu())
+        """Of this optimiser, or of a torch.optim.SGD of the same groups, which then keep this optimiser's options.
 
-    def _linear_layers(self, group: dict[str, Any]) -> list[nn.Linear]:
-        """The layers whose weights a group samples; none where it is a plain group."""
-        owners = [self._owners.get(id(p), []) for p in group["params"]]
-        if group["s"] is None or not any(_is_linear(owner) for owner in owners):
-            return []
+        Raises:
+            InputError: the groups sample what cannot be sampled, or the generator's state is of another kind of device.
+        """
+        own = [{name: group[name] for name in self._options} for group in self.param_groups]
+        super().load_state_dict(state_dict)
+        for group, options in zip(self.param_groups, own, strict=True):
+            for name, value in options.items():
+                group.setdefault(name, value)
+        hooked = bool(self._hooks)
+        self.detach()
+        self._layers = {}
+        for place, group in enumerate(self.param_groups):
+            self._layers |= {layer: (name, place) for layer, name in self._linear_layers(group).items()}
+        if hooked:
+            self.attach()
+        if "generator" in state_dict:
+            self._load_generator(state_dict["generator"])
+
+    def _load_generator(self, state: Tensor) -> None:
+        if self.generator is None:
+            self.generator = torch.Generator(self.param_groups[0]["params"][0].device)
+        try:
+            self.generator.set_state(state.cpu())
+        except RuntimeError:
+            raise InputError(
+                f"generator: its state is not one of a generator on {self.generator.device}; go on there, or leave the key out"
+            ) from None
+
+    def __getstate__(self) -> dict[str, Any]:
+        raise InputError("InterpretableSGD: it hooks its model and cannot be copied or pickled; keep its state_dict()")
+
+    def _linear_layers(self, group: dict[str, Any]) -> dict[nn.Linear, str]:
+        """The layers whose weights a group samples, with the names of these weights; none where s is None."""
+        if group["s"] is None:
+            return {}
         check_options(group["s"], group["block_size"], group["form"], group["beta"])
         if group["estimate"] not in ESTIMATES:
             raise InputError(f"estimate: {group['estimate']!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
-        layers: list[nn.Linear] = []
-        for p, owner in zip(group["params"], owners, strict=True):
-            if not owner:
+        layers: dict[nn.Linear, str] = {}
+        wrong: list[str] = []
+        for p in group["params"]:
+            if id(p) not in self._owners:
                 raise InputError(
-                    f"params: a tensor of shape {tuple(p.shape)} is no parameter of the model; give it in a plain group"
+                    f"params: a tensor of shape {tuple(p.shape)} is none of the model's; give as model the one that has it"
                 )
-            layer, name = owner[0][0], " and ".join(each for _, each in owner)
-            if not isinstance(layer, nn.Linear) or not _is_linear(owner):
-                kind = " and ".join(type(each).__name__ for each, _ in owner)
-                raise InputError(
-                    f"params: {name} of {kind} cannot be sampled, only one nn.Linear's can; give it in a group with s=None"
-                )
-            if p is not layer.weight:
-                continue
-            if group["form"] == "literal" and group["estimate"] != "votes" and name != f"{self._classifier}.weight".lstrip("."):
+            owners = self._owners[id(p)]
+            layer, name = owners[0]
+            if len(owners) > 1 or type(layer) is not nn.Linear:
+                # Not a subclass either: its forward pass may be another.
+                wrong.append(" and ".join(f"{each} ({type(owner).__name__})" for owner, each in owners))
+            elif p is layer.weight:
+                layers[layer] = name
+        if wrong:
+            more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
+            raise InputError(
+                f"params: {', '.join(wrong[:NAMED])}{more} cannot be sampled, only the parameters of one nn.Linear each; put "
+                "them in a group with s=None, as dynamick.optim.sampled_groups(model) does"
+            )
+        if group["form"] == "literal" and group["estimate"] != "votes":
+            self._check_final(layers)
+        return layers
+
+    def _check_final(self, layers: dict[nn.Linear, str]) -> None:
+        for layer, name in layers.items():
+            if layer is not self._model.get_submodule(find_classifier(self._model)):
                 raise InputError(
                     f"params: {name} is hidden and P (1 - P) x^2 is the final layer's curvature; take form='normalised'"
                 )
-            layers.append(layer)
-        return layers
 
-    def _hook(self, layer: nn.Linear) -> Any:
-        # A plain function, not a bound method: a deep copy of the model then does not copy the optimiser.
-        def hook(linear: nn.Linear, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
-            x = args[0] if args else kwargs["input"]
-            if not torch.is_grad_enabled() or not linear.weight.requires_grad:
-                return None
-            if x.ndim != 2:
-                raise InputError(f"x: a sampled nn.Linear takes rows (B, {linear.in_features}), not {tuple(x.shape)}")
-            dense = nn.functional.linear(x, linear.weight.detach(), linear.bias)
-            return _Sampled.apply(dense, x.detach(), linear.weight, lambda *caught: self._sample(layer, *caught))
+    def _group(self, layer: nn.Linear) -> dict[str, Any]:
+        group: dict[str, Any] = self.param_groups[self._layers[layer][1]]
+        return group
 
-        return layer.register_forward_hook(hook, with_kwargs=True)
+    def _forward(self, layer: nn.Linear, x: Tensor) -> Tensor | None:
+        """The layer's outputs, whose backward pass samples; None where there is nothing to sample."""
+        if not torch.is_grad_enabled() or not layer.weight.requires_grad or self._group(layer)["s"] is None:
+            return None
+        if x.ndim != 2:
+            raise InputError(
+                f"{self._layers[layer][0]}: a sampled nn.Linear sees one row a sample, (B, {layer.in_features}), not "
+                f"{tuple(x.shape)}; put it in a group with s=None"
+            )
+        dense = nn.functional.linear(x, layer.weight.detach(), layer.bias)
+        return _Sampled.apply(dense, x.detach(), layer.weight, lambda *caught: self._sample(layer, *caught))
 
     def _sample(self, layer: nn.Linear, gy_BO: Tensor, x_BM: Tensor, weight_OM: Tensor, logits_BO: Tensor) -> Tensor:
-        group = next(group for group in self.param_groups if any(p is layer.weight for p in group["params"]))
+        if self.batch_size is not None and layer in self._drawn:
+            raise InputError("batch_size: a second backward pass before step(); leave it out, and divide a summed loss by B")
         self._drawn[layer] = self._drawn.get(layer, 0) + len(x_BM)
-        options: dict[str, Any] = {name: group[name] for name in self._options}
-        dtype = weight_OM.dtype
-        return interpretable_gradient(
-            gy_BO.to(dtype), x_BM.to(dtype), weight_OM, logits_BO.to(dtype), **options, generator=self.generator
-        )
+        options: dict[str, Any] = {name: self._group(layer)[name] for name in self._options}
+        return interpretable_gradient(gy_BO, x_BM, weight_OM, logits_BO, **options, generator=self.generator)
 
 
 class _Sampled(torch.autograd.Function):
@@ -251,15 +244,57 @@ class _Sampled(torch.autograd.Function):
         return gy, None, ctx.sample(gy, *ctx.saved_tensors), None
 
 
-def _owners(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
-    """The layers that hold a parameter, by its id, with the name it has there."""
-    owners: dict[int, list[tuple[nn.Module, str]]] = {}
-    for prefix, layer in model.named_modules():
-        for name, p in layer.named_parameters(recurse=False):
-            owners.setdefault(id(p), []).append((layer, f"{prefix}.{name}".lstrip(".")))
-    return owners
+def _before_step(optimizer: InterpretableSGD, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Before W <- W - lr (1/B) sum_i g~_i (Algorithm 3, step 6): the gradients are what they should be, and of the nominal B.
+
+    A step whose batch was empty changes nothing at all.
+    """
+    if [*args[1:], *kwargs.values()] not in ([], [None]):
+        raise InputError("closure: a second pass would draw other weights; run backward(), then step() without one")
+    params = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if any(p.grad.is_sparse for p in params):
+        raise InputError("params: a gradient is sparse; make it dense (nn.Embedding: sparse=False)")
+    for layer, (name, _) in optimizer._layers.items():
+        missed = layer not in optimizer._drawn and optimizer._group(layer)["s"] is not None
+        if missed and layer.weight.grad is not None and layer.weight.grad.any():
+            raise InputError(
+                f"{name}: its gradient was not sampled; attach() first, compile the model after that, and let it call the layer"
+            )
+    drawn = max(optimizer._drawn.values(), default=None)
+    optimizer._drawn.clear()
+    if _processes() > 1:
+        # Gradients are of all processes, and this one's number says nothing about them.
+        if optimizer.batch_size is not None:
+            raise InputError("batch_size: every process draws another number; leave it out, and divide a summed loss by B")
+    elif drawn == 0:
+        for p in params:
+            p.grad = None
+    elif drawn is not None and optimizer.batch_size is not None:
+        for p in params:
+            p.grad.mul_(drawn / optimizer.batch_size)
 
 
-def _is_linear(owner: list[tuple[nn.Module, str]]) -> bool:
-    """Whether it is one nn.Linear; not a subclass, whose forward pass may be another."""
-    return len(owner) == 1 and type(owner[0][0]) is nn.Linear
+def _processes() -> int:
+    distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
+    return torch.distributed.get_world_size() if distributed else 1
+
+
+def _hook(optimizer: InterpretableSGD, layer: nn.Linear) -> Callable[..., Tensor | None]:
+    """A forward hook that neither keeps the optimiser alive nor acts in a deep copy of the model."""
+    reference = weakref.ref(optimizer)
+
+    # A compiled model runs it between its graphs, as it is.
+    @torch.compiler.disable
+    def hook(linear: nn.Linear, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
+        alive = reference()
+        if alive is None or linear is not layer:
+            return None
+        return alive._forward(layer, args[0] if args else kwargs["input"])
+
+    return hook
+
+
+def _remove(hooks: dict[nn.Linear, RemovableHandle]) -> None:
+    for handle in hooks.values():
+        handle.remove()
+    hooks.clear()

@@ -78,13 +78,15 @@ class PoissonSampler(Sampler[list[int]]):
     """Batches in which every sample is drawn by its own coin, p_i ~ Bernoulli(B/n): a `batch_sampler` for a DataLoader.
 
     A batch holds B samples on average; an empty one is left out, since it would change nothing. Divide gradients by the
-    nominal B, not by the number drawn: `InterpretableSGD(batch_size=B)` does.
+    nominal B, not by the number drawn: `InterpretableSGD(batch_size=B)` does, or a summed loss divided by B.
 
     Args:
         length: n, the number of samples of the set.
         batch_size: B, from 1 to n.
-        seed: of the draws. The same seed gives the same batches in the same order; every pass over the sampler goes on
-            where the last ended.
+        seed: of the draws, which depend on it and on the epoch alone.
+
+    Attributes:
+        epoch: passes over the sampler so far; set it to go on where a run was interrupted.
 
     Raises:
         InputError: batch_size is not in 1..n.
@@ -93,17 +95,17 @@ class PoissonSampler(Sampler[list[int]]):
     def __init__(self, length: int, batch_size: int, seed: int = 0) -> None:
         if not 1 <= batch_size <= length:
             raise InputError(f"batch_size: {batch_size} is not from 1 to the {length} samples of the set")
-        self.length = length
-        self.batch_size = batch_size
-        self.generator = torch.Generator().manual_seed(seed)
+        self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
 
     def __len__(self) -> int:
         """Draws a pass, ceil(n / B); a pass yields fewer batches where some are empty."""
         return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
+        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        self.epoch += 1
         for _ in range(len(self)):
-            coins = torch.rand(self.length, generator=self.generator)
+            coins = torch.rand(self.length, generator=generator)
             batch = (coins < self.batch_size / self.length).nonzero()[:, 0].tolist()
             if batch:
                 yield batch

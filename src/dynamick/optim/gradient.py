@@ -1,0 +1,59 @@
+"""Steps 3 to 5 of Algorithm 3 for a linear layer: every sample's gradient, masked by its own coins, and their sum."""
+
+import torch
+from torch import Tensor
+
+from dynamick.optim.lipschitz import lipschitz
+from dynamick.optim.sampling import probabilities
+
+# Numbers held at once for a chunk of samples; one sample's O x M always fit, since the weight itself does.
+CHUNK = 2**18
+
+
+def interpretable_gradient(
+    gy_BO: Tensor,
+    x_BM: Tensor,
+    weight_OM: Tensor,
+    logits_BO: Tensor,
+    s: float,
+    block_size: int = 5,
+    form: str = "normalised",
+    beta: float | None = None,
+    estimate: str = "local",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """sum_i g~_ij = sum_i q_ij g_ij over the samples of a minibatch (Algorithm 3, steps 3 to 5), for a linear layer.
+
+    A sample's gradient is the outer product of gy and x, so samples are worked off in chunks of at most CHUNK numbers
+    (one sample at least) and B x O x M numbers are never held. All is computed in float32 at
+    least.
+
+    Args:
+        gy_BO: the loss's gradient at the layer's outputs; it carries the loss's factor 1/B.
+        x_BM, weight_OM, logits_BO: the layer's inputs, weight and outputs.
+        s, block_size, form, beta: as in `probabilities`.
+        estimate: `local`, `global` or `votes`, as in `lipschitz`. In the normalised form `local` and `global` are one,
+            since P (1 - P) is common to a row.
+        generator: where the q_ij come from: uniform numbers of shape (B, O, M), sample after sample.
+
+    Returns:
+        Shape (O, M), in the weight's dtype. What is not finite in a gradient stays so, drawn or not.
+
+    Raises:
+        InputError: an option is not one of those allowed.
+    """
+    if form == "normalised" and estimate == "local":
+        estimate = "global"
+    dtype = torch.promote_types(weight_OM.dtype, torch.float32)
+    w_OM = weight_OM.to(dtype)
+    total_OM = torch.zeros_like(w_OM)
+    size = max(1, CHUNK // max(1, w_OM.numel()))
+    with torch.autocast(weight_OM.device.type, enabled=False):
+        for chunk in zip(gy_BO.split(size), x_BM.split(size), logits_BO.split(size), strict=True):
+            gy, x, logits = (each.to(dtype) for each in chunk)
+            L_ij = lipschitz(estimate, x, w_OM, logits)
+            q_ij = probabilities(L_ij, s, block_size, form, beta)
+            drawn = torch.rand(q_ij.shape, generator=generator, dtype=dtype, device=q_ij.device) < q_ij
+            g_ij = gy[:, :, None] * x[:, None, :]
+            total_OM += (g_ij * drawn).sum(0)
+    return total_OM.to(weight_OM.dtype)
