@@ -20,7 +20,7 @@ from dynamick.cli.main import main
 from dynamick.cli.three_way import learn_basis
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
-from dynamick.explanation import Reader, simulability
+from dynamick.explanation import Reader, composition, share_covered, simulability
 
 SIDE = 32
 
@@ -97,6 +97,24 @@ def test_the_json_adds_up(place: Path, tmp_path: Path) -> None:
         assert each["bias"] + sum(each["products"]) == pytest.approx(float(want.max()), abs=1e-5)
 
 
+def test_each_image_has_its_picture(place: Path, tmp_path: Path) -> None:
+    assert explain(place, "--pictures", tmp_path / "pictures", "--limit", 3) == 0
+    made = sorted((tmp_path / "pictures").iterdir())
+    assert [path.name for path in made] == ["0.png.png", "2.png.png", "5.png.png"]
+    assert all(Image.open(path).format == "PNG" for path in made)
+
+
+def test_units_of_other_weights_are_noticed(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.manual_seed(2)
+    other = dk.models.create("res8-d3a", 10, stem="compact", width=8, classes=ComposedScenes("val", 1).classes)
+    dk.save(other, tmp_path / "other.safetensors")
+    units = ("--units", place / "res8-d3a-layer3" / "dissection.json", "--concepts", place / "concepts")
+    for weights, noticed in ((tmp_path / "other", True), (place / "res8-d3a", False)):
+        assert explain(place, *units, "--out", tmp_path / "page.html", weights=str(weights)) == 0
+        assert ("a dissection of other weights" in capsys.readouterr().err) is noticed
+        assert ("a dissection of other weights" in (tmp_path / "page.html").read_text(encoding="utf-8")) is noticed
+
+
 def test_measures_are_those_of_the_library(
     place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,6 +126,9 @@ def test_measures_are_those_of_the_library(
     reader = simulability(explanations)
     assert read["simulability"]["agreement"] == reader.agreement
     assert f"{reader.agreement:.1%} of 4 answers" in said
+    covered = share_covered(composition(model, read_units(units)))
+    assert read["covered"] == covered
+    assert f"{covered:.1%} are covered by 5 concepts" in said
     assert read["faithfulness"]["median_n98"] == statistics.median(each.n98 for each in explanations)
     orders = [each["order"] for each in read["faithfulness"]["curves"]]
     assert orders == ["contribution", "random", "grad-cam", "integrated gradients"]
@@ -189,6 +210,7 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path, capsys: pytes
         ((*three, *both[:2]), "--concepts missing"),
         (("--three-way", tmp_path / "three.xyz", *both), "three.xyz: a figure's name must end in"),
         ((*three, *both, "--ibd-penalty", 0), "--ibd-penalty: 0.0 must be"),
+        (("--pictures", tmp_path / "no.json"), "no.json: is a file"),
         (("--measure", tmp_path / "m.json", "--limit", 1), "simulability: 1 explanations"),
         (("--json", tmp_path), "is a folder"),
     ]:

@@ -4,6 +4,7 @@ import json
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -172,6 +173,51 @@ def test_a_pruned_connection_is_never_explained(rule: str) -> None:
             assert each.residual == pytest.approx(0, abs=1e-4)
 
 
+def test_a_pruned_connection_of_a_dense_forward_pass_is_never_explained() -> None:
+    model = small()
+    model.head = dk.DynamicLinear(6, 4, 2, threshold="gradients")
+    mask = torch.ones(4, 6, dtype=torch.bool)
+    mask[:, [0, 4]] = False
+    model.head.set_mask(mask)
+    for each in dk.explain(model, images(), classes=[0, 3], preprocess=None):
+        assert (each.rule, each.k) == ("dense", None)
+        assert each.bias + sum(each.products) == pytest.approx(each.logit, abs=1e-5)
+        off = [place for place, unit in enumerate(each.units) if unit in (0, 4)]
+        assert [each.products[place] for place in off] == [0, 0]
+        assert each.maps is not None
+        assert not each.maps[off].any()
+
+
+@pytest.mark.parametrize("k", [None, 3])
+def test_a_head_without_bias_has_a_bias_of_zero(k: int | None) -> None:
+    model = small()
+    model.head = nn.Linear(6, 4, bias=False)
+    for each in dk.explain(model if k is None else dk.convert(model, k=k), images(), preprocess=None):
+        assert each.bias == 0
+        assert sum(each.products) == pytest.approx(each.logit, abs=1e-5)
+
+
+def test_a_negative_logit_is_explained_like_any_other() -> None:
+    model = small()
+    with torch.no_grad():
+        model.head.weight.copy_(-model.head.weight.abs())
+    for each in dk.explain(model, images(), preprocess=None):
+        assert each.logit - each.bias < 0
+        assert sum(share for share in each.shares["share_of_routed"] if share is not None) == pytest.approx(1)
+        assert all(share > 0 for share in each.shares["share_of_routed"] if share)
+        assert each.n98 is not None
+        assert abs(each.residual_after(each.n98)) <= 0.02 + 1e-9
+
+
+def test_half_precision_networks_are_explained_by_products_in_full_precision() -> None:
+    model, batch = small(3).to(torch.bfloat16), images()
+    for each in dk.explain(model, batch, preprocess=None):
+        assert each.bias + sum(each.products) == pytest.approx(each.logit, abs=1e-2)
+        x_BM = model.body(batch.to(torch.bfloat16)).mean(dim=(2, 3)).double()
+        weight = model.head.weight.double()[each.class_index]
+        assert each.products == pytest.approx([(x_BM[each.image] * weight)[unit].item() for unit in each.units], rel=2e-2)
+
+
 def test_nothing_routed_gives_no_shares() -> None:
     model = small(2)
     with torch.no_grad():
@@ -276,6 +322,8 @@ def test_preprocessing_is_the_models_own_unless_said() -> None:
         ({"classes": 4}, r"classes: \[4\]"),
         ({"classes": [0, -1]}, r"classes: \[-1\]"),
         ({"classes": []}, "at least one"),
+        ({"classes": [0.5]}, r"classes: \[0.5\] must be integers"),
+        ({"classes": 1.5}, "classes: 1.5 must be integers"),
         ({"units": dissection(5)}, "5 units dissected, but the head reads 6"),
         ({"units": dissection(6, "body.0")}, "'body.0', but the head reads 'body'"),
         ({"preprocess": "imagenet"}, "preprocess: 'imagenet'"),
@@ -286,6 +334,11 @@ def test_bad_input_is_one_line(change: dict[str, object], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         dk.explain(small(2), **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_classes_may_be_any_integers() -> None:
+    for classes in (2, np.int64(2), torch.tensor(2), np.array([2]), torch.tensor([2]), (2,)):
+        assert [each.class_index for each in dk.explain(small(2), images(1), classes, preprocess=None)] == [2]
 
 
 def test_prepared_images_are_not_prepared_twice() -> None:
@@ -343,6 +396,21 @@ def test_layers_between_pooling_and_head_leave_the_units_alone() -> None:
     assert each.maps is None
     assert "layers between" in str(each.why)
     assert each.bias + sum(each.products) == pytest.approx(each.logit, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["convnext_tiny", "vgg11_bn", "mobilenet_v3_small"])
+def test_published_architectures_with_layers_before_the_head_say_so(name: str) -> None:
+    torch.manual_seed(0)
+    each = dk.explain(getattr(torchvision.models, name)(num_classes=3), images(1, side=64), preprocess=None)[0]
+    assert each.maps is None
+    assert "layers between" in str(each.why)
+    assert each.bias + sum(each.products) == pytest.approx(each.logit, abs=1e-5)
+
+
+def test_maps_of_one_cell_are_no_split() -> None:
+    each = dk.explain(torchvision.models.resnet18(num_classes=3), images(1, side=32), preprocess=None)[0]
+    assert each.maps is None
+    assert "one cell" in str(each.why)
 
 
 def test_maps_may_be_left_out() -> None:

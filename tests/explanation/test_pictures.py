@@ -7,8 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+import dynamick as dk
 from dynamick.errors import InputError
-from dynamick.explanation.pictures import enlarge, heatmap, png
+from dynamick.explanation.pictures import AGAINST, draw, enlarge, heatmap, png
 
 
 def test_no_heat_leaves_the_image() -> None:
@@ -29,6 +30,56 @@ def test_one_peak_makes_maps_comparable() -> None:
     weak, strong = torch.full((2, 2), 1.0), torch.full((2, 2), 4.0)
     assert np.array_equal(heatmap(image, weak), heatmap(image, strong))
     assert heatmap(image, weak, peak=4.0).sum() < heatmap(image, strong, peak=4.0).sum()
+
+
+def test_what_speaks_against_is_blue_where_it_is_asked_for() -> None:
+    image, signed = torch.zeros(3, 2, 2), torch.tensor([[-2.0, 0.0], [0.0, 1.0]])
+    assert not heatmap(image, signed)[0, 0].any()
+    both = heatmap(image, signed, opacity=1.0, against=True)
+    assert both[0, 0].tolist() == list(AGAINST)
+    assert not both[0, 1].any()
+    # Half the size has half the colour.
+    assert np.array_equal(both[1, 1], heatmap(image, signed, opacity=1.0, peak=2.0)[1, 1])
+
+
+def explained(pooled: bool, k: int | None, count: int = 2) -> tuple[list[dk.Explanation], torch.Tensor]:
+    torch.manual_seed(0)
+    between = [] if pooled else [torch.nn.LayerNorm(6)]
+    body = [torch.nn.Conv2d(3, 6, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), *between]
+    model = torch.nn.Sequential(*body, torch.nn.Linear(6, 3))
+    model.classes = ["$a_b$", "<b>", "c"]
+    images = torch.rand(count, 3, 8, 8)
+    return dk.explain(model if k is None else dk.convert(model, k=k), images, preprocess=None), images
+
+
+@pytest.mark.parametrize("k", [None, 2])
+def test_the_figure_says_what_the_explanation_says(k: int | None) -> None:
+    explanations, images = explained(True, k)
+    figure = draw(explanations, images, units=4)
+    titles = [axes.get_title().replace("\N{MINUS SIGN}", "-") for axes in figure.axes]
+    wanted = []
+    for each in explanations:
+        wanted.append(f"{each.class_name}\nlogit {each.logit:.2f}")
+        for place in each.largest(4):
+            share = f"({each.shares['share_of_routed'][place]:.0%} of Y - b)"
+            wanted.append(f"{each.products[place]:+.2f} {share}\nunit {each.units[place] + 1}")
+    assert len(titles) == len(wanted)
+    assert all(title.startswith(start) for title, start in zip(titles, wanted, strict=True))
+    figure.savefig(io.BytesIO(), format="png")
+
+
+def test_without_a_split_the_figure_has_bars() -> None:
+    explanations, images = explained(False, None, count=1)
+    bars = draw(explanations, images, units=3).axes[1].patches
+    largest = [explanations[0].products[place] for place in explanations[0].largest(3)]
+    assert [bar.get_width() for bar in bars] == pytest.approx(largest)
+
+
+def test_a_figure_needs_its_images() -> None:
+    explanations, images = explained(True, 2)
+    for given, pictures in (([], images), (explanations, images[:1])):
+        with pytest.raises(InputError, match="draw: "):
+            draw(given, pictures)
 
 
 def test_floats_and_bytes_are_the_same_image() -> None:

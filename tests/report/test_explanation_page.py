@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -105,11 +104,9 @@ class Sample:
 # ---- without a browser
 
 
-def test_a_page_of_50_images_keeps_its_limits(tmp_path: Path) -> None:
+def test_a_page_of_50_images_is_small_enough(tmp_path: Path) -> None:
     page = Sample("dense", O=100, M=512, B=50, image=224).page()
-    start = time.perf_counter()
     path = write_page(page, tmp_path / "report.html")
-    assert time.perf_counter() - start < 5
     assert path.stat().st_size <= MAX_BYTES
 
 

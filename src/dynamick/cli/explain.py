@@ -5,29 +5,26 @@ import json
 import math
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from dynamick.cli.subjects import Subject, add_network_arguments, open_subject
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
+    from dynamick.explanation import Explanation
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
-OUTPUTS = ("out", "json", "measure", "study", "three_way")
-
-
-class Subject(NamedTuple):
-    """A model, the file that it came from, and the dissection of the layer that enters its head."""
-
-    file: Path
-    model: Any
-    units: "Dissection | None"
+OUTPUTS = ("out", "json", "pictures", "measure", "study", "three_way")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_argument_group("what is explained")
     what.add_argument(
-        "--weights", type=Path, required=True, help="a trained model's file, or a run's folder (its last weights)"
+        "--weights", type=Path, required=True, help="a trained model's file, or the folder of a run, finished or going on"
     )
-    what.add_argument("--images", type=Path, required=True, help="a folder of images, or of one folder for each class")
+    what.add_argument(
+        "--images", type=Path, required=True, help="a folder of images, or of one folder for each class; or one image"
+    )
     what.add_argument("--limit", type=int, default=50, help="explain so many images at most, spread evenly (default: 50)")
     names = parser.add_argument_group("what the units are called")
     names.add_argument("--units", type=Path, help="dissection.json or tally.csv of the layer that enters the head")
@@ -41,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     written = parser.add_argument_group("what is written (at least one)")
     written.add_argument("--out", type=Path, metavar="PAGE.html", help="the page, one HTML file that needs no network")
     written.add_argument("--json", type=Path, metavar="FILE.json", help="the explanations as JSON")
+    written.add_argument("--pictures", type=Path, metavar="DIR", help="a picture of each explanation: its units on the image")
     written.add_argument(
         "--measure", type=Path, metavar="FILE.json", help="faithfulness (deletion, insertion) and a proxy reader's answers"
     )
@@ -53,6 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIGURE.png",
         help="the dense twin's units, the twin by IBD, and these weights side by side; needs --twin and --concepts",
     )
+    add_network_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -62,31 +61,38 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.report import save
 
     _check_outputs(args)
-    subject = _subject(args.weights, args.units)
-    twin = None if args.twin is None else _subject(args.twin, args.twin_units)
-    images, files, skipped = read_images(args.images, args.limit, subject.model.preprocessing.size)
+    subject = open_subject(args.weights, read_units(args.units), args)
+    twin = None if args.twin is None else open_subject(args.twin, read_units(args.twin_units), args)
+    model: Any = subject.model
+    images, files, skipped = read_images(args.images, args.limit, model.preprocessing.size)
+    root = args.images if args.images.is_dir() else args.images.parent
+    names = [file.relative_to(root).as_posix() for file in files]
     batch = torch.stack(images)
     check(args.units, subject, batch)
     if twin is not None:
         check(args.twin_units, twin, batch)
+    if subject.state:
+        print(subject.state, file=sys.stderr)
     if args.out:
-        _write_page(args, subject, twin, batch, files, skipped)
-    if args.json or args.measure or args.study:
-        explanations = explain(subject.model, batch, units=subject.units, maps=False)
+        _write_page(args, subject, twin, batch, files, names, skipped)
+    if args.json or args.measure or args.study or args.pictures:
+        explanations = explain(model, batch, units=subject.units, maps=args.pictures is not None)
     if args.json:
-        names = [str(file.relative_to(args.images)) for file in files]
         save(args.json, json.dumps([{"file": names[each.image], **each.to_dict(maps=False)} for each in explanations]))
-        print(f"{len(explanations)} explanations: {args.json}")
+        print(f"explanations: {args.json}")
+    if args.pictures:
+        _write_pictures(explanations, batch, names, args.pictures)
+        print(f"pictures: {args.pictures}")
     if args.measure:
         from dynamick.cli import measuring
 
-        measured = measuring.measure(subject.model, batch, explanations)
+        measured = measuring.measure(model, batch, explanations, subject.units)
         save(args.measure, json.dumps(measured, indent=1))
         print(f"{measuring.table(measured)}\nwritten to {args.measure}")
     if args.study:
         from dynamick.cli.measuring import ask_people
 
-        print("study:", *ask_people(explanations, batch, subject.model.classes, args.study))
+        print("study:", *ask_people(explanations, batch, subject.classes, args.study))
     if args.three_way and twin is not None:
         _three_way(args, subject, twin, batch)
 
@@ -138,8 +144,10 @@ def _check_outputs(args: argparse.Namespace) -> None:
     for path in given:
         if not path.parent.is_dir():
             raise InputError(f"{path}: its folder does not exist; give a file in a folder that does")
-        if path.is_dir():
+        if path.is_dir() and path != args.pictures:
             raise InputError(f"{path}: is a folder; give a file's name in it")
+        if path == args.pictures and path.exists() and not path.is_dir():
+            raise InputError(f"--pictures {path}: is a file; give a folder")
     if args.twin_units and not args.twin:
         raise InputError(f"--twin-units {args.twin_units}: of which twin? give --twin too")
     if args.three_way:
@@ -153,39 +161,61 @@ def _check_outputs(args: argparse.Namespace) -> None:
             raise InputError(f"--ibd-penalty: {args.ibd_penalty} must be a number above 0")
 
 
-def _subject(path: Path, units: Path | None) -> Subject:
-    from dynamick import checkpoint
-
-    file = path / "last.safetensors" if path.is_dir() else path
-    return Subject(file, checkpoint.load(file), read_units(units))
-
-
 def _write_page(
-    args: argparse.Namespace, subject: Subject, twin: Subject | None, images: Any, files: list[Path], skipped: int
+    args: argparse.Namespace,
+    subject: Subject,
+    twin: Subject | None,
+    images: Any,
+    files: list[Path],
+    names: list[str],
+    skipped: int,
 ) -> None:
-    from dynamick.cli.explaining import explanation_page
+    from dynamick.cli.explaining import OTHER_WEIGHTS, explanation_page, summarise
     from dynamick.data.checking import open_concepts
     from dynamick.report.explanation import write_page
 
-    model, units = subject.model, subject.units
-    notes = [f"{skipped} of the files could not be read as images and were left out."] if skipped else []
+    units = subject.units
+    notes = [subject.state] if subject.state else []
+    if skipped:
+        notes.append(f"{skipped} of the files could not be read as images and were left out.")
     if args.concepts and (units is None or not units.top_images.size):
         print("no top images are shown: only a dissection.json (--units) says which they are", file=sys.stderr)
+    summaries = [
+        None if each is None else summarise(each.name, each.model, each.accuracy, each.units) for each in (subject, twin)
+    ]
+    assert summaries[0] is not None
     page = explanation_page(
-        f"What {model.config['model']} sees",
-        model,
+        f"What {subject.name} sees",
+        subject.model,
         images,
-        [str(file.relative_to(args.images)) for file in files],
-        model.classes,
-        [_truth(file, model.classes) for file in files],
-        _summary(subject),
+        names,
+        subject.classes,
+        [_truth(file, subject.classes) for file in files],
+        summaries[0],
         units,
         None if args.concepts is None else open_concepts(args.concepts),
-        twin=None if twin is None else _summary(twin),
+        twin=summaries[1],
         notes=notes,
     )
+    if OTHER_WEIGHTS in page.notes:
+        print(OTHER_WEIGHTS, file=sys.stderr)
     write_page(page, args.out)
-    print(f"{len(files)} images explained: {args.out}")
+    print(f"{len(files)} image{'s' if len(files) > 1 else ''} explained: {args.out}")
+
+
+def _write_pictures(explanations: "list[Explanation]", images: Any, names: list[str], folder: Path) -> None:
+    """One picture an image, FOLDER/its name.png: the image's folders and its suffix stay, so that no two share a name."""
+    import io
+
+    from dynamick.checkpoint import write_atomically
+    from dynamick.explanation import draw
+
+    for each in explanations:
+        buffer = io.BytesIO()
+        draw([each], images).savefig(buffer, format="png", dpi=120)
+        path = folder / f"{names[each.image]}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, buffer.getvalue())
 
 
 def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images: Any) -> None:
@@ -200,17 +230,16 @@ def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images
     print(f"{three_way.table(ways)}\nthe figure: {args.three_way}")
 
 
-def _summary(subject: Subject) -> Any:
-    from dynamick import checkpoint
-    from dynamick.cli.explaining import summarise
-
-    metrics = checkpoint.read_config(subject.file)["extra"].get("metrics", {})
-    accuracy = metrics["top1"] / 100 if "top1" in metrics else None
-    return summarise(subject.model.config["model"], subject.model, accuracy, subject.units)
-
-
 def read_images(root: Path, limit: int, size: int | None) -> tuple[list[Any], list[Path], int]:
-    """Up to `limit` images, spread evenly over the folder's files; files that are none are named on stderr and counted."""
+    """Up to `limit` images, spread evenly over the folder's files; files that are none are named on stderr and counted.
+
+    Args:
+        root: a folder, or one image.
+        size: side in pixels; None takes the first image's shorter side for all.
+
+    Raises:
+        InputError: there is no such folder, or no readable image in it.
+    """
     import numpy as np
     import torch
 
@@ -219,9 +248,9 @@ def read_images(root: Path, limit: int, size: int | None) -> tuple[list[Any], li
 
     if limit < 1:
         raise InputError(f"--limit: {limit} must be an integer from 1 up")
-    if not root.is_dir():
+    if not root.exists():
         raise InputError(f"{root}: no such folder; give one with images in it")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else [root]
     chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
     images, good, skipped = [], [], 0
     for path in chosen:

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from dynamick.data.concepts import ConceptDataset
 from dynamick.dissection import Dissection
+from dynamick.dissection.activations import capture
 from dynamick.dissection.gallery import examples
+from dynamick.dissection.loading import image_of
 from dynamick.errors import InputError
-from dynamick.explanation import composition
-from dynamick.explanation.head import Head, Reader
+from dynamick.explanation import composition, share_covered
+from dynamick.explanation.head import Head, Reader, find_head
 from dynamick.explanation.instances import check_units
 from dynamick.metrics import sparsity
 from dynamick.metrics.sparsity import THRESHOLD
@@ -21,6 +23,13 @@ from dynamick.report import explanation as page
 TOP_IMAGES = 4
 PICTURED = 64
 """So many units, those of the largest weights, are shown with top images."""
+FEW = 5
+"""A class of so many concepts at most is one that a person can keep in mind (the paper: more than 95 % of classes)."""
+PROBED = 8
+"""So many units tell whether a dissection is of these weights."""
+OTHER_WEIGHTS = (
+    "The units' names come from a dissection of other weights than these, so they may be wrong. Dissect these weights."
+)
 
 
 def explanation_page(
@@ -55,6 +64,11 @@ def explanation_page(
     x, logits = reading.x.float().cpu().numpy(), reading.logits.float().cpu().numpy()
     maps = None if reading.maps is None else reading.maps.float().cpu().numpy()
     why = reader.maps(images).why
+    notes = [*notes, *([f"No heatmaps: {why}."] if why else [])]
+    if units is not None and concepts is not None and units.top_images.size:
+        _check_data(units, concepts)
+        if not dissected_itself(model, units, concepts):
+            notes.append(OTHER_WEIGHTS)
     return page.Page(
         title=title,
         model=summary,
@@ -67,29 +81,44 @@ def explanation_page(
         units=[] if units is None else _units(model, reader.head, units, concepts),
         compositions=[] if units is None else _compositions(model, units),
         twin=twin,
-        notes=[*notes, *([f"No heatmaps: {why}."] if why else [])],
+        notes=notes,
     )
 
 
-def summarise(name: str, model: Any, accuracy: float | None = None, units: Dissection | None = None) -> page.ModelSummary:
+def summarise(name: str, model: nn.Module, accuracy: float | None = None, units: Dissection | None = None) -> page.ModelSummary:
     """A model's line in the overview.
 
     Args:
-        model: its head is `model.fc`.
+        model: any that `explain` takes.
         accuracy: top-1 on held-out images, 0..1.
         units: its dissection.
     """
-    sparse, figures = sparsity(model.fc.weight), None if units is None else units.summary()
+    weight = find_head(model).effective_weight
+    sparse, figures = sparsity(weight), None if units is None else units.summary()
     return page.ModelSummary(
         name=name,
         accuracy=accuracy,
         weights_per_class=sparse.weights_per_class,
         most_weights=sparse.most,
-        units=model.fc.in_features,
-        routed_units=int((model.fc.weight.detach().abs() >= THRESHOLD).any(dim=0).sum()),
+        units=weight.shape[1],
+        routed_units=int((weight.abs() >= THRESHOLD).any(dim=0).sum()),
         detectors=None if figures is None else figures.detectors,
         mean_iou=None if figures is None else figures.mean_score,
+        covered=None if units is None else share_covered(composition(model, units), FEW),
     )
+
+
+def dissected_itself(model: nn.Module, units: Dissection, concepts: ConceptDataset) -> bool:
+    """Whether a dissection is of these weights: some units' top images still excite them as much as it says."""
+    held = 0
+    probed = range(0, len(units.rows), -(-len(units.rows) // PROBED))
+    prepare: Any = model.preprocessing
+    with torch.inference_mode(), capture(model, units.layer) as taken:
+        for unit in probed:
+            model(prepare(image_of(concepts, int(units.top_images[unit, 0]))[1][None]))
+            peak, said = float(taken.take()[0, unit].max()), float(units.top_values[unit, 0])
+            held += abs(peak - said) <= 1e-2 * max(abs(said), 1e-6)
+    return 2 * held > len(probed)
 
 
 def _head(head: Head) -> page.Head:
@@ -100,7 +129,6 @@ def _head(head: Head) -> page.Head:
 def _units(model: nn.Module, head: Head, units: Dissection, concepts: ConceptDataset | None) -> list[page.Unit]:
     pictures: dict[int, list[page.TopImage]] = {}
     if concepts is not None and units.top_images.size:
-        _check_data(units, concepts)
         heaviest = head.weight.abs().amax(0).argsort(descending=True)[:PICTURED].tolist()
         for each in examples(model, concepts, units, sorted(heaviest), TOP_IMAGES):
             pictures[each.unit] = [

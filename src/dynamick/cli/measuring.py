@@ -8,8 +8,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from dynamick.cli.explaining import FEW
+from dynamick.dissection import Dissection
 from dynamick.errors import InputError
-from dynamick.explanation import Explanation, Reader, faithfulness, simulability, study_questions
+from dynamick.explanation import Explanation, Reader, composition, faithfulness, share_covered, simulability, study_questions
 from dynamick.explanation.attribution import METHODS, captum_attr
 from dynamick.explanation.faithfulness import OURS
 from dynamick.report.study import Question, write_study
@@ -19,17 +21,21 @@ CONCEPTS = 5
 """So many concepts of each image are shown to a reader, of flesh or not."""
 
 
-def measure(model: nn.Module, images: Tensor, explanations: Sequence[Explanation]) -> dict[str, Any]:
+def measure(
+    model: nn.Module, images: Tensor, explanations: Sequence[Explanation], units: Dissection | None = None
+) -> dict[str, Any]:
     """Faithfulness and simulability of a model's explanations, as plain JSON values.
 
     Args:
         model: any that `explain` takes.
         images: uint8 (N, 3, H, W), two or more.
         explanations: of their predicted classes.
+        units: the dissection of the layer that enters the head.
 
     Returns:
-        `faithfulness` (curves of deletion and insertion, n98, the error of the sum), `simulability`, and `left_out`: the
-        methods that could not be compared with, and why.
+        `faithfulness` (curves of deletion and insertion, n98, the error of the sum), `simulability`, `covered` (the share of
+        classes that at most 5 concepts cover; None without a dissection), and `left_out`: the methods that could not be
+        compared with, and why.
 
     Raises:
         InputError: as `faithfulness` and `simulability`.
@@ -39,6 +45,7 @@ def measure(model: nn.Module, images: Tensor, explanations: Sequence[Explanation
     return {
         "faithfulness": faithfulness(model, images, orders).to_dict(),
         "simulability": asdict(reader),
+        "covered": None if units is None else share_covered(composition(model, units), FEW),
         "left_out": left_out,
     }
 
@@ -55,6 +62,8 @@ def table(measured: dict[str, Any]) -> str:
         f"error of the sum       {of['error']:.1e}",
         f"proxy reader           {reader['agreement']:.1%} of {reader['held_out']} answers, by chance {reader['chance']:.1%}",
     ]
+    if measured["covered"] is not None:
+        lines.append(f"classes of few concepts {measured['covered']:.1%} are covered by {FEW} concepts at most")
     return "\n".join(lines)
 
 

@@ -6,7 +6,7 @@ from dynamick.explanation.faithfulness import Faithfulness, faithfulness
 from dynamick.explanation.head import Reader, Reading
 from dynamick.explanation.ibd import ConceptBasis, Decomposition, decompose, learn_concepts
 from dynamick.explanation.instances import Concept, Explanation, RunnerUp, explain
-from dynamick.explanation.pictures import heatmap
+from dynamick.explanation.pictures import draw, heatmap
 from dynamick.explanation.simulability import Simulability, simulability, study_questions
 from dynamick.explanation.threeway import ThreeWays, three_ways
 from dynamick.explanation.truth import CompositionTruth, HeatmapTruth, composition_truth, heatmap_truth
@@ -28,6 +28,7 @@ __all__ = [
     "composition",
     "composition_truth",
     "decompose",
+    "draw",
     "explain",
     "faithfulness",
     "heatmap",

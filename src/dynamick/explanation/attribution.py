@@ -41,7 +41,7 @@ def unit_attributions(reader: Reader, images: Tensor, classes_B: Tensor, method:
     with evaluating(reader.model), torch.enable_grad():
         if method == "grad-cam":
             if where.module is None:
-                raise InputError(f"grad-cam: {NONLINEAR}")
+                raise InputError(f"grad-cam: {where.why}")
             layer = reader.model.get_submodule(where.module)
             maps = attr.LayerGradCam(reader.model, layer).attribute(
                 prepared, target, attribute_to_layer_input=where.side == "input", attr_dim_summation=False

@@ -17,6 +17,9 @@ NONLINEAR = (
     "no feature map's mean is the head's input: there are other layers between the last map and the head, "
     "so a contribution has no exact split over the image; the units alone are shown"
 )
+ONE_CELL = (
+    "the last maps have one cell, the whole image, so a contribution has no split over the image; the units alone are shown"
+)
 
 
 @dataclass(frozen=True)
@@ -44,12 +47,13 @@ class Head:
     @property
     def effective_weight(self) -> Tensor:
         """The weight without pruned connections, float64, shape (O, M)."""
-        return self.weight.double() if self.mask is None else self.weight.double() * self.mask
+        return self.weight.double() if self.mask is None else self.weight.double().masked_fill(~self.mask, 0)
 
     def scores(self, x_BM: Tensor) -> Tensor:
         """Logits (B, O) of head inputs (B, M), by the layer's own arithmetic."""
         if self.k is None:
-            return nn.functional.linear(x_BM, self.weight, self.bias)
+            weight = self.weight if self.mask is None else self.weight.masked_fill(~self.mask, 0)
+            return nn.functional.linear(x_BM, weight, self.bias)
         return functional.dynamic_linear(x_BM, self.weight, self.bias, self.k, self.rule, mask=self.mask)
 
     def route(self, x_BM: Tensor, classes_BC: Tensor) -> functional.Route:
@@ -58,7 +62,7 @@ class Head:
         A dense head routes all its units. Products are float64.
         """
         if self.k is None:
-            products = x_BM.double()[:, None, :] * self.weight.double()[classes_BC]
+            products = x_BM.double()[:, None, :] * self.effective_weight[classes_BC]
             # NaN ranks highest, as everywhere; a stable sort gives the lower of two equal products first.
             order = products.argsort(dim=2, descending=True, stable=True)
             return functional.Route(order, products.gather(2, order))
@@ -226,8 +230,11 @@ class Reader:
         # modules that see them the last is the surest, as what it sees is not changed in place any more.
         here = [call for call, count in zip(same, cells, strict=True) if count == finest]
         layers = frozenset(name for name, side, _ in here if side == "output")
-        if not finest:
-            return Maps(None, "output", layers, NONLINEAR)
+        if finest <= 1:
+            finer = any(
+                value.ndim == 4 and value.shape[1] == x_BM.shape[1] and value[0, 0].numel() > 1 for _, _, value in calls
+            )
+            return Maps(None, "output", layers, ONE_CELL if finest and not finer else NONLINEAR)
         name, side, _ = here[-1]
         return Maps(name, side, layers, None)
 
@@ -262,7 +269,7 @@ def heat(head: Head, reading: Reading, classes_B: Tensor) -> Tensor | None:
     if reading.maps is None:
         return None
     indices_BK = head.route(reading.x, classes_B[:, None]).indices[:, 0]
-    weight_BM = head.weight[classes_B]
+    weight_BM = head.effective_weight[classes_B].to(reading.maps.dtype)
     routed_BM = torch.zeros_like(weight_BM).scatter_add(1, indices_BK.clamp(min=0), (indices_BK >= 0).to(weight_BM.dtype))
     cells = reading.maps[0, 0].numel()
     return torch.einsum("bm,bmhw->bhw", weight_BM * routed_BM, reading.maps) / cells

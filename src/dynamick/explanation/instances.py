@@ -2,6 +2,7 @@
 
 import json
 import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -180,12 +181,21 @@ def concepts_of(units: "Dissection") -> list[Concept | None]:
 def _check_classes(classes: int | Sequence[int] | None, head: Head) -> list[int] | None:
     if classes is None:
         return None
-    chosen = [classes] if isinstance(classes, int) else [int(each) for each in classes]
     count = head.weight.shape[0]
+    given: Any = classes
+    try:
+        # Whatever counts as an integer: NumPy's and PyTorch's scalars too.
+        chosen = [operator.index(each) for each in (given if _has_items(given) else [given])]
+    except TypeError:
+        raise InputError(f"classes: {classes!r} must be integers in 0..{count - 1}, at least one") from None
     wrong = [each for each in chosen if not 0 <= each < count]
     if wrong or not chosen:
         raise InputError(f"classes: {wrong or chosen} must be integers in 0..{count - 1}, at least one")
     return chosen
+
+
+def _has_items(value: Any) -> bool:
+    return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
 
 
 def check_units(units: "Dissection | None", head: Head, where: Maps) -> list[Concept | None] | None:
@@ -222,7 +232,8 @@ def _explain_batch(
     classes_BC = first if chosen is None else torch.tensor(chosen, device=first.device).expand(len(first), -1)
     other_BC = torch.where(classes_BC == first, second, first)
     route, other = head.route(reading.x, classes_BC), head.route(reading.x, other_BC)
-    total_BC = (reading.x.double() @ head.effective_weight.T).gather(1, classes_BC)
+    weight_OM = head.effective_weight
+    total_BC = (reading.x.double() @ weight_OM.T).gather(1, classes_BC)
     # Whole batches become lists at once: thousands of single reads would cost more than the network.
     tensors = (route.indices, route.products, other.indices, other.products, classes_BC, other_BC, total_BC)
     rows = zip(*(tensor.tolist() for tensor in (*tensors, _n98(route.products))), strict=True)
@@ -255,7 +266,7 @@ def _explain_batch(
                     residual=None if total == 0 else 1 - routed / total,
                     n98=n98 or None,
                     runner_up=runner_up,
-                    maps=None if why is not None or reading.maps is None else _split(reading.maps[b], head.weight[c], units),
+                    maps=None if why is not None or reading.maps is None else _split(reading.maps[b], weight_OM[c], units),
                     why=why,
                 )
             )
@@ -263,9 +274,9 @@ def _explain_batch(
 
 
 def _split(maps_MHW: Tensor, weight_M: Tensor, units: list[int]) -> Tensor:
-    """Each contribution over the image, (n, H, W), float32 on the CPU: W_ci * A_i(h, w) / (H * W)."""
+    """Each contribution over the image, (n, H, W), float32 on the CPU: W_ci * A_i(h, w) / (H * W); weights are float64."""
     index = torch.tensor(units, dtype=torch.int64, device=maps_MHW.device)
-    scale = weight_M[index].double() / maps_MHW[0].numel()
+    scale = weight_M[index] / maps_MHW[0].numel()
     return (maps_MHW[index].double() * scale[:, None, None]).float().cpu()
 
 

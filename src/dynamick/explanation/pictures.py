@@ -1,6 +1,8 @@
-"""Pictures of explanations: heatmaps over the image, as arrays and as PNG bytes."""
+"""Pictures of explanations: heatmaps over the image as arrays and PNG bytes, and the figure of an explanation (Fig. 7)."""
 
 import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -8,6 +10,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dynamick.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from dynamick.explanation.instances import Explanation
+
+AGAINST = (60, 140, 255)
+"""The colour of evidence against the class, as on the page."""
 
 
 def enlarge(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
@@ -17,7 +28,9 @@ def enlarge(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
     return large.reshape(*map_HW.shape[:-2], *size)
 
 
-def heatmap(image: Tensor, map_HW: Tensor, opacity: float = 0.6, peak: float | None = None) -> np.ndarray:
+def heatmap(
+    image: Tensor, map_HW: Tensor, opacity: float = 0.6, peak: float | None = None, against: bool = False
+) -> np.ndarray:
     """One contribution's map laid over its image.
 
     Positive values colour the image from dark violet to yellow (matplotlib's `inferno`, readable without colour vision) and
@@ -28,6 +41,7 @@ def heatmap(image: Tensor, map_HW: Tensor, opacity: float = 0.6, peak: float | N
         map_HW: (h, w), of any size.
         opacity: of the largest value, 0..1.
         peak: the value that gets the full colour; None takes this map's largest. Give one for maps to be compared.
+        against: negative values, which speak against the class, are laid over in blue, and count for the peak by their size.
 
     Returns:
         uint8 array (H, W, 3).
@@ -40,10 +54,12 @@ def heatmap(image: Tensor, map_HW: Tensor, opacity: float = 0.6, peak: float | N
     import matplotlib
 
     pixels = image.float() if image.is_floating_point() else image.float() / 255
-    heat = enlarge(map_HW, (image.shape[1], image.shape[2])).clamp(min=0)
+    signed = enlarge(map_HW, (image.shape[1], image.shape[2]))
+    heat = signed.abs() if against else signed.clamp(min=0)
     top = float(heat.max()) if peak is None else peak
     heat = (heat / top).clamp(max=1) if top > 0 else torch.zeros_like(heat)
     colours = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float()
+    colours[signed < 0] = torch.tensor(AGAINST) / 255
     alpha = (opacity * heat)[..., None]
     mixed = pixels.permute(1, 2, 0) * (1 - alpha) + colours * alpha
     return (mixed.clamp(0, 1) * 255).round().byte().numpy()
@@ -57,3 +73,93 @@ def png(pixels: np.ndarray | Tensor) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(array).save(buffer, "PNG", optimize=True)
     return buffer.getvalue()
+
+
+def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) -> "Figure":
+    """The paper's Fig. 7 of some explanations: a row each with the image, and the units of largest |W x| on it.
+
+    Above each unit stand its product with the share of Y - b, its number (from 1, as in tally.csv) and its concept. Yellow
+    speaks for the class, blue against it, on one scale a row. Where the evidence has no split over the image a row shows bars.
+
+    Args:
+        explanations: at least one.
+        images: uint8 (B, 3, H, W) or floating point in 0..1, which the explanations' `image` counts.
+        units: how many of each are shown at most.
+
+    Returns:
+        A matplotlib figure; `.savefig(path)` writes it.
+
+    Raises:
+        InputError: there is no explanation, or images are missing.
+    """
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if not explanations or max(each.image for each in explanations) >= len(images):
+        raise InputError(f"draw: {len(explanations)} explanations of {len(images)} images; give at least one, and their images")
+    size = (1.75 * (units + 1), 2.6 * len(explanations))
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06))
+    grid = figure.add_gridspec(len(explanations), units + 1)
+    for row, each in enumerate(explanations):
+        image = images[each.image]
+        _titled(figure.add_subplot(grid[row, 0]), image.permute(1, 2, 0).numpy(), _sum(each))
+        if each.maps is None:
+            _bars(figure.add_subplot(grid[row, 1:]), each, units)
+            continue
+        places = each.largest(units)
+        # One scale a row: a unit of little weight must look like one.
+        peak = max((float(each.maps[place].abs().max()) for place in places), default=0.0)
+        for column, place in enumerate(places, start=1):
+            laid_over = heatmap(_dimmed(image), each.maps[place], opacity=0.8, peak=peak, against=True)
+            _titled(figure.add_subplot(grid[row, column]), laid_over, "\n".join(_captions(each, place)))
+    return figure
+
+
+def _dimmed(image: Tensor) -> Tensor:
+    """The image in dark grey, on which the colours of the heat stand out, floating point."""
+    pixels = image if image.is_floating_point() else image.float() / 255
+    return (0.6 * pixels.mean(dim=0, keepdim=True)).expand(3, -1, -1)
+
+
+def _titled(axes: "Axes", pixels: np.ndarray, title: str) -> None:
+    axes.imshow(pixels)
+    axes.set_axis_off()
+    axes.set_title(title, fontsize=8, parse_math=False)
+
+
+def _sum(explanation: "Explanation") -> str:
+    evidence = explanation.logit - explanation.bias
+    sign = "\N{MINUS SIGN}" if explanation.bias < 0 else "+"
+    added = f"{_number(evidence)} {sign} {abs(explanation.bias):.2f} (bias)"
+    return f"{explanation.class_name}\nlogit {_number(explanation.logit)}\n= {added}"
+
+
+def _number(value: float, form: str = ".2f") -> str:
+    """A number with a proper minus sign."""
+    return format(value, form).replace("-", "\N{MINUS SIGN}")
+
+
+def _captions(explanation: "Explanation", place: int) -> list[str]:
+    """A unit's product and share, its number, and its concept where it has one."""
+    share, concept = explanation.shares["share_of_routed"][place], explanation.concepts[place]
+    of = "" if share is None else f" ({_number(share, '.0%')} of Y \N{MINUS SIGN} b)"
+    return [
+        _number(explanation.products[place], "+.2f") + of,
+        f"unit {explanation.units[place] + 1}",
+        "" if concept is None else concept.label,
+    ]
+
+
+def _bars(axes: "Axes", explanation: "Explanation", units: int) -> None:
+    places = explanation.largest(units)
+    values = [explanation.products[place] for place in places]
+    labels = [", ".join(part for part in _captions(explanation, place)[::-1] if part) for place in places]
+    colours = ["#0072b2" if value >= 0 else "#d55e00" for value in values]
+    axes.barh(range(len(places)), values, color=colours)
+    axes.set_yticks(range(len(places)), labels, fontsize=8, parse_math=False)
+    axes.invert_yaxis()
+    axes.axvline(0, color="black", linewidth=0.8)
+    axes.spines[["top", "left", "right"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("evidence W x", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)

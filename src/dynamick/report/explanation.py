@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dynamick import report
 from dynamick.errors import InputError
 from dynamick.report import thumbnails
 
@@ -33,6 +34,7 @@ class ModelSummary:
         routed_units: how many of them any class uses.
         detectors: units whose concept counts (IoU of 0.04 and more).
         mean_iou: over all units, 0..1.
+        covered: the share of classes that at most 5 concepts cover, 0..1.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ModelSummary:
     routed_units: int | None = None
     detectors: int | None = None
     mean_iou: float | None = None
+    covered: float | None = None
 
 
 @dataclass(frozen=True)
@@ -161,15 +164,14 @@ class Page:
 
 
 def write_page(page: Page, path: str | Path) -> Path:
-    """Write the page, one HTML file that needs nothing else; returns its path.
+    """Write the page, one HTML file that needs nothing else, whole or not at all; returns its path.
 
     Raises:
         InputError: the parts do not fit each other (see `render`).
         OSError: the file cannot be written.
     """
-    target = Path(path)
-    target.write_text(render(page), encoding="utf-8")
-    return target
+    report.save(path, render(page))
+    return Path(path)
 
 
 def render(page: Page) -> str:
@@ -181,13 +183,9 @@ def render(page: Page) -> str:
     Raises:
         InputError: no image, or an array whose shape does not fit the others.
     """
-    import jinja2
     from markupsafe import Markup
 
     _check(page)
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_HERE / "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
     kept = _kept_classes(page)
     notes = list(page.notes)
     if len(kept) < len(page.classes):
@@ -204,7 +202,8 @@ def render(page: Page) -> str:
     # JSON inside HTML: no character that could end the script element or begin a comment.
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
-    return environment.get_template("explanation.html.j2").render(
+    return report.render(
+        "explanation.html.j2",
         title=page.title,
         notes=notes,
         columns=[page.model, *([page.twin] if page.twin is not None else [])],
@@ -221,7 +220,7 @@ def render(page: Page) -> str:
 
 
 _HERE = Path(__file__).parent
-_ASSETS = {"style": "style.css", "page_style": "explanation.css", "arithmetic": "arithmetic.js", "views": "explanation.js"}
+_ASSETS = {"page_style": "explanation.css", "arithmetic": "arithmetic.js", "views": "explanation.js"}
 _FRAME_BYTES = 80_000  # template, style and script, with room to grow
 _HEAD_BYTES = 1_200_000
 _MAPS_BYTES = 800_000
@@ -376,7 +375,8 @@ def _figures(page: Page) -> list[tuple[str, str, list[str]]]:
         ("Most weights of a class", "the largest class", [_number(each.most_weights) for each in models]),
         ("Units in use", "units that any class uses, of all", [_of(each.routed_units, each.units) for each in models]),
         ("Detectors", "units whose concept counts, IoU of 0.04 and more", [_of(each.detectors, each.units) for each in models]),
-        ("Mean IoU", "over all units", [_percent(each.mean_iou) for each in models]),
+        ("Mean IoU", "over all units", [_iou(each.mean_iou) for each in models]),
+        ("Classes of few concepts", "5 at most hold 95 % of the positive weight", [_percent(each.covered) for each in models]),
     ]
     return [row for row in rows if any(value != _NONE for value in row[2])]
 
@@ -390,6 +390,10 @@ def _finite(value: float | None) -> float | None:
 
 def _percent(value: float | None) -> str:
     return _NONE if value is None or not math.isfinite(value) else f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def _iou(value: float | None) -> str:
+    return _NONE if value is None or not math.isfinite(value) else f"{value:.3f}"
 
 
 def _number(value: float | None) -> str:
