@@ -92,17 +92,11 @@ def test_a_cache_of_something_else_is_refused(
 
 
 def test_a_nan_is_located(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
-    def poisoned(self: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        x = inputs[0].clone()
-        x[((images.images[32:48] == images.images[37]).flatten(1).all(1)).nonzero().flatten() if len(x) == 16 else [], 5] = 0
-        return (x,)
-
-    model.fc.register_forward_pre_hook(poisoned)
     with torch.no_grad():
         model.layer3[0].bn2.bias[5] = float("nan")
     with pytest.raises(InputError, match=r"features: nan at unit 5 of image 0 "):
         cache_features(model, images, tmp_path / "f")
-    assert not (tmp_path / "f" / "cache.json").exists()
+    assert not (tmp_path / "f").exists()
 
 
 def test_a_nan_names_the_file(model: models.ResNet, folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,7 +73,8 @@ def cache_features(
 
     Raises:
         InputError: the folder holds features of another model, preprocessing or data, or is damaged; a class has no image; a
-            feature is NaN or infinite (the message names image and unit); the classifier does not see one vector an image.
+            feature is NaN or infinite (the message names image and unit); the classifier does not see one vector an image; the
+            folder cannot be written.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is unknown; give {' or '.join(DTYPES)}")
@@ -162,7 +164,7 @@ def _fill(
     batch_size: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
+    _check_place(folder)
     done = len(state["chunks"])
     for number, x in enumerate(_chunks(model, data, prepare, batch_size, done), done):
         first = number * CHUNK
@@ -180,7 +182,15 @@ def _fill(
             progress(first + len(x), len(data))
 
 
+def _check_place(folder: Path) -> None:
+    """A folder can be made, or written into; nothing is made yet, as a first chunk may be refused."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise InputError(f"{folder}: cannot be written ({there} is no folder that can); give another")
+
+
 def _begin(folder: Path, state: dict[str, Any], data: ImageTensors | FolderImages, stored: np.ndarray[Any, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
     labels = _labels(data).numpy()
     np.lib.format.open_memmap(folder / "features.npy", "w+", stored.dtype, (len(data), stored.shape[1])).flush()
     np.save(folder / "labels.npy", labels)
