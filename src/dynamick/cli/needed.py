@@ -34,6 +34,7 @@ NEEDS = {
     "fig5": Need({PLACES: ("", "-d1a", "-d5a", "-d25a")}),
     "fig6": Need({PLACES: ("", "-d5a")}),
     "fig7": Need({PLACES: ("", "-d5a")}),
+    "overlap": Need({SCENES: ("", "-d5a")}),
 }
 
 

@@ -26,8 +26,10 @@ TITLES = {
     "fig5": "Fig. 5: accuracy, sparsity and dissection by K",
     "fig6": "Fig. 6: the concepts that a class is made of",
     "fig7": "Fig. 7: the units that decide about an image",
+    "overlap": "Algorithm 3 for large s against Dynamic-K",
 }
-KINDS = {"table1": ("cifar10", "folder"), "fig3": ("cifar10", "scenes", "folder"), "fig4": ("cifar10",)}
+ANY = ("cifar10", "scenes", "folder")
+KINDS = {"table1": ("cifar10", "folder"), "fig3": ANY, "fig4": ("cifar10",), "overlap": ANY}
 """Data that a figure's runs may be trained on, where it is not folders of scenes alone."""
 DISSECTED = ("fig5", "fig6", "fig7")
 TOLERANCE = 0.5
@@ -45,7 +47,9 @@ Row = dict[str, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("figure", help="table1, fig2 (trains its own), fig3, fig4 (CIFAR-10), fig5, fig6, fig7 (dissected)")
+    parser.add_argument(
+        "figure", help="table1, fig2 (trains its own), fig3, fig4 (CIFAR-10), fig5 to fig7 (dissected), overlap"
+    )
     parser.add_argument("runs", type=Path, nargs="*", help="folders that `dynamick train` wrote; none: it trains its own")
     parser.add_argument("--seeds", type=int, default=3, help="of its own trainings (default %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="CIFAR-10, miniplaces64, minibroden (%(default)s)")
@@ -108,6 +112,12 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
 
         args.out.mkdir(parents=True, exist_ok=True)
         print(fig3(runs, args.out))
+        return
+    if args.figure == "overlap":
+        from dynamick.cli.overlap import overlap_figure
+
+        args.out.mkdir(parents=True, exist_ok=True)
+        print(overlap_figure(runs, args.out))
         return
     dissected = [read_dissection(args.dissections, path) for path in args.runs] if args.figure in DISSECTED else []
     for each, units in zip(runs, dissected, strict=False):

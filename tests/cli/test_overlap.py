@@ -1,0 +1,94 @@
+"""`dynamick reproduce overlap`: its figures against loops over samples, classes and units, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dynamick as dk
+from dynamick import models
+from dynamick.cli import overlap
+from dynamick.data import ComposedScenes
+from dynamick.training.recipe import DataRecipe, Recipe
+
+K = 3
+
+
+def make_run(model: str, size: int = 32, seed: int = 1) -> dict[str, Any]:
+    recipe = Recipe(model=model, width=4, stem="patch", data=DataRecipe("scenes", size=size, val_images=12)).to_dict()
+    torch.manual_seed(seed)
+    name = models.parse(model)
+    network = models.create(model, 10, "patch", 4, classes=ComposedScenes("val", 1).classes).eval()
+    k = name.k if name.head == "dynamic" else None
+    return {"model": model, "head": f"d{k}" if k else name.head, "k": k, "recipe": recipe, "network": network}
+
+
+def test_the_figures_are_those_of_loops() -> None:
+    scenes, run = ComposedScenes("val", 6, image_size=32), make_run(f"res8-d{K}a")
+    rows = {(row["kind"], row["s"]): row for row in overlap.measure(run, scenes.images, scenes.labels)}
+    network = run["network"]
+    weight, bias = network.fc.weight.detach(), network.fc.bias.detach()
+    with torch.no_grad():
+        x = network.features(network.preprocessing(scenes.images))
+    both = either = 0.0
+    updates = torch.zeros(3, *weight.shape)
+    for b in range(6):
+        routed = torch.zeros_like(weight)
+        q = torch.zeros_like(weight)
+        for c in range(10):
+            votes = [float(w * each) for w, each in zip(weight[c], x[b], strict=True)]
+            best = [j for j in sorted(range(len(votes)), key=lambda j: (-votes[j], j)) if votes[j] > 0]
+            routed[c, best[:K]] = 1
+            for j in best:
+                q[c, j] = 1 if len(best) < K else min(1.0, (votes[j] / votes[best[K - 1]]) ** 2)
+            for j in range(len(votes)):
+                both += float(q[c, j] * routed[c, j])
+                either += float(q[c, j] + routed[c, j] - q[c, j] * routed[c, j])
+        target = torch.eye(10)[scenes.labels[b]]
+        dense = ((weight @ x[b] + bias).softmax(0) - target)[:, None] * x[b]
+        dynamic = (((weight * routed) @ x[b] + bias).softmax(0) - target)[:, None] * x[b]
+        updates += torch.stack([dynamic * routed, dense * q, dynamic * routed * q])
+    row = rows["normalised, votes", 0.5]
+    assert row["overlap"] == pytest.approx(both / either, rel=1e-4)
+    assert row["dense"] == pytest.approx(float((updates[1] - updates[0]).norm() / updates[0].norm()), rel=1e-3)
+    assert row["routed"] == pytest.approx(float((updates[2] - updates[0]).norm() / updates[0].norm()), abs=1e-6)
+    assert rows["normalised, votes", 1.0]["overlap"] == 1
+    assert rows["normalised, Lemma 2", 1.0]["overlap"] < 1
+    for name in ("votes", "Lemma 2 local", "Lemma 2 global"):
+        assert rows[f"literal, {name}", 1.0]["overlap"] == 0
+
+
+def test_means_and_deviations_are_over_a_models_runs() -> None:
+    runs = [{"model": "res8", "k": None}, {"model": "res8", "k": None}, {"model": "res8-d2a", "k": 2}]
+    found = [
+        [{"kind": "normalised, votes", "s": 1.0, "overlap": value, "dense": 2 * value, "routed": 0.0}]
+        for value in (0.2, 0.4, 1.0)
+    ]
+    dense, dynamic = overlap.summary(runs, found)
+    assert (dense["runs"], dense["k"], dynamic["k"]) == (2, 5, 2)
+    assert dense["overlap"] == pytest.approx(0.3)
+    assert dense["overlap_std"] == pytest.approx(0.02**0.5)
+    assert dense["dense"] == pytest.approx(0.6)
+    assert dynamic["overlap_std"] is None
+
+
+def test_it_writes_its_page(tmp_path: Path) -> None:
+    page = overlap.overlap_figure([make_run("res8"), make_run("res8", seed=2), make_run("res8-d2a")], tmp_path)
+    assert page == (tmp_path / "overlap.md").read_text()
+    assert "12 validation images" in page
+    assert "res8-d2a: normalised, votes: the overlap at s = 1 is 1.000" in page
+    rows = json.loads((tmp_path / "overlap.json").read_text())["rows"]
+    assert len(rows) == 2 * len(overlap.KINDS) * len(overlap.LEVELS)
+    assert (tmp_path / "overlap.svg").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("given", "wrong"), [(["res8", "res8-d2a@64"], "different data"), (["res8", "capsnet-em"], "capsnet-em has no linear head")]
+)
+def test_it_refuses_what_cannot_be_compared(given: list[str], wrong: str, tmp_path: Path) -> None:
+    runs = [make_run(name.partition("@")[0], int(name.partition("@")[2] or 32)) for name in given]
+    with pytest.raises(dk.InputError, match=rf"^reproduce overlap: [^\n]*{wrong}[^\n]*$"):
+        overlap.overlap_figure(runs, tmp_path)
+    assert not list(tmp_path.iterdir())
