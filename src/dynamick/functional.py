@@ -88,8 +88,7 @@ def dynamic_linear(
     if torch.is_autocast_enabled(x.device.type):
         x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
     _check_linear(x, weight, mask, k, rule)
-    if bias is not None and bias.shape != weight.shape[:1]:
-        raise ValueError(f"bias: shape {tuple(bias.shape)} does not match {weight.shape[0]} outputs")
+    _check_bias_and_mask(bias, mask, weight)
     rows = x.reshape(-1, x.shape[-1])
     with torch.autocast(x.device.type, enabled=False):
         y, _ = linear.dynamic_linear(rows, weight, bias, mask, k, rule, implementation)
@@ -176,16 +175,23 @@ def dynamic_conv2d(
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)} in {groups} groups")
     _check_dtype(x, weight)
-    step, spread = _pair(stride), _pair(dilation)
+    _check_bias_and_mask(bias, mask, weight)
+    step, spread = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     if isinstance(padding, str):
         x, pad = _pad_by_name(x, weight, padding, step, spread), [0, 0]
     else:
-        pad = _pair(padding)
+        pad = _pair("padding", padding, 0)
+    for axis in (0, 1):
+        size, spans = x.shape[2 + axis] + 2 * pad[axis], spread[axis] * (weight.shape[2 + axis] - 1) + 1
+        if size < spans:
+            raise ValueError(
+                f"x: shape {tuple(x.shape)}, {size} with its padding, is smaller than the kernel, which spans {spans}"
+            )
     if weight.shape[2:] == (1, 1) and routing == "location" and groups == 1:
         # A 1x1 convolution routed by location is the linear map at every location.
-        cells = F.pad(x, (pad[1], pad[1], pad[0], pad[0]))[:, :, :: step[0], :: step[1]]
+        cells = (F.pad(x, (pad[1], pad[1], pad[0], pad[0])) if any(pad) else x)[:, :, :: step[0], :: step[1]]
         y = dynamic_linear(cells.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias, k, rule, mask=mask)
-        return y.permute(0, 3, 1, 2)
+        return y.permute(0, 3, 1, 2).contiguous(memory_format=conv.memory_format(x))
     with torch.autocast(x.device.type, enabled=False):
         y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
     return y
@@ -195,9 +201,16 @@ def _check_linear(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: 
     check_k(k), check_rule(rule)
     if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)}")
-    if mask is not None and (mask.shape != weight.shape or mask.dtype != torch.bool):
-        raise ValueError(f"mask: {mask.dtype} of shape {tuple(mask.shape)} must be boolean, of the weight's shape")
+    _check_bias_and_mask(None, mask, weight)
     _check_dtype(x, weight)
+
+
+def _check_bias_and_mask(bias: Tensor | None, mask: Tensor | None, weight: Tensor) -> None:
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"bias: shape {tuple(bias.shape)} does not match {weight.shape[0]} outputs")
+    if mask is not None and (mask.shape != weight.shape[:2] or mask.dtype != torch.bool):
+        wanted = tuple(weight.shape[:2])
+        raise ValueError(f"mask: {mask.dtype} of shape {tuple(mask.shape)} must be boolean, of shape {wanted}")
 
 
 def _check_dtype(x: Tensor, weight: Tensor) -> None:
@@ -205,8 +218,11 @@ def _check_dtype(x: Tensor, weight: Tensor) -> None:
         raise ValueError(f"x: {x.dtype} and the weight's {weight.dtype} must be one floating point type")
 
 
-def _pair(value: int | Sequence[int]) -> list[int]:
-    return [value, value] if isinstance(value, int) else [int(each) for each in value]
+def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
+    pair = [value, value] if isinstance(value, int) else [int(each) for each in value]
+    if len(pair) != 2 or min(pair) < least:
+        raise ValueError(f"{name}: {value!r} must be one or two integers from {least} up")
+    return pair
 
 
 def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: list[int], dilation: list[int]) -> Tensor:

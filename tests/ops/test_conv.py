@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dynamick import functional
 from dynamick.ops import chunked
+from dynamick.ops.conv_products import Products
 
 
 def oracle(
@@ -65,7 +66,7 @@ def problems(draw: st.DrawFn) -> dict:
 
 
 @given(problem=problems(), chunk=st.integers(1, 2000))
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_is_the_definition(problem: dict, chunk: int) -> None:
     before, chunked.chunk_bytes = chunked.chunk_bytes, chunk
     try:
@@ -81,14 +82,174 @@ def test_is_the_definition(problem: dict, chunk: int) -> None:
 @pytest.mark.parametrize("groups", [1, 2])
 def test_gradients(routing: str, rule: str, groups: int) -> None:
     torch.manual_seed(3)
-    x = torch.randn(2, 4, 5, 4, dtype=torch.float64, requires_grad=True)
-    w = torch.randn(6, 4 // groups, 3, 2, dtype=torch.float64, requires_grad=True)
-    b = torch.randn(6, dtype=torch.float64, requires_grad=True)
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64, requires_grad=True)
+    w = torch.randn(2, 4 // groups, 2, 2, dtype=torch.float64, requires_grad=True)
+    b = torch.randn(2, dtype=torch.float64, requires_grad=True)
 
     def routed(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
         return functional.dynamic_conv2d(x, w, b, (2, 1), (1, 0), (1, 2), groups, 1, rule, routing)
 
     assert torch.autograd.gradcheck(routed, (x, w, b))
+
+
+def naive(problem: dict, x: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
+    """The same in differentiable PyTorch that holds all products: every channel convolved alone, then a stable sort."""
+    groups, k = problem["groups"], problem["k"]
+    O, I = weight.shape[:2]
+    arguments = [problem[name] for name in ("stride", "padding", "dilation")]
+    outputs = []
+    for o in range(O):
+        first = o // (O // groups) * I
+        alone = [
+            torch.nn.functional.conv2d(x[:, first + i, None], weight[o, i, None, None], None, *arguments) for i in range(I)
+        ]
+        p = torch.cat(alone, 1)
+        vote = p if problem["routing"] == "location" else (p.clamp(min=0) if problem["rule"] == "at_most" else p)
+        if problem["routing"] == "map":
+            vote = vote.sum((2, 3), keepdim=True).expand_as(p)
+        allowed = torch.ones(I, dtype=torch.bool) if mask is None else mask[o]
+        ranked = vote.detach().masked_fill(~allowed[:, None, None], -torch.inf).sort(dim=1, descending=True, stable=True)
+        routed = torch.zeros_like(p, dtype=torch.bool).scatter(1, ranked.indices[:, :k], True) & allowed[:, None, None]
+        if problem["rule"] == "at_most":
+            routed &= vote > 0
+        outputs.append((p * routed).sum(1))
+    return torch.stack(outputs, 1)
+
+
+@given(problem=problems(), chunk=st.integers(1, 2000), last=st.booleans(), masked=st.booleans(), seed=st.integers(0, 2**16))
+@settings(max_examples=120, deadline=None)
+def test_outputs_and_gradients_with_ties_and_masks(problem: dict, chunk: int, last: bool, masked: bool, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    x, w = problem.pop("x"), problem.pop("weight")
+    mask = torch.rand(w.shape[:2], generator=generator) > 0.4 if masked else None
+    layout = torch.channels_last if last else torch.contiguous_format
+    a, b = x.contiguous(memory_format=layout).requires_grad_(), w.clone().requires_grad_()
+    before, chunked.chunk_bytes = chunked.chunk_bytes, chunk
+    try:
+        y = functional.dynamic_conv2d(a, b, **problem, mask=mask)
+        gy = torch.randint(-2, 3, y.shape, generator=generator).float()
+        gx, gw = torch.autograd.grad(y, (a, b), gy)
+    finally:
+        chunked.chunk_bytes = before
+    c, d = x.double().requires_grad_(), w.double().requires_grad_()
+    want = naive(problem, c, d, mask)
+    for ours, theirs in zip((y, gx, gw), (want, *torch.autograd.grad(want, (c, d), gy.double())), strict=True):
+        torch.testing.assert_close(ours.double(), theirs, rtol=0, atol=0)
+    dense = torch.nn.functional.conv2d(a, b, None, *[problem[name] for name in ("stride", "padding", "dilation", "groups")])
+    assert y.is_contiguous() or dense.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("rule", ["at_most", "exactly"])
+@pytest.mark.parametrize(("k", "channels"), [(1, 40), (5, 40), (17, 40), (40, 40), (64, 40), (3, 1)])
+def test_many_channels_and_every_kind_of_k(rule: str, k: int, channels: int) -> None:
+    torch.manual_seed(k)
+    problem = {"stride": 2, "padding": 1, "dilation": 1, "groups": 1, "k": k, "rule": rule, "routing": "location"}
+    x = torch.randn(3, channels, 9, 7, requires_grad=True)
+    w = torch.randn(6, channels, 3, 3, requires_grad=True)
+    c, d = (each.detach().double().requires_grad_() for each in (x, w))
+    ours, theirs = functional.dynamic_conv2d(x, w, **problem), naive(problem, c, d, None)
+    gy = torch.randn(ours.shape)
+    pairs = zip(
+        (ours, *torch.autograd.grad(ours, (x, w), gy)), (theirs, *torch.autograd.grad(theirs, (c, d), gy.double())), strict=True
+    )
+    for one, other in pairs:
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_the_backward_pass_routes_what_the_forward_pass_did_under_other_threads() -> None:
+    """It forms the products again: a single one that rounded otherwise would be lost or won."""
+    torch.manual_seed(0)
+    x, w = torch.randn(2, 24, 20, 20), torch.randn(32, 24, 3, 3)
+    threads = torch.get_num_threads()
+    gradients = []
+    try:
+        for backward_threads in (2, 1):
+            a, b = x.clone().requires_grad_(), w.clone().requires_grad_()
+            torch.set_num_threads(2)
+            y = functional.dynamic_conv2d(a, b, padding=1, k=3)
+            torch.set_num_threads(backward_threads)
+            gradients.append((*torch.autograd.grad(y.sum(), (a, b)), y))
+    finally:
+        torch.set_num_threads(threads)
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+    # The sums of products come back from the gradients (Euler's rule), from the weights' and from the inputs'.
+    for gx, gw, y in gradients:
+        torch.testing.assert_close((gx * x).sum().double(), y.double().sum(), rtol=1e-4, atol=0)
+        torch.testing.assert_close((gw * w).sum().double(), y.double().sum(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("rule", ["at_most", "exactly"])
+def test_one_by_one_in_groups_is_the_linear_map_of_each(rule: str) -> None:
+    """SPEC section 8: the same routed set as the linear map, so the same gradients."""
+    torch.manual_seed(0)
+    x, w = torch.randn(2, 12, 4, 5, requires_grad=True), torch.randn(6, 6, 1, 1, requires_grad=True)
+    parts = zip(x.chunk(2, 1), w.chunk(2), strict=True)
+    linear = [
+        functional.dynamic_linear(a.permute(0, 2, 3, 1), b[:, :, 0, 0], None, 2, rule).permute(0, 3, 1, 2) for a, b in parts
+    ]
+    ours = functional.dynamic_conv2d(x, w, groups=2, k=2, rule=rule)
+    theirs = torch.cat(linear, 1)
+    torch.testing.assert_close(ours, theirs)
+    for one, other in zip(*(torch.autograd.grad(y.square().sum(), (x, w)) for y in (ours, theirs)), strict=True):
+        torch.testing.assert_close(one, other)
+
+
+@given(
+    sizes=st.tuples(*[st.integers(1, 5)] * 4), groups=st.integers(1, 3), kernel=st.integers(1, 3), chunk=st.integers(1, 20_000)
+)
+@settings(max_examples=100, deadline=None)
+def test_blocks_cover_everything_once_and_stay_within_the_setting(
+    sizes: tuple[int, int, int, int], groups: int, kernel: int, chunk: int
+) -> None:
+    B, outputs, I, size = sizes
+    x, w = torch.zeros(B, groups * I, size + 2, size + 2), torch.zeros(groups * outputs, I, kernel, kernel)
+    conv = Products(x, w, None, [1, 1], [0, 0], [1, 1], groups, 1, "at_most")
+    seen = torch.zeros(B, groups * outputs, dtype=torch.int64)
+    one_map = I * conv.L * 4
+    before, chunked.chunk_bytes = chunked.chunk_bytes, chunk
+    try:
+        for block in conv.blocks():
+            conv.part(seen, block).add_(1)
+            assert conv.of(block, conv.patches(block)).nbytes <= max(chunk, one_map)
+    finally:
+        chunked.chunk_bytes = before
+    assert bool((seen == 1).all())
+
+
+@pytest.mark.parametrize("routing", ["location", "map"])
+def test_what_is_kept_for_the_backward_pass_is_no_larger_than_the_outputs(routing: str) -> None:
+    x, w = torch.randn(2, 32, 12, 12, requires_grad=True), torch.randn(16, 32, 3, 3, requires_grad=True)
+    sizes: list[int] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.append(t.nbytes) or t, lambda t: t):
+        y = functional.dynamic_conv2d(x, w, padding=1, k=5, routing=routing)
+    assert sizes
+    assert max(sizes) <= max(x.nbytes, w.nbytes, y.nbytes)
+
+
+@pytest.mark.parametrize("routing", ["location", "map"])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_layouts_are_the_dense_layers(routing: str, kernel: int) -> None:
+    x, w = torch.randn(2, 6, 8, 7, requires_grad=True), torch.randn(4, 6, kernel, kernel)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        a = x.detach().contiguous(memory_format=layout).requires_grad_()
+        y = functional.dynamic_conv2d(a, w, padding=1, k=2, routing=routing)
+        assert y.is_contiguous(memory_format=layout)
+        assert torch.autograd.grad(y.sum(), a)[0].shape == x.shape
+    strided = functional.dynamic_conv2d(x.transpose(2, 3), w, padding=1, k=2, routing=routing)
+    torch.testing.assert_close(
+        strided, functional.dynamic_conv2d(x.transpose(2, 3).contiguous(), w, padding=1, k=2, routing=routing)
+    )
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize(("want_x", "want_w", "want_b"), [(True, False, False), (False, True, False), (False, False, True)])
+@pytest.mark.parametrize("routing", ["location", "map"])
+def test_gradients_only_where_they_are_wanted(kernel: int, want_x: bool, want_w: bool, want_b: bool, routing: str) -> None:
+    x, w = torch.randn(2, 4, 6, 6, requires_grad=want_x), torch.randn(3, 4, kernel, kernel, requires_grad=want_w)
+    b = torch.randn(3, requires_grad=want_b)
+    functional.dynamic_conv2d(x, w, b, k=2, routing=routing).sum().backward()
+    assert [each.grad is not None for each in (x, w, b)] == [want_x, want_w, want_b]
 
 
 def test_second_backward_says_clearly_that_it_does_not_work() -> None:
@@ -138,11 +299,32 @@ def test_a_nan_channel_is_never_dropped(routing: str) -> None:
 
 
 @pytest.mark.parametrize("routing", ["location", "map"])
+def test_an_infinite_product_that_is_not_routed_leaves_the_others_alone(routing: str) -> None:
+    x, w = torch.rand(1, 3, 4, 4), torch.ones(2, 3, 2, 2)
+    x[0, 1, 1, 1], w[:, 1] = torch.inf, -1
+    y = functional.dynamic_conv2d(x, w, k=2, routing=routing)
+    without = torch.ones_like(w, dtype=torch.bool)[:, :, 0, 0]
+    without[:, 1] = False
+    finite = x.where(x.isfinite(), 0)
+    torch.testing.assert_close(y, functional.dynamic_conv2d(finite, w, k=2, routing=routing, mask=without))
+    huge = functional.dynamic_conv2d(finite * 1e38, w * 10, k=2, routing=routing)
+    assert bool((huge == torch.inf).any())
+    assert not bool(huge.isnan().any())
+
+
+@pytest.mark.parametrize("routing", ["location", "map"])
 def test_opcheck(routing: str) -> None:
     x, w, b = torch.randn(2, 4, 5, 5, requires_grad=True), torch.randn(4, 2, 3, 3, requires_grad=True), torch.randn(4)
     mask = torch.tensor([[True, False], [True, True], [False, True], [True, True]])
     arguments = (x, w, b.requires_grad_(), mask, [2, 1], [1, 0], [1, 1], 2, 1, "at_most", routing)
     torch.library.opcheck(torch.ops.dynamick.dynamic_conv2d.default, arguments)
+    last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
+    torch.library.opcheck(torch.ops.dynamick.dynamic_conv2d.default, (last, w, None, None, *arguments[4:]))
+    with torch.no_grad():
+        y, kept = torch.ops.dynamick.dynamic_conv2d(*arguments)
+    backward = (torch.randn_like(y), x.detach(), w.detach(), mask, kept, *arguments[4:])
+    for want_x, want_w in ((True, True), (True, False), (False, True)):
+        torch.library.opcheck(torch.ops.dynamick.dynamic_conv2d_backward.default, (*backward, want_x, want_w))
 
 
 def test_compiles_as_one_graph_and_runs_in_half_precision() -> None:
@@ -163,6 +345,15 @@ def test_what_does_not_fit_is_said_in_one_line() -> None:
         lambda: functional.dynamic_conv2d(x, w, routing="pixel"),
         lambda: functional.dynamic_conv2d(x, w, padding="same", stride=2),
         lambda: functional.dynamic_conv2d(x, w, padding="full"),
+        lambda: functional.dynamic_conv2d(x[:, :, :2], w),
+        lambda: functional.dynamic_conv2d(x[0, 0], w),
+        lambda: functional.dynamic_conv2d(x, w, stride=0),
+        lambda: functional.dynamic_conv2d(x, w, padding=(1, 1, 1)),
+        lambda: functional.dynamic_conv2d(x, w, padding=-1),
+        lambda: functional.dynamic_conv2d(x, w, torch.randn(3)),
+        lambda: functional.dynamic_conv2d(x, w, mask=torch.ones(2, 4)),
+        lambda: functional.dynamic_conv2d(x.long(), w),
+        lambda: functional.dynamic_conv2d(x.double(), w),
     ):
         with pytest.raises(ValueError, match=r"^[^\n]+$"):
             wrong()

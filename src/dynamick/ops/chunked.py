@@ -94,3 +94,12 @@ def _order(top: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     index, by_index = index.sort(dim=-1)
     top, by_value = top.gather(-1, by_index).sort(dim=-1, descending=True, stable=True)
     return top, index.gather(-1, by_value)
+
+
+def sums_stay_finite(x: Tensor, weight: Tensor, terms: int) -> bool:
+    """Whether every product, and every sum of so many, is below half of the largest number. NaN is not below anything."""
+    if not (x.numel() and weight.numel()):
+        return True
+    dtype = compute_dtype(x.dtype)
+    x_most, w_most = (torch.linalg.vector_norm(each.detach(), torch.inf, dtype=dtype) for each in (x, weight))
+    return float(x_most * w_most) * terms < torch.finfo(dtype).max / 2

@@ -1,6 +1,8 @@
 """The registered operator `dynamick::dynamic_conv2d`: Dynamic-K routing among the input channels of a convolution.
 
 The product of input channel i for output c is (W_ci * X_i)(h, w), the part of the convolution that the channel contributes.
+Routed by location, products are formed for a block of images or outputs at a time and forgotten; the backward pass forms
+the same ones again. Routed by map, an image's outputs are a plain convolution by its routed filters alone.
 """
 
 from typing import Any
@@ -8,12 +10,16 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_input, conv2d_weight
 
-from dynamick.ops.chunked import largest_allowed, rows_per_chunk
+from dynamick.ops.chunked import largest_allowed, sums_stay_finite
+from dynamick.ops.conv_products import Products, output_size
 from dynamick.ops.registry import compute_dtype
 
 ROUTINGS = ("location", "map")
+INSERTED = 16
+"""Up to so many products an output are kept by insertion on a CPU, where PyTorch's topk is several times slower."""
+TILE = 2**16
+"""How many columns an insertion goes through at once: its K rows stay in the processor's cache."""
 
 
 @torch.library.custom_op("dynamick::dynamic_conv2d", mutates_args=())
@@ -44,24 +50,16 @@ def dynamic_conv2d(
             sum over locations of its positive products (`at_most`) or of all of them (`exactly`).
 
     Returns:
-        Outputs (B, O, H', W'), and the routed indices within the group, int64, -1 where nothing is routed: of shape
-        (B, O, min(k, C / groups), H', W') by location, (B, O, min(k, C / groups)) by map.
+        Outputs (B, O, H', W'), channels-last where x is, and what finds the routed channels again. By location: the
+        largest product that is not routed, (B, O, H', W'), float32 or float64; 0 (`at_most`) or -inf (`exactly`) at
+        least, and NaN where it does not decide. By map: the routed channels within the group, (B, O, min(k, C / groups)),
+        int64, -1 where nothing is routed.
     """
-    dtype = compute_dtype(x.dtype)
-    H, W = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    B, O, I = x.shape[0], weight.shape[0], weight.shape[1]
-    width = min(k, I)
-    spatial = (H, W) if routing == "location" else ()
-    y = x.new_empty(B, O, H, W)
-    indices = torch.empty(B, O, width, *spatial, dtype=torch.int64, device=x.device)
-    bias_O11 = 0 if bias is None else bias.to(dtype)[:, None, None]
-    for rows in _chunks(B, O * I * H * W, dtype):
-        p_bOIHW = _products(x[rows].to(dtype), weight.to(dtype), stride, padding, dilation, groups)
-        index = _route(p_bOIHW, mask, width, rule, routing)
-        kept = torch.where(_membership(index, I, routing), p_bOIHW, 0)
-        y[rows] = (kept.sum(2) + bias_O11).to(x.dtype)
-        indices[rows] = index
-    return y, indices
+    conv = Products(x, weight, mask, stride, padding, dilation, groups, k, rule)
+    y, kept = _by_location(conv) if routing == "location" else _by_map(conv)
+    if bias is not None:
+        y += bias.to(y.dtype)[:, None, None]
+    return y.to(x.dtype, memory_format=memory_format(x)), kept
 
 
 @dynamic_conv2d.register_fake
@@ -78,27 +76,31 @@ def _(
     rule: str,
     routing: str,
 ) -> tuple[Tensor, Tensor]:
-    H, W = _output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
-    width = torch.sym_min(k, weight.shape[1])
-    spatial = (H, W) if routing == "location" else ()
-    y = x.new_empty(x.shape[0], weight.shape[0], H, W)
-    return y, x.new_empty(x.shape[0], weight.shape[0], width, *spatial, dtype=torch.int64)
+    B, O = x.shape[0], weight.shape[0]
+    H, W = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+    y = torch.empty(B, O, H, W, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+    if routing == "location":
+        return y, x.new_empty(B, O, H, W, dtype=compute_dtype(x.dtype))
+    return y, x.new_empty(B, O, torch.sym_min(k, weight.shape[1]), dtype=torch.int64)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, _, stride, padding, dilation, groups, _, _, routing = inputs
-    indices = output[1]
-    ctx.save_for_backward(x, weight, indices)
+    x, weight, bias, mask, *arguments = inputs
+    ctx.save_for_backward(x, weight, mask, output[1])
     ctx.bias_dtype = None if bias is None else bias.dtype
-    ctx.arguments = (stride, padding, dilation, groups, routing)
-    ctx.mark_non_differentiable(indices)
+    ctx.arguments = arguments
+    ctx.mark_non_differentiable(output[1])
 
 
 def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, indices = ctx.saved_tensors
-    gx, gw = dynamic_conv2d_backward(gy.contiguous(), x, weight, indices, *ctx.arguments)
-    gb = gy.sum((0, 2, 3), dtype=compute_dtype(x.dtype)).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
-    return gx, gw, gb, *[None] * 8
+    x, weight, mask, kept = ctx.saved_tensors
+    want_x, want_w, want_b = ctx.needs_input_grad[:3]
+    gx = gw = gb = None
+    if want_x or want_w:
+        gx, gw = dynamic_conv2d_backward(gy, x, weight, mask, kept, *ctx.arguments, want_x, want_w)
+    if want_b:
+        gb = gy.sum((0, 2, 3), dtype=compute_dtype(x.dtype)).to(ctx.bias_dtype)
+    return gx if want_x else None, gw if want_w else None, gb, *[None] * 8
 
 
 @torch.library.custom_op("dynamick::dynamic_conv2d_backward", mutates_args=())
@@ -106,26 +108,28 @@ def dynamic_conv2d_backward(
     gy: Tensor,
     x: Tensor,
     weight: Tensor,
-    indices: Tensor,
+    mask: Tensor | None,
+    kept: Tensor,
     stride: list[int],
     padding: list[int],
     dilation: list[int],
     groups: int,
+    k: int,
+    rule: str,
     routing: str,
+    want_x: bool,
+    want_w: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The gradients for x and weight: the convolution's own, over the routed channels only."""
-    dtype = compute_dtype(x.dtype)
-    I = weight.shape[1]
-    gx = torch.zeros_like(x, memory_format=torch.contiguous_format)
-    gw = torch.zeros(weight.shape, dtype=dtype, device=weight.device)
-    filters = _filters(weight.to(dtype), groups)
-    for rows in _chunks(x.shape[0], weight.shape[0] * I * gy.shape[2] * gy.shape[3], dtype):
-        gp_bOIHW = torch.where(_membership(indices[rows], I, routing), gy[rows].to(dtype)[:, :, None], 0)
-        gp = _by_input(gp_bOIHW, groups)
-        x_rows, C = x[rows].to(dtype), x.shape[1]
-        gx[rows] = conv2d_input(x_rows.shape, filters, gp, stride, padding, dilation, C).to(x.dtype)
-        gw += _weight(conv2d_weight(x_rows, filters.shape, gp, stride, padding, dilation, C), weight.shape, groups)
-    return gx, gw.to(weight.dtype)
+    """The gradients of x and weight: the convolution's own, over the routed channels only.
+
+    A tensor without elements for what is not wanted. An input that is not finite may reach unrouted weights' gradients too.
+    """
+    conv = Products(x, weight, mask, stride, padding, dilation, groups, k, rule)
+    with torch.autocast(x.device.type, enabled=False):
+        gradients = _location_gradients if routing == "location" else _map_gradients
+        gx, gw = gradients(conv, gy, kept, want_x, want_w)
+    gx = x.new_empty(0) if gx is None else gx.to(x.dtype, memory_format=memory_format(x))
+    return gx, weight.new_empty(0) if gw is None else gw.to(weight.dtype)
 
 
 @dynamic_conv2d_backward.register_fake
@@ -133,16 +137,20 @@ def _(
     gy: Tensor,
     x: Tensor,
     weight: Tensor,
-    indices: Tensor,
+    mask: Tensor | None,
+    kept: Tensor,
     stride: list[int],
     padding: list[int],
     dilation: list[int],
     groups: int,
+    k: int,
+    rule: str,
     routing: str,
+    want_x: bool,
+    want_w: bool,
 ) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty_like(
-        weight, memory_format=torch.contiguous_format
-    )
+    gx = torch.empty_like(x, memory_format=memory_format(x)) if want_x else x.new_empty(0)
+    return gx, torch.empty_like(weight, memory_format=torch.contiguous_format) if want_w else weight.new_empty(0)
 
 
 def _no_second_backward(ctx: Any, *_: Tensor) -> None:
@@ -153,55 +161,155 @@ dynamic_conv2d.register_autograd(_backward, setup_context=_setup_context)
 dynamic_conv2d_backward.register_autograd(_no_second_backward)
 
 
-def _chunks(rows: int, row_elements: int, dtype: torch.dtype) -> list[slice]:
-    step = rows_per_chunk(row_elements, torch.finfo(dtype).bits // 8)
-    return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+def memory_format(x: Tensor) -> torch.memory_format:
+    """The format of the outputs: channels-last where the inputs are, as nn.Conv2d's."""
+    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    return torch.channels_last if last else torch.contiguous_format
 
 
-def _output_size(size: Any, kernel: Any, stride: list[int], padding: list[int], dilation: list[int]) -> tuple[int, int]:
-    H, W = ((size[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1))
-    return H, W
+def _by_location(conv: Products) -> tuple[Tensor, Tensor]:
+    """Outputs without bias, and the largest product of each that is left out; NaN where that does not decide."""
+    y = torch.empty(conv.B, conv.O, *conv.size, dtype=conv.dtype, device=conv.x.device)
+    left_out = torch.empty_like(y)
+    finite = sums_stay_finite(conv.x, conv.weight, conv.I * conv.T)
+    for block in conv.blocks():
+        P_IN, allowed_IN = conv.of(block, conv.patches(block)), conv.allowed(block)
+        sums, bound = _sums(P_IN, allowed_IN, conv.k, conv.rule) if finite else _plain_sums(P_IN, allowed_IN, conv)
+        for whole, part in ((y, sums), (left_out, bound)):
+            view = conv.part(whole, block)
+            view.copy_(part.view(view.shape))
+    return y, left_out
 
 
-def _products(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Tensor:
-    """(W_ci * X_i)(h, w) for every output c and input channel i of its group: (B, O, I, H', W').
-
-    It is a depthwise convolution with O / groups filters an input channel.
-    """
-    p = F.conv2d(x, _filters(weight, groups), None, stride, padding, dilation, groups=x.shape[1])
-    by_input = p.reshape(p.shape[0], groups, weight.shape[1], -1, *p.shape[2:])
-    return by_input.transpose(2, 3).reshape(p.shape[0], weight.shape[0], weight.shape[1], *p.shape[2:])
-
-
-def _filters(weight: Tensor, groups: int) -> Tensor:
-    """The weight (O, I, kh, kw) as depthwise filters (groups * I * O / groups, 1, kh, kw), those of an input together."""
-    O, I, kh, kw = weight.shape
-    return weight.reshape(groups, O // groups, I, kh, kw).transpose(1, 2).reshape(-1, 1, kh, kw)
+def _sums(P_IN: Tensor, allowed_IN: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor]:
+    """The sum of the routed products of each column, and the largest that is left out; NaN where it equals a routed one."""
+    if allowed_IN is not None:
+        P_IN = P_IN.masked_fill(~allowed_IN, -torch.inf)
+    floor = 0.0 if rule == "at_most" else -torch.inf
+    top_KN = _largest(P_IN, k, floor)
+    last, beyond = top_KN[k - 1], top_KN[k]
+    tied = (last == beyond) & (beyond > floor)
+    routed = top_KN[:k]
+    if rule == "exactly" and allowed_IN is not None:
+        routed = routed.where(routed > floor, 0)
+    return routed.sum(0), beyond.masked_fill(tied, torch.nan)
 
 
-def _weight(filters: Tensor, shape: torch.Size, groups: int) -> Tensor:
-    """The inverse of `_filters`."""
-    O, I, kh, kw = shape
-    return filters.reshape(groups, I, O // groups, kh, kw).transpose(1, 2).reshape(shape)
+def _plain_sums(P_IN: Tensor, allowed_IN: Tensor | None, conv: Products) -> tuple[Tensor, Tensor]:
+    """The same where numbers are not finite: nothing but the definition decides there."""
+    top, _ = largest_allowed(P_IN.t(), None if allowed_IN is None else allowed_IN.t(), conv.k, conv.rule)
+    return top.sum(-1), P_IN.new_full(P_IN.shape[1:], torch.nan)
 
 
-def _by_input(p_bOIHW: Tensor, groups: int) -> Tensor:
-    """Products as the depthwise convolution lays them out: (b, groups * I * O / groups, H', W')."""
-    b, O, I, H, W = p_bOIHW.shape
-    return p_bOIHW.reshape(b, groups, O // groups, I, H, W).transpose(2, 3).reshape(b, -1, H, W)
+def _largest(P_IN: Tensor, k: int, floor: float) -> Tensor:
+    """The k + 1 largest numbers of each column, descending, floor where there are fewer above it: (k + 1, N)."""
+    I, N = P_IN.shape
+    if P_IN.device.type != "cpu" or k > INSERTED:
+        top = P_IN.topk(min(k + 1, I), dim=0).values.clamp(min=floor)
+        return F.pad(top, (0, 0, 0, k + 1 - top.shape[0]), value=floor)
+    top_KN = P_IN.new_full((k + 1, N), floor)
+    for start in range(0, N, TILE):
+        tile = slice(start, start + TILE)
+        places = top_KN[:, tile].unbind()
+        spare, other = torch.empty_like(places[0]), torch.empty_like(places[0])
+        for p in P_IN[:, tile].unbind():
+            for place in places[:-1]:
+                # The larger stays, the smaller goes on to the next place.
+                torch.minimum(place, p, out=spare)
+                torch.maximum(place, p, out=place)
+                p, spare, other = spare, other, spare
+            torch.maximum(places[-1], p, out=places[-1])
+    return top_KN
 
 
-def _route(p_bOIHW: Tensor, mask: Tensor | None, k: int, rule: str, routing: str) -> Tensor:
-    """The routed channels: (b, O, k, H, W) by location, (b, O, k) by map."""
-    if routing == "location":
-        return largest_allowed(p_bOIHW.permute(0, 3, 4, 1, 2), mask, k, rule)[1].permute(0, 3, 4, 1, 2)
-    votes = p_bOIHW if rule == "exactly" else p_bOIHW.clamp(min=0)
-    return largest_allowed(votes.sum((3, 4)), mask, k, rule)[1]
+def _location_gradients(
+    conv: Products, gy: Tensor, left_out: Tensor, want_x: bool, want_w: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    gx = torch.zeros(conv.x.shape, dtype=conv.dtype, device=conv.x.device) if want_x else None
+    gw = torch.zeros_like(conv.weight, memory_format=torch.contiguous_format) if want_w else None
+    for block in conv.blocks():
+        patches = conv.patches(block)
+        P_IN = conv.of(block, patches)
+        member_IN = _members(P_IN, conv.part(left_out, block).reshape(-1), conv.allowed(block), conv)
+        gy_N = conv.part(gy, block).to(conv.dtype).reshape(-1)
+        gp = torch.where(member_IN, gy_N, P_IN.new_zeros(()), out=P_IN).reshape(patches.shape[0], -1, conv.L)
+        if gx is not None:
+            conv.add_to_inputs(gx, block, torch.bmm(conv.filters(block).mT, gp))
+        if gw is not None:
+            conv.add_to_filters(gw, block, torch.bmm(gp, patches.mT))
+    return gx, gw
 
 
-def _membership(index: Tensor, channels: int, routing: str) -> Tensor:
-    """Which channels are routed: boolean, (b, O, I, H, W) by location, (b, O, I, 1, 1) by map."""
-    member = torch.zeros(*index.shape[:2], channels + 1, *index.shape[3:], dtype=torch.bool, device=index.device)
+def _members(P_IN: Tensor, left_out_N: Tensor, allowed_IN: Tensor | None, conv: Products) -> Tensor:
+    """Which products are routed, boolean, (I, N)."""
+    member_IN = P_IN.gt(left_out_N)
+    if allowed_IN is not None:
+        member_IN &= allowed_IN
+    unsure = left_out_N.isnan().nonzero()[:, 0]
+    if unsure.numel():
+        allowed = None if allowed_IN is None else allowed_IN[:, unsure].t()
+        _, index = largest_allowed(P_IN[:, unsure].t(), allowed, conv.k, conv.rule)
+        member_IN[:, unsure] = _one_hot(index, conv.I).t()
+    return member_IN
+
+
+def _one_hot(index: Tensor, channels: int) -> Tensor:
+    """Which channels are among the indices of the last axis: boolean, (..., channels)."""
+    member = torch.zeros(*index.shape[:-1], channels + 1, dtype=torch.bool, device=index.device)
     # Index -1 goes to a place of its own that is cut off again.
-    member = member.scatter(2, index.where(index >= 0, channels), True)[:, :, :channels]
-    return member if routing == "location" else member[..., None, None]
+    return member.scatter(-1, index.where(index >= 0, channels), True)[..., :channels]
+
+
+def _by_map(conv: Products) -> tuple[Tensor, Tensor]:
+    """Outputs without bias, and the routed channels, (B, O, k)."""
+    index = largest_allowed(_votes(conv), conv.mask, conv.k, conv.rule)[1]
+    member_BOI = _one_hot(index, conv.I)
+    y = torch.empty(conv.B, conv.O, *conv.size, dtype=conv.dtype, device=conv.x.device)
+    if sums_stay_finite(conv.x, conv.weight, conv.I * conv.T):
+        for b in range(conv.B):
+            filters = _routed_filters(conv, member_BOI[b])
+            x = conv.x[b : b + 1].to(conv.dtype)
+            y[b : b + 1] = F.conv2d(x, filters, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        return y, index
+    # A filter of zeros would make NaN of an infinite input.
+    for block in conv.blocks():
+        routed = conv.part(member_BOI, block).movedim(-1, 0)[..., None]
+        p = conv.of(block, conv.patches(block)).reshape(*routed.shape[:-1], conv.L)
+        view = conv.part(y, block)
+        view.copy_(p.where(routed, 0).sum(0).view(view.shape))
+    return y, index
+
+
+def _votes(conv: Products) -> Tensor:
+    """One vote a channel, (B, O, I): the sum over locations of its positive products, or of all."""
+    votes = torch.empty(conv.B, conv.O, conv.I, dtype=conv.dtype, device=conv.x.device)
+    for block in conv.blocks():
+        view, patches = conv.part(votes, block), conv.patches(block)
+        if conv.rule == "exactly":
+            sums = conv.of(block, patches.sum(-1, keepdim=True))
+        else:
+            sums = conv.of(block, patches).clamp_(min=0).reshape(-1, conv.L).sum(-1)
+        view.copy_(sums.reshape(conv.I, *view.shape[:-1]).movedim(0, -1))
+    return votes
+
+
+def _routed_filters(conv: Products, member_OI: Tensor) -> Tensor:
+    return conv.weight.masked_fill(~member_OI[..., None, None], 0)
+
+
+def _map_gradients(
+    conv: Products, gy: Tensor, index: Tensor, want_x: bool, want_w: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    gx = torch.empty(conv.x.shape, dtype=conv.dtype, device=conv.x.device) if want_x else None
+    gw = torch.zeros_like(conv.weight, memory_format=torch.contiguous_format) if want_w else None
+    member_BOI = _one_hot(index, conv.I)
+    geometry = (None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups, [want_x, want_w, False])
+    for b in range(conv.B):
+        one = slice(b, b + 1)
+        tensors = (gy[one].to(conv.dtype), conv.x[one].to(conv.dtype), _routed_filters(conv, member_BOI[b]))
+        gx_b, gw_b, _ = torch.ops.aten.convolution_backward(*tensors, *geometry)
+        if gx is not None:
+            gx[one] = gx_b
+        if gw is not None:
+            gw += gw_b.masked_fill(~member_BOI[b][..., None, None], 0)
+    return gx, gw

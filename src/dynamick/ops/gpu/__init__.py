@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamick.ops.chunked import route_chunked
+from dynamick.ops.chunked import route_chunked, sums_stay_finite
 from dynamick.ops.linear import dynamic_linear_routed, routed_gradients
 from dynamick.ops.registry import register, register_absent
 
@@ -44,7 +44,7 @@ def dynamic_linear_triton(
     (B, M), O = x.shape, weight.shape[0]
     tau = x.new_empty(O, B, dtype=torch.float32)
     last = x.new_empty(O, B, dtype=torch.int32)
-    if not (B and O and M) or not _sums_stay_finite(x, weight, min(k, M)):
+    if not (B and O and M) or not sums_stay_finite(x, weight, min(k, M)):
         products, _ = route_chunked(x, weight, mask, k, rule)
         return products.sum(-1), tau.zero_(), last.zero_(), torch.tensor(False)
     from dynamick.ops.gpu import kernels
@@ -140,12 +140,6 @@ dynamic_linear_triton.register_autograd(_backward, setup_context=_setup_context)
 def sum_triton(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
     """The sums of the routed products, shape (B, O), float32, differentiable."""
     return dynamic_linear_triton(x, weight, mask, k, rule)[0]
-
-
-def _sums_stay_finite(x: Tensor, weight: Tensor, k: int) -> bool:
-    """Whether every product, and every sum of k of them, is below float32's largest. NaN is not below anything."""
-    x_most, w_most = (torch.linalg.vector_norm(each, torch.inf, dtype=torch.float32) for each in (x.detach(), weight.detach()))
-    return float(x_most * w_most) * k < torch.finfo(torch.float32).max / 2
 
 
 def _dense(values: Tensor) -> Tensor:
