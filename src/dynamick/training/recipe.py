@@ -83,6 +83,8 @@ class Recipe:
         precision: `bf16`, `32`, or `auto`: bf16 where the machine has instructions for it.
         channels_last: the memory format of images and convolutions.
         prune: at the end, remove the weights that no training input routes (dynamic heads).
+        static_after: after so many epochs each class keeps only the K weights that it routes most, and training goes on with
+            that static head (`dynamick.training.static`); None routes to the end.
     """
 
     model: str = "res18-d5a"
@@ -93,6 +95,7 @@ class Recipe:
     precision: str = "auto"
     channels_last: bool = True
     prune: bool = True
+    static_after: int | None = None
     data: DataRecipe = field(default_factory=DataRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
 
@@ -129,6 +132,14 @@ class Recipe:
         if head == "l1" and not self.optim.l1:
             raise InputError(f"optim.l1: 0 leaves {self.model} without its penalty; give a strength, such as 0.001")
         self._check_sampling(head)
+        if self.static_after is not None:
+            self._check_static(self.static_after, head)
+
+    def _check_static(self, after: int, head: str) -> None:
+        if not 1 <= after < self.optim.epochs:
+            raise InputError(f"static_after: {after} of {self.optim.epochs} epochs; give one from 1 to one less, or null")
+        if head != "dynamic":
+            raise InputError(f"static_after: {after} prunes a head that routes, which {self.model} has not; name a res8-d5a")
 
     def _check_sampling(self, head: str) -> None:
         _one_of("optim.form", self.optim.form, FORMS)

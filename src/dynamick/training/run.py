@@ -28,6 +28,7 @@ from dynamick.training.data import VAL_BATCH, Images
 from dynamick.training.module import Classifier
 from dynamick.training.pruning import prune
 from dynamick.training.recipe import Recipe, difference
+from dynamick.training.static import StaticAfter
 
 CONFIG = "config.yaml"
 RESULT = "result.json"
@@ -75,7 +76,8 @@ def train(
         L.seed_everything(recipe.seed, verbose=False)
         classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last, recipe.seed)
         with quiet():
-            trainer = _trainer(recipe, out, [Keeper(out, recipe.to_dict()), *(callbacks or [])], progress)
+            static = [] if recipe.static_after is None else [StaticAfter(recipe.static_after, recipe.optim.weight_decay)]
+            trainer = _trainer(recipe, out, [*static, Keeper(out, recipe.to_dict()), *(callbacks or [])], progress)
             trainer.fit(classifier, images, ckpt_path=_state(out))
         if trainer.is_global_zero:
             _finish(out, recipe, images)

@@ -1,0 +1,70 @@
+"""From a head that routes to a static one while the network trains on: each class keeps the K weights that it routes most."""
+
+# isort: off
+from typing import Any
+
+# Before lightning, which imports torchvision.
+from dynamick.torchvision_shim import torchvision  # noqa: F401
+import lightning as L
+
+# isort: on
+
+import torch
+from torch import Tensor
+
+from dynamick.metrics import routing_start, routing_update
+
+
+class StaticAfter(L.Callback):
+    """After so many epochs each class keeps the at most K weights that training images routed most in the last of them.
+
+    With no more weights than K nothing is left to choose: the Dynamic-K head is a linear one of its positive weights, and the
+    network adapts to it. Decay has then done its work on the head, and becomes that of the other weights. It prunes before the
+    epoch's validation, so figures and files of that epoch are the pruned head's; the mask travels in the checkpoint.
+
+    Args:
+        epochs: from 1 up.
+        weight_decay: of the head's weight from then on.
+    """
+
+    def __init__(self, epochs: int, weight_decay: float) -> None:
+        self.epochs, self.weight_decay = epochs, weight_decay
+        self.hook: Any = None
+
+    def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if trainer.current_epoch != self.epochs - 1:
+            return
+        self.counts = routing_start(pl_module.model.fc.weight)
+        self.hook = pl_module.model.fc.register_forward_pre_hook(self._count)
+
+    def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.hook is None:
+            return
+        self.hook.remove()
+        self.hook = None
+        used = self.counts.used
+        used = trainer.strategy.reduce(used, reduce_op="sum") if trainer.world_size > 1 else used
+        optimizer = trainer.optimizers[0]
+        keep_most_used(pl_module.model.fc, used, optimizer)
+        optimizer.param_groups[1]["weight_decay"] = self.weight_decay
+
+    @torch.no_grad()
+    def _count(self, head: Any, inputs: tuple[Tensor, ...]) -> None:
+        self.counts = routing_update(self.counts, inputs[0].float(), head)
+
+
+@torch.no_grad()
+def keep_most_used(head: Any, used: Tensor, optimizer: torch.optim.Optimizer) -> None:
+    """Mask all weights of a Dynamic-K head but the at most K of each class that are used most; of equal ones the lower index.
+
+    Args:
+        head: a `DynamicLinear` of C classes and M inputs.
+        used: how often each weight was used, shape (C, M).
+        optimizer: what it remembers of the head's weight is pruned too, or momentum would bring weights back.
+    """
+    order = used.argsort(dim=1, descending=True, stable=True)[:, : head.k]
+    keep = torch.zeros_like(used, dtype=torch.bool).scatter_(1, order, True) & (used > 0)
+    head.set_mask(keep)
+    for tensor in (head.weight, *optimizer.state[head.weight].values()):
+        if isinstance(tensor, Tensor) and tensor.shape == keep.shape:
+            tensor.masked_fill_(~keep, 0)
