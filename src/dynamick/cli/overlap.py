@@ -143,7 +143,7 @@ def verdicts(rows: list[Row]) -> list[str]:
             text = f"{model}: {kind}: the overlap at s = 1 is {last['overlap']:.3f}"
             if last["overlap"] == 1:
                 near = next(row["s"] for row in own if row["overlap"] >= NEAR)
-                away = f"{last['dense']:.2f} of its size away with the dense forward pass, {last['routed']:.2f} with the routed one"
+                away = f"{last['dense']:.2f} of its size away with the dense pass, {last['routed']:.2f} with the routed one"
                 out.append(f"{text}, above {NEAR} from s = {near:g}: holds for the coordinates; the update is {away}")
             else:
                 out.append(f"{text}, and at most {best['overlap']:.3f} (s = {best['s']:g}): fails")

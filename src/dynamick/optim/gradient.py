@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor
 
-from dynamick.optim.lipschitz import lipschitz
+from dynamick.errors import InputError
+from dynamick.optim.lipschitz import ESTIMATES, global_lipschitz, lipschitz
 from dynamick.optim.sampling import probabilities
 
-# Numbers held at once for a chunk of samples; one sample's O x M always fit, since the weight itself does.
-CHUNK = 2**18
+# Numbers held at once for a chunk of samples; one sample's O x M always fit, since the weight itself does. On a CPU few, which
+# stay in its cache; elsewhere more, since every operation is a launch.
+CHUNK, CHUNK_OFF_CPU = 2**18, 2**22
 
 
 def interpretable_gradient(
@@ -24,9 +26,8 @@ def interpretable_gradient(
 ) -> Tensor:
     """sum_i g~_ij = sum_i q_ij g_ij over the samples of a minibatch (Algorithm 3, steps 3 to 5), for a linear layer.
 
-    A sample's gradient is the outer product of gy and x, so samples are worked off in chunks of at most CHUNK numbers
-    (one sample at least) and B x O x M numbers are never held. All is computed in float32 at
-    least.
+    A sample's gradient is the outer product of gy and x, so samples are worked off in chunks of some 2^18 numbers (one
+    sample at least) and B x O x M numbers are never held. All is computed in float32 at least.
 
     Args:
         gy_BO: the loss's gradient at the layer's outputs; it carries the loss's factor 1/B.
@@ -42,18 +43,21 @@ def interpretable_gradient(
     Raises:
         InputError: an option is not one of those allowed.
     """
-    if form == "normalised" and estimate == "local":
-        estimate = "global"
+    if estimate not in ESTIMATES:
+        raise InputError(f"estimate: {estimate!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
+    alike = form == "normalised" and estimate != "votes"
     dtype = torch.promote_types(weight_OM.dtype, torch.float32)
     w_OM = weight_OM.to(dtype)
     total_OM = torch.zeros_like(w_OM)
-    size = max(1, CHUNK // max(1, w_OM.numel()))
+    chunk = CHUNK if weight_OM.device.type == "cpu" else CHUNK_OFF_CPU
+    size = max(1, chunk // max(1, w_OM.numel()))
     with torch.autocast(weight_OM.device.type, enabled=False):
-        for chunk in zip(gy_BO.split(size), x_BM.split(size), logits_BO.split(size), strict=True):
-            gy, x, logits = (each.to(dtype) for each in chunk)
-            L_ij = lipschitz(estimate, x, w_OM, logits)
+        for part in zip(gy_BO.split(size), x_BM.split(size), logits_BO.split(size), strict=True):
+            gy, x, logits = (each.to(dtype) for each in part)
+            # Where a row's order is that of x^2, one row stands for all classes.
+            L_ij = global_lipschitz(x, 1) if alike else lipschitz(estimate, x, w_OM, logits)
             q_ij = probabilities(L_ij, s, block_size, form, beta)
-            drawn = torch.rand(q_ij.shape, generator=generator, dtype=dtype, device=q_ij.device) < q_ij
+            drawn = torch.rand((len(x), *w_OM.shape), generator=generator, dtype=dtype, device=x.device) < q_ij
             g_ij = gy[:, :, None] * x[:, None, :]
             total_OM += (g_ij * drawn).sum(0)
     return total_OM.to(weight_OM.dtype)

@@ -35,16 +35,22 @@ def probabilities(
     """
     check_options(s, block_size, form, beta)
     O, M = lipschitz_BOM.shape[1:]
-    if form == "normalised" and s == 1:
-        ranked = lipschitz_BOM.sort(dim=-1, descending=True, stable=True).indices[..., :block_size]
-        return torch.zeros_like(lipschitz_BOM).scatter(2, ranked, 1) * (lipschitz_BOM > 0)
     if form == "normalised":
         scale, factor = lipschitz_BOM.topk(min(block_size, M)).values[..., -1:], 1.0
+        if s == 1:
+            return _largest(lipschitz_BOM, scale, block_size).to(lipschitz_BOM.dtype)
     else:
         scale, factor = lipschitz_BOM.sum((1, 2), keepdim=True), float(block_size * O if beta is None else beta)
     ratio = torch.where(lipschitz_BOM == 0, 0, lipschitz_BOM / scale)
     power = ratio ** (1 / (1 - s)) if s < 1 else (ratio >= 1).to(ratio.dtype)
     return (factor * power).clamp(max=1)
+
+
+def _largest(lipschitz_BOM: Tensor, kth_BO1: Tensor, k: int) -> Tensor:
+    """The k largest of each row that are not 0; of those that equal the k-th, the lower indices."""
+    above = lipschitz_BOM > kth_BO1
+    equal = (lipschitz_BOM == kth_BO1) & (lipschitz_BOM > 0)
+    return above | (equal & (equal.cumsum(-1) <= k - above.sum(-1, keepdim=True)))
 
 
 def check_options(s: float, block_size: int, form: str = "normalised", beta: float | None = None) -> None:
