@@ -30,7 +30,7 @@ class Table(torch.nn.Module):
 
 
 class InMemory:
-    """A data set of the protocol: `maps[i]` is category -> (L, h, w) array of label numbers."""
+    """A data set of the protocol: `maps[i]` is category -> (L, h, w) array of label numbers, made int32, or a tensor."""
 
     def __init__(self, labels, categories, map_size, maps):
         self.labels, self.categories, self.map_size, self.all_maps = labels, categories, map_size, maps
@@ -41,7 +41,10 @@ class InMemory:
     def __getitem__(self, index):
         image = torch.zeros(3, 2, 2, dtype=torch.uint8)
         image[0], image[1] = index % 256, index // 256
-        maps = {category: torch.as_tensor(each, dtype=torch.int32) for category, each in self.all_maps[index].items()}
+        maps = {
+            category: each if isinstance(each, torch.Tensor) else torch.as_tensor(each, dtype=torch.int32)
+            for category, each in self.all_maps[index].items()
+        }
         return Sample(f"image-{index}", image, maps)
 
 

@@ -7,8 +7,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dynamick.data.concepts import Label
-from dynamick.dissection import Counts, TopValues, capture, dissect
-from dynamick.dissection.counting import upsampled_masks
+from dynamick.dissection import Counts, TopValues, capture, dissect, masks, selecting
+from dynamick.dissection.masks import upsampled_masks
 from dynamick.dissection.survivors import Survivors
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing
@@ -49,8 +49,9 @@ def test_both_rules_are_those_of_the_definition(small, rule, passes, seed, image
     assert_is(result, small.slow(maps, dataset, rule, quantile))
 
 
-@pytest.mark.parametrize("shape", [(3, 5), (7, 7), (1, 6)])
-def test_sizes_that_do_not_divide_each_other(small, shape):
+@pytest.mark.parametrize("shape", [(3, 5), (7, 7), (1, 6), (7, 1), (12, 20), (10, 9)])
+def test_sizes_that_do_not_divide_each_other(small, shape, monkeypatch):
+    monkeypatch.setattr(masks, "AT_ONCE", 100)
     maps, dataset = small.case(3, images=20, units=4, shape=shape, map_size=(10, 9))
     for rule in ("netdissect", "lite"):
         result = dissect(small.Table(maps), "layer", dataset, rule, quantile=0.9, **QUIET)
@@ -83,6 +84,14 @@ def test_filtering_again_in_between_changes_nothing_and_keeps_little(small, monk
         assert_same(two, result)
     assert 0 < filtered.measured["peak_bytes"] < plain.measured["peak_bytes"]
     assert on_disk.measured["passes"] == 1
+
+
+def test_what_an_accelerator_computes_by_pytorch_is_the_same(small, monkeypatch):
+    maps, dataset = small.case(16, images=70, units=6, ties=True)
+    on_cpu = [dissect(small.Table(maps), "layer", dataset, rule, quantile=0.95, **QUIET) for rule in ("netdissect", "lite")]
+    monkeypatch.setattr(selecting, "_on_cpu", lambda values: False)
+    for rule, expected in zip(("netdissect", "lite"), on_cpu, strict=True):
+        assert_same(dissect(small.Table(maps), "layer", dataset, rule, quantile=0.95, **QUIET), expected)
 
 
 def test_plateaus_at_the_threshold_are_never_masked(small):
@@ -260,6 +269,9 @@ def test_bad_data_is_named(small):
     assert "category 'scene'" in problem(categories=["object", "part", "texture"])
     assert "image-1: label 9 is not one of" in problem(everything=[{}, {"scene": np.full((1, 1, 1), 9)}])
     assert "label 3 is not one of" in problem(everything=[{"scene": np.full((1, 1, 1), 3)}])
+    assert "label 4294967297 is not one of" in problem(everything=[{"object": torch.full((1, 8, 12), 2**32 + 1)}])
+    assert "float32 of shape (1, 8, 12); they must be int" in problem(everything=[{"object": torch.ones(1, 8, 12)}])
+    assert "int32 of shape (8, 12); they must be int" in problem(everything=[{"object": np.ones((8, 12), int)}])
     assert "map is 8x12 pixels; it must be 8x8" in problem(map_size=(8, 8))
 
 

@@ -41,7 +41,7 @@ class Capture:
             raise InputError(
                 f"layer: {self.layer!r} puts out {form}; choose one that puts out a map (B, units, h, w) or vector (B, units)"
             )
-        self._output = output.detach().to(torch.float32, copy=True)
+        self._output = output.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
 
     def take(self) -> Tensor:
         """The maps of the latest forward pass, float32, shape (B, U, h, w); a vector's are (B, U, 1, 1).

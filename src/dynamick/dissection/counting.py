@@ -1,56 +1,27 @@
 """Pixel counts of units against concepts: intersections and areas, exact integers (SPEC section 5)."""
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dynamick.data.concepts import Label
+from dynamick.dissection.masks import mask_pixels
 from dynamick.dissection.selecting import above, places
 from dynamick.errors import InputError
 
 RULES = ("netdissect", "lite")
-MASK_PIXELS = 1 << 20
-"""So many pixels of masks are made at once, or those of one map."""
-
-
-def upsampled_masks(excess_Shw: Tensor, size: tuple[int, int]) -> Tensor:
-    """Where maps are above their units' thresholds, at the size of the label maps: bool, shape (S, H, W).
-
-    Args:
-        excess_Shw: activation minus threshold. Bilinear interpolation (align_corners=False) of the difference is
-            above 0 where that of the activation is above the threshold; and never where no activation near is, as rounding
-            keeps the sign of a sum of numbers that are not positive.
-        size: height and width.
-    """
-    # Infinite activations times a weight of 0 would be NaN.
-    finite = excess_Shw.clamp(-1e38, 1e38)
-    if not len(finite) or finite.shape[-2:] == (1, 1):
-        return (finite > 0)[:, :1, :1].expand(-1, *size)
-    rows, columns = (_interpolation(*pair).to(finite.device) for pair in zip(finite.shape[-2:], size, strict=True))
-    return above(rows @ (finite @ columns.T), torch.zeros((), device=finite.device))
-
-
-@lru_cache(maxsize=8)
-def _interpolation(old: int, new: int) -> Tensor:
-    """Bilinear weights of one dimension (align_corners=False), float32, shape (new, old): two matrix products upsample faster
-    than PyTorch's own interpolation on a CPU."""
-    source = ((torch.arange(new, dtype=torch.float64) + 0.5) * old / new - 0.5).clamp(0, old - 1)
-    left = source.long().clamp(max=max(old - 2, 0))
-    right = (left + 1).clamp(max=old - 1)
-    weights = torch.zeros(new, old, dtype=torch.float64)
-    share = (source - left)[:, None]
-    weights.scatter_add_(1, left[:, None], 1 - share).scatter_add_(1, right[:, None], share)
-    return weights.float()
 
 
 class _Labels(NamedTuple):
-    """The labels of B images as columns of `Counts`, each at most once a pixel; 0 where there is none."""
+    """The labels of B images as columns of the counts, each at most once a pixel; 0 where there is none."""
 
-    columns: Tensor  # int64, shape (B, P, D): of each of D label maps at each of P pixels
-    wholes: Tensor  # int64, shape (B, E): of labels of the whole image
+    planes: Tensor  # int32, shape (L, P): label maps, image after image
+    first: Tensor  # int64, shape (B,): the first of an image's maps
+    depth: Tensor  # int64, shape (B,): how many it has
+    wholes: Tensor  # int64, shape (B, E): labels of the whole image
+    pixels: Tensor  # int64, shape (B, W): how many pixels of an image have a label
     present: Tensor  # bool, shape (B, C): whether the image has a label of the category
 
 
@@ -103,17 +74,23 @@ class Counts:
                 found = f"{label.number} ({label.name}) is of category {label.category!r}"
                 raise InputError(f"data: label {found}; there is {', '.join(position)}")
         # Column 0 stands for "unlabelled"; a number that is no label has the column -1.
-        self._column = torch.full((max(label.number for label in labels) + 1,), -1, device=self.device)
+        self._column = torch.full((max(label.number for label in labels) + 1,), -1, dtype=torch.int32, device=self.device)
         self._column[0] = 0
-        self._column[[label.number for label in labels]] = torch.arange(1, len(labels) + 1, device=self.device)
+        numbers = torch.tensor([label.number for label in labels], device=self.device)
+        self._column[numbers] = torch.arange(1, len(labels) + 1, dtype=torch.int32, device=self.device)
         self._width = len(labels) + 1
         self._category = torch.tensor([position[label.category] for label in labels], device=self.device)
         # Of a column; "unlabelled" is of a category beyond the last.
         self._category_of = torch.cat([torch.tensor([len(position)], device=self.device), self._category])
-        self.intersections = torch.zeros(units, len(labels), dtype=torch.int64, device=self.device)
+        self._both = torch.zeros(units, self._width, dtype=torch.int64, device=self.device)
         self.areas = torch.zeros(units, len(position), dtype=torch.int64, device=self.device)
         self.sizes = torch.zeros(len(labels), dtype=torch.int64, device=self.device)
         self.labelled = 0
+
+    @property
+    def intersections(self) -> Tensor:
+        """|mask & concept|, a view of shape (U, L)."""
+        return self._both[:, 1:]
 
     def update(
         self,
@@ -135,35 +112,43 @@ class Counts:
             InputError: a label that the data set does not list, or a map of another size.
         """
         labels = self._labels(samples, size)
-        pixels = size[0] * size[1]
-        every = torch.bincount(labels.columns.flatten(), minlength=self._width)
-        every += pixels * torch.bincount(labels.wholes.flatten(), minlength=self._width)
-        self.sizes += every[1:]
+        self.sizes += labels.pixels.sum(0)[1:]
         self.labelled += int(labels.present.any(1).sum())
-        step = max(1, MASK_PIXELS // pixels)
-        for first in range(0, len(units_S), step):
-            some = slice(first, first + step)
-            masks_SP = upsampled_masks(excess_Shw[some], size).flatten(1)
-            self._count(images_S[some], units_S[some], masks_SP, labels)
+        if excess_Shw.shape[1:] == (1, 1):
+            self._count_whole(images_S, units_S, places(above(excess_Shw, 0.0)), labels, size[0] * size[1])
+        else:
+            self._count(images_S, units_S, excess_Shw, labels, size)
 
-    def _count(self, images_S: Tensor, units_S: Tensor, masks_SP: Tensor, labels: "_Labels") -> None:
-        """Add up masks, one hit a pixel of a mask: few pixels are in a mask, so that a list of them is short."""
-        places_N = places(masks_SP)
-        hits_N, pixels_N = places_N // masks_SP.shape[1], places_N % masks_SP.shape[1]
-        area_S = torch.bincount(hits_N, minlength=len(units_S))
-        columns_ND = labels.columns[images_S[hits_N], pixels_N]
-        wholes_SE = labels.wholes[images_S]
-        keys_ND = columns_ND + (units_S * self._width)[hits_N][:, None]
-        both = torch.bincount(keys_ND.flatten(), minlength=len(self.intersections) * self._width)
-        keys_SE = wholes_SE + (units_S * self._width)[:, None]
-        both.index_add_(0, keys_SE.flatten(), area_S.repeat_interleave(wholes_SE.shape[1]))
-        self.intersections += both.view(-1, self._width)[:, 1:]
-        counted_SC = labels.present[images_S]
+    def _count_whole(self, images_S: Tensor, units_S: Tensor, some: Tensor, labels: "_Labels", pixels: int) -> None:
+        """Add up masks of whole images: those of a vector's units."""
+        images, units = images_S.index_select(0, some), units_S.index_select(0, some)
+        self._both.index_add_(0, units, labels.pixels.index_select(0, images))
+        self.areas.index_add_(0, units, pixels * labels.present.index_select(0, images).long())
+
+    def _count(self, images_S: Tensor, units_S: Tensor, excess_Shw: Tensor, labels: "_Labels", size: tuple[int, int]) -> None:
+        """Add up masks pixel by pixel: few pixels are in a mask, so that a list of them is short."""
+        flat, both = labels.planes.flatten(), self._both.view(-1)
+        pixels = size[0] * size[1]
+        plane_S, depth_S = labels.first.index_select(0, images_S) * pixels, labels.depth.index_select(0, images_S)
+        unit_S = units_S * self._width
+        area_S = torch.zeros_like(units_S)
+        under_SC = torch.zeros(len(units_S), self.areas.shape[1] + 1, dtype=torch.bool, device=self.device)
+        for maps, within in mask_pixels(excess_Shw, size):
+            area_S += torch.bincount(maps, minlength=len(units_S))
+            place, unit = plane_S.index_select(0, maps) + within, unit_S.index_select(0, maps)
+            for depth in range(int(labels.depth.max())):
+                deeper = places(depth_S.index_select(0, maps) > depth)
+                maps, place, unit = (each.index_select(0, deeper) for each in (maps, place, unit))
+                column = flat.index_select(0, place + depth * pixels)
+                both.index_add_(0, unit + column, torch.ones_like(unit))
+                if self.rule == "lite":
+                    under = maps * under_SC.shape[1] + self._category_of.index_select(0, column)
+                    under_SC.view(-1).index_fill_(0, under, True)
+        wholes_SE = labels.wholes.index_select(0, images_S)
+        both.index_add_(0, (wholes_SE + unit_S[:, None]).flatten(), area_S.repeat_interleave(wholes_SE.shape[1]))
+        counted_SC = labels.present.index_select(0, images_S)
         if self.rule == "lite":
-            under_SC = torch.zeros(len(units_S), self.areas.shape[1] + 1, dtype=torch.bool, device=self.device)
-            under_SC[hits_N[:, None].expand_as(columns_ND), self._category_of[columns_ND]] = True
-            under_SC.scatter_(1, self._category_of[wholes_SE], True)
-            counted_SC = under_SC[:, :-1]
+            counted_SC = under_SC.scatter_(1, self._category_of[wholes_SE], True)[:, :-1]
         self.areas.index_add_(0, units_S, area_S[:, None] * counted_SC)
 
     def _labels(self, samples: Sequence[tuple[str, Mapping[str, Tensor]]], size: tuple[int, int]) -> "_Labels":
@@ -171,48 +156,71 @@ class Counts:
 
         A concept is a set of pixels: one that several maps give to a pixel counts there once.
         """
-        planes: list[list[Tensor]] = []
-        wholes: list[list[int]] = []
+        names, planes, wholes, depth = [], [torch.zeros(0, size[0] * size[1], dtype=torch.int32)], [], []
         for name, maps in samples:
-            planes.append([])
-            wholes.append([])
+            whole: list[int] = []
+            before = len(planes)
             for category, several in maps.items():
+                if several.ndim != 3 or several.is_floating_point():
+                    found = f"{str(several.dtype).removeprefix('torch.')} of shape {tuple(several.shape)}"
+                    raise InputError(f"{name}: the {category} labels are {found}; they must be integers of shape (maps, h, w)")
                 if several.shape[-2:] == (1, 1) and size != (1, 1):
-                    wholes[-1] += several.flatten().tolist()
+                    whole += several.flatten().tolist()
                 elif several.shape[-2:] == size:
-                    planes[-1] += several.flatten(1)
+                    planes.append(several.flatten(1))
                 else:
                     found, right = ("x".join(map(str, each)) for each in (several.shape[-2:], size))
                     raise InputError(f"{name}: the {category} map is {found} pixels; it must be {right} as the others")
-        # One plane and one whole label at least, so that no shape is empty; 0 is unlabelled.
-        depth = max(1, *map(len, planes))
-        numbers_BDP = torch.zeros(len(samples), depth, size[0] * size[1], dtype=torch.int32)
-        for numbers_DP, its in zip(numbers_BDP, planes, strict=True):
-            for plane, number in zip(its, numbers_DP, strict=False):
-                number.copy_(plane)
+            names.append(name)
+            wholes.append(whole)
+            depth.append(sum(map(len, planes[before:])))
+        # One whole label at least, so that no shape is empty; 0 is unlabelled.
         most = max(1, *map(len, wholes))
         wholes_BE = torch.tensor([its + [0] * (most - len(its)) for its in wholes])
-        names = [name for name, _ in samples]
-        columns_BDP = self._columns(numbers_BDP.to(self.device, torch.int64), names)
-        wholes_BE = self._columns(wholes_BE.to(self.device), names)
+        owners = [image for image, count in enumerate(depth) for _ in range(count)]
+        planes_LP = self._columns(torch.cat(planes), [names[image] for image in owners])
+        return self._without_repetition(planes_LP, owners, depth, self._columns(wholes_BE, names).long())
+
+    def _without_repetition(self, planes_LP: Tensor, owners: list[int], depth: list[int], wholes_BE: Tensor) -> "_Labels":
+        """Labels with the pixels of each counted: once where several maps of an image (owners, shape (L,)) give them."""
+        B, W = len(wholes_BE), self._width
+        owner_L, depth_B = (torch.tensor(numbers, dtype=torch.int64, device=self.device) for numbers in (owners, depth))
+        first_B = depth_B.cumsum(0) - depth_B
         _once(wholes_BE.T)
-        for whole_B in wholes_BE.T:
-            columns_BDP.masked_fill_(columns_BDP == whole_B[:, None, None], 0)
-        _once(columns_BDP.transpose(0, 1))
-        present_BC = torch.zeros(len(samples), self.areas.shape[1] + 1, dtype=torch.bool, device=self.device)
-        for columns in (columns_BDP.flatten(1), wholes_BE):
-            present_BC.scatter_(1, self._category_of[columns], True)
-        return _Labels(columns_BDP.transpose(1, 2).contiguous(), wholes_BE, present_BC[:, :-1])
+        pixels_LW = self._histograms(planes_LP)
+        times_BW = torch.zeros(B, W, dtype=torch.int64, device=self.device)
+        times_BW.index_add_(0, owner_L, (pixels_LW > 0).long()).scatter_add_(1, wholes_BE, torch.ones_like(wholes_BE))
+        for image in places((times_BW[:, 1:] > 1).any(1)).tolist():
+            its = slice(int(first_B[image]), int(first_B[image]) + depth[image])
+            for whole in wholes_BE[image]:
+                planes_LP[its].masked_fill_(planes_LP[its] == whole, 0)
+            _once(planes_LP[its])
+            pixels_LW[its] = self._histograms(planes_LP[its])
+        pixels_BW = torch.zeros_like(times_BW).index_add_(0, owner_L, pixels_LW)
+        pixels_BW.scatter_(1, wholes_BE, planes_LP.shape[1])[:, 0] = 0
+        present_BC = torch.zeros(B, self.areas.shape[1] + 1, dtype=torch.bool, device=self.device)
+        labelled = places(pixels_BW > 0)
+        category = self._category_of.index_select(0, labelled % W)
+        present_BC.view(-1).index_fill_(0, labelled // W * present_BC.shape[1] + category, True)
+        return _Labels(planes_LP, first_B, depth_B, wholes_BE, pixels_BW, present_BC[:, :-1])
+
+    def _histograms(self, planes_LP: Tensor) -> Tensor:
+        """How many pixels of each map have each label, int64, shape (L, W)."""
+        number_L = torch.arange(len(planes_LP), device=self.device)[:, None]
+        keys = planes_LP + number_L * self._width
+        return torch.bincount(keys.flatten(), minlength=len(planes_LP) * self._width).view(-1, self._width)
 
     def _columns(self, numbers: Tensor, names: Sequence[str]) -> Tensor:
-        """The columns of label numbers, of as many images as names; 0 is unlabelled."""
-        known = (numbers >= 0) & (numbers < len(self._column))
-        columns = self._column[numbers.where(known, 0)]
-        known &= columns >= 0
+        """The columns of label numbers, int32, one name a row; 0 is unlabelled."""
+        if not numbers.numel():
+            return numbers.to(self.device)
+        inside = numbers.clamp(0, len(self._column) - 1).to(self.device)
+        columns = self._column.index_select(0, inside.flatten()).view(numbers.shape)
+        known = (columns >= 0) & (inside == numbers.to(self.device))
         if not known.all():
-            image, *_ = (~known).nonzero()[0].tolist()
-            number = int(numbers[image][~known[image]][0])
-            raise InputError(f"{names[image]}: label {number} is not one of the data set's labels")
+            row, *_ = (~known).nonzero()[0].tolist()
+            number = int(numbers[row][~known[row].cpu()][0])
+            raise InputError(f"{names[row]}: label {number} is not one of the data set's labels")
         return columns
 
     def empty(self) -> "Counts":
@@ -221,7 +229,7 @@ class Counts:
 
     def merge(self, other: "Counts") -> None:
         """Add the counts of another part of the data set."""
-        self.intersections += other.intersections.to(self.device)
+        self.intersections.add_(other.intersections.to(self.device))
         self.areas += other.areas.to(self.device)
         self.sizes += other.sizes.to(self.device)
         self.labelled += other.labelled

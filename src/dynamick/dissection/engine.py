@@ -99,7 +99,7 @@ def dissect(
         keep = values_to_keep(len(dataset) * shape[1] * shape[2], quantile)
         counts = Counts(concepts, dataset.categories, shape[0], rule, device)
         settings = {"layer": layer, "rule": rule, "quantile": quantile, "batch size": batch_size, "top": top}
-        saved = Saved(state, settings | run.identity(concepts), restart)
+        saved = Saved(state, settings | run.identity(concepts) if state else settings, restart)
         survivors = _survivors(saved, shape, keep, memory, passes, stack)
         first = FirstPass(TopValues(shape[0], keep, device), survivors, min(top, len(dataset)), len(dataset))
         saved.resume(first, counts)
@@ -214,9 +214,7 @@ class _Run:
     ) -> None:
         units_S = units_S.to(self.device)
         excess_Shw = maps_Shw.to(self.device) - thresholds_U[units_S][:, None, None]
-        above = excess_Shw.flatten(1).amax(1) > 0
-        images_S, units_S, excess_Shw = images_S.to(self.device)[above], units_S[above], excess_Shw[above]
-        counts.update(images_S, units_S, excess_Shw, labels, self.dataset.map_size)
+        counts.update(images_S.to(self.device), units_S, excess_Shw, labels, self.dataset.map_size)
 
     def _forward(self, images: list[tuple[str, Tensor]]) -> Tensor:
         """The layer's maps for images (name, uint8 (3, H, W)), which may differ in size before preprocessing."""

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynamick.dissection.selecting import above, places
 from dynamick.dissection.survivors import Survivors, reduce
 from dynamick.dissection.thresholds import TopValues
 
@@ -39,27 +40,37 @@ class FirstPass:
         """Take in the activations of a batch of images, float32, shape (B, U, h, w)."""
         maps_BUhw, highest_BU, nan_counts = rank_nan_lowest(maps_BUhw)
         self.nan_counts += nan_counts
-        places = torch.arange(first_image, first_image + len(maps_BUhw), device=maps_BUhw.device)
-        self.note(highest_BU, places[:, None].expand_as(highest_BU))
-        units, images = (self.values.bound[:, None] < highest_BU.T).nonzero(as_tuple=True)
-        maps_Shw = maps_BUhw[images, units]
-        self.values.update(maps_Shw.flatten(1), units)
+        numbers = torch.arange(first_image, first_image + len(maps_BUhw), device=maps_BUhw.device)
+        self.note(highest_BU, numbers[:, None].expand_as(highest_BU))
+        above_BUhw, before = self._above(maps_BUhw), self.values.bound
+        hits = places(above_BUhw)
+        _, U, h, w = maps_BUhw.shape
+        self.values.add(maps_BUhw.flatten().index_select(0, hits), hits // (h * w) % U)
         self.maps += highest_BU.numel()
         if self.survivors is not None:
-            piece = reduce(images, units, maps_Shw, self.values.bound)
+            if self.values.bound is not before:
+                above_BUhw = self._above(maps_BUhw)
+            piece = reduce(maps_BUhw, above_BUhw, above(highest_BU, self.values.bound))
             self.kept_maps += len(piece.units)
             self.survivors.add(batch, piece)
             if self.survivors.full():
                 self.survivors.compact(self.values.tighten())
         self.next += 1
 
+    def _above(self, maps_BUhw: Tensor) -> Tensor:
+        """Where maps are above their units' bounds; one long row of bounds is compared fastest."""
+        bounds = self.values.bound.repeat_interleave(maps_BUhw.shape[2] * maps_BUhw.shape[3])
+        return above(maps_BUhw.flatten(1), bounds).view(maps_BUhw.shape)
+
     def note(self, values_NU: Tensor, images_NU: Tensor) -> None:
         """Take in the highest activation of every unit in some images, and which images those are, shape (N, U)."""
-        values = torch.cat([self.top_values, values_NU])
+        # Most units have seen higher values before; among equals an earlier image may come later, from another process.
+        some = places(values_NU.amax(0) >= self.top_values[-1])
+        values = torch.cat([self.top_values[:, some], values_NU[:, some]])
         # By image first, so that the stable sort by value leaves equals in that order.
-        images, order = torch.cat([self.top_images, images_NU]).sort(dim=0, stable=True)
+        images, order = torch.cat([self.top_images[:, some], images_NU[:, some]]).sort(dim=0, stable=True)
         values, best = values.gather(0, order).sort(dim=0, descending=True, stable=True)
-        self.top_values, self.top_images = values[: self.top], images.gather(0, best)[: self.top]
+        self.top_values[:, some], self.top_images[:, some] = values[: self.top], images.gather(0, best)[: self.top]
 
     def merge(self, other: "FirstPass") -> None:
         """Take in another part of the images; its surviving maps stay there."""

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from dynamick.data.concepts import ConceptDataset
 from dynamick.dissection.activations import capture
-from dynamick.dissection.counting import upsampled_masks
 from dynamick.dissection.loading import image_of
+from dynamick.dissection.masks import upsampled_masks
 from dynamick.dissection.result import Dissection
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from dynamick.dissection.selecting import above, select
+from dynamick.dissection.selecting import places
 
 Array = npt.NDArray[np.generic]
 
@@ -30,22 +30,42 @@ class Piece(NamedTuple):
         return sum(part.nbytes for part in self)
 
 
-def reduce(images_S: Tensor, units_S: Tensor, maps_Shw: Tensor, bound_U: Tensor) -> Piece:
-    """Keep what can still count of maps: float32, shape (S, h, w), of the given images and units (int64, shape (S,))."""
-    bound_S = bound_U[units_S]
-    some = maps_Shw.flatten(1).amax(1) > bound_S
-    images_S, units_S, maps_Shw, bound_S = images_S[some], units_S[some], maps_Shw[some], bound_S[some]
-    near = _near(above(maps_Shw, bound_S[:, None, None]))
-    values = select(maps_Shw, near).cpu().numpy()
-    kept = np.packbits(near.flatten(1).cpu().numpy(), axis=1)
-    images, units = (_narrow(numbers.cpu().numpy()) for numbers in (images_S, units_S))
-    return Piece(images, units, kept, values)
+def reduce(maps_BUhw: Tensor, above_BUhw: Tensor, some_BU: Tensor) -> Piece:
+    """Keep what can still count of a batch's maps, float32.
+
+    Args:
+        above_BUhw: where they are above the bound, bool.
+        some_BU: whether they are anywhere, bool.
+    """
+    _, U, h, w = maps_BUhw.shape
+    maps_S = places(some_BU)
+    near_SP = _near(above_BUhw.view(-1, h, w).index_select(0, maps_S)).flatten(1)
+    # From places among the maps that survive to places among all.
+    shift_S = (maps_S - torch.arange(len(maps_S), device=maps_S.device)) * (h * w)
+    kept = places(near_SP) + shift_S.repeat_interleave(near_SP.sum(1))
+    images, units = (_narrow(numbers.cpu().numpy()) for numbers in (maps_S // U, maps_S % U))
+    values = maps_BUhw.flatten().index_select(0, kept)
+    return Piece(images, units, np.packbits(near_SP.cpu().numpy(), axis=1), values.cpu().numpy())
+
+
+def reduce_again(piece: Piece, shape: tuple[int, int], bound_U: Tensor) -> Piece:
+    """What a risen bound leaves of a piece."""
+    bound_S = bound_U.numpy()[piece.units]
+    kept_SP = _unpacked(piece, shape)
+    counts = kept_SP.sum(1)
+    some = np.maximum.reduceat(piece.values, counts.cumsum() - counts) > bound_S
+    kept_SP, values = kept_SP[some], piece.values[np.repeat(some, counts)]
+    above_SP = np.zeros(kept_SP.shape, bool)
+    above_SP[kept_SP] = values > np.repeat(bound_S[some], counts[some])
+    # Not beyond what was kept before: of the rest there is no value.
+    near_SP = kept_SP & _near(torch.from_numpy(above_SP).view(-1, *shape)).flatten(1).numpy()
+    return Piece(piece.images[some], piece.units[some], np.packbits(near_SP, axis=1), values[near_SP[kept_SP]])
 
 
 def _near(above_Shw: Tensor) -> Tensor:
     """True also beside what is true. Shifted as one long row, which is fast, it takes in a few more at the edges: no harm."""
     shape = above_Shw.shape
-    near = above_Shw.flatten()
+    near = above_Shw.flatten().clone()
     for step in (1, shape[2]):
         before = near.clone()
         near[step:] |= before[:-step]
@@ -55,12 +75,15 @@ def _near(above_Shw: Tensor) -> Tensor:
 
 def restore(piece: Piece, shape: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
     """Images and units (int64, shape (S,)) and maps (float32, shape (S, h, w)), -inf where nothing was kept."""
-    size = shape[0] * shape[1]
-    near = np.unpackbits(piece.kept.view(np.uint8), axis=1, count=size).astype(bool)
-    maps = np.full((len(piece.units), size), -np.inf, np.float32)
-    maps[near] = piece.values
+    kept_SP = _unpacked(piece, shape)
+    maps = np.full(kept_SP.shape, -np.inf, np.float32)
+    maps[kept_SP] = piece.values
     images, units = (torch.from_numpy(numbers.astype(np.int64)) for numbers in (piece.images, piece.units))
     return images, units, torch.from_numpy(maps).view(-1, *shape)
+
+
+def _unpacked(piece: Piece, shape: tuple[int, int]) -> npt.NDArray[np.bool_]:
+    return np.unpackbits(piece.kept.view(np.uint8), axis=1, count=shape[0] * shape[1]).view(bool)
 
 
 def _narrow(numbers: Array) -> Array:
@@ -85,6 +108,7 @@ class Survivors:
         self.shape, self.folder = shape, folder
         self._pieces: dict[int, Piece | None] = {}
         self._sizes: dict[int, int] = {}
+        self._held = 0
         self._compacted = self.LEAST
         self.peak = 0
         if folder:
@@ -92,14 +116,16 @@ class Survivors:
             for path in folder.glob("*.npz"):
                 batch = int(path.stem)
                 self._pieces[batch], self._sizes[batch] = None, path.stat().st_size
+            self._held = sum(self._sizes.values())
 
     @property
     def nbytes(self) -> int:
         """Bytes held now."""
-        return sum(self._sizes.values())
+        return self._held
 
     def add(self, batch: int, piece: Piece) -> None:
         """Keep a batch's maps, in place of any kept for it before."""
+        self._held += piece.nbytes - self._sizes.get(batch, 0)
         self._sizes[batch] = piece.nbytes
         if self.folder:
             write_atomically(self._path(batch), _packed(piece))
@@ -128,7 +154,7 @@ class Survivors:
         """Drop what is not above the bound."""
         bound = bound_U.cpu()
         for batch in list(self._pieces):
-            self.add(batch, reduce(*restore(self.get(batch), self.shape), bound))
+            self.add(batch, reduce_again(self.get(batch), self.shape, bound))
         self._compacted = max(self.nbytes, self.LEAST)
 
     def _path(self, batch: int) -> Path:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamick.dissection.selecting import above, select
+from dynamick.dissection.selecting import above, grouped, places
 from dynamick.errors import InputError
 
 
@@ -41,27 +41,30 @@ class TopValues:
         self.bound = torch.full((units,), -torch.inf, device=device)
         """Shape (U,): no value that does not exceed it can matter any more. It is never above the final threshold."""
 
-    def update(self, values_SM: Tensor, units_S: Tensor | None = None) -> None:
-        """Take in values, float32, shape (S, M); row s belongs to unit units_S[s] (in rising order), by default to unit s."""
-        if units_S is None:
-            units_S = torch.arange(self.units, device=values_SM.device)
-        higher = above(values_SM, self.bound[units_S][:, None])
-        new = select(values_SM, higher)
-        unit = units_S.repeat_interleave(higher.sum(1))
-        counts = torch.bincount(unit, minlength=self.units)
-        place = torch.arange(len(new), device=new.device) - (counts.cumsum(0) - counts)[unit]
+    def update(self, values_UM: Tensor) -> None:
+        """Take in M values of every unit, float32, without NaN."""
+        higher = places(above(values_UM, self.bound[:, None]))
+        self.add(values_UM.flatten().index_select(0, higher), higher // values_UM.shape[1])
+
+    def add(self, values_N: Tensor, units_N: Tensor) -> None:
+        """Take in values that exceed the bounds of their units (int64), in any order."""
+        counts = torch.bincount(units_N, minlength=self.units)
+        order = grouped(units_N)
+        values, unit = values_N.index_select(0, order), units_N.index_select(0, order)
+        place = torch.arange(len(values), device=values.device) - (counts.cumsum(0) - counts).index_select(0, unit)
         filled = self._filled + counts
-        if len(new) and int(filled.max()) > self._kept.shape[1]:
-            more = torch.full((self.units, int(counts.max())), -torch.inf, device=new.device)
-            more[unit, place] = new
+        if len(values) and int(filled.max()) > self._kept.shape[1]:
+            more = torch.full((self.units, int(counts.max())), -torch.inf, device=values.device)
+            more[unit, place] = values
             self._shrink(torch.cat([self._kept, more], 1), filled)
         else:
-            self._kept[unit, place + self._filled[unit]] = new
+            self._kept[unit, place + self._filled.index_select(0, unit)] = values
             self._filled = filled
 
     def _shrink(self, values: Tensor, filled: Tensor) -> None:
         self._filled = filled.clamp(max=self.count)
         full = self._filled == self.count
+        # -inf stands where there is no value yet: to be filled next, so it must come last.
         top = values.topk(self.count, sorted=not bool(full.all())).values
         self._kept[:, : self.count] = top
         self._kept[:, self.count :] = -torch.inf
