@@ -188,3 +188,12 @@ def test_backbones_are_named_by_their_run(tmp_path: Path) -> None:
     assert backbone_names(paths) == ["res8-0", "mine"]
     with pytest.raises(InputError, match="two files are called res8-0"):
         backbone_names([*paths, tmp_path / "res8-0" / "last.safetensors"])
+
+
+def test_networks_whose_heads_were_trained_otherwise_are_not_averaged(weights: Path) -> None:
+    model = dk.load(weights)
+    other = weights.with_name("other.safetensors")
+    dk.save(model, other, {"recipe": {**RECIPE, "rule": "exactly", "static_after": 6}})
+    compare(weights, "--weights", str(weights), str(other), "--heads", "dense")
+    rows = json.loads((weights.parent / "out" / "table.json").read_text())["rows"]
+    assert [(row["backbone"], row["cells"]) for row in rows] == [("res8", 1), ("res8, exactly, static after 6 epochs", 1)]

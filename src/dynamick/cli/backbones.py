@@ -125,6 +125,13 @@ def trained_on(weights: str | Path | None) -> "DataRecipe | None":
     return DataRecipe(**recipe) if recipe else None
 
 
+def kind_of(model: str, recipe: "dict[str, Any]") -> str:
+    """What trainings must share to be averaged: the model's name, and what else of a recipe makes its head another one."""
+    rule, after = recipe.get("rule", "at_most"), recipe.get("static_after")
+    parts = [model, *([rule] if rule != "at_most" else []), *([f"static after {after} epochs"] if after else [])]
+    return ", ".join(parts)
+
+
 def open_data(recipe: "DataRecipe", split: str, size: int | None = None) -> "ImageTensors | FolderImages":
     """A recipe's images; with a size, resized to it (foreign images must not be told by their size)."""
     from dataclasses import replace

@@ -139,7 +139,7 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
     from dataclasses import replace
 
     from dynamick import checkpoint
-    from dynamick.cli.backbones import trained_on
+    from dynamick.cli.backbones import kind_of, trained_on
     from dynamick.errors import InputError
     from dynamick.training.recipe import DataRecipe
 
@@ -148,12 +148,12 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
             raise InputError(f"{path}: no such file; give a file of weights")
         recipe = DataRecipe(kind="folder", root=args.root, size=args.size or 224, in_memory=False)
         return Backbone(path, name, args.model, recipe)
-    kind, known = checkpoint.read_config(path)["model"], trained_on(path)
+    config, known = checkpoint.read_config(path), trained_on(path)
     if known is None and args.data is None:
         raise InputError(f"{path}: does not say on which data it was trained; give --data and --root")
     changes = {"kind": args.data, "root": args.root, "size": args.size}
     recipe = replace(known or DataRecipe(), **{key: value for key, value in changes.items() if value is not None})
-    return Backbone(path, name, kind, recipe)
+    return Backbone(path, name, kind_of(config["model"], config["extra"].get("recipe", {})), recipe)
 
 
 def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str, str]]) -> "Dissection | None":

@@ -169,6 +169,7 @@ def read_run(folder: Path, figure: str) -> Run:
     import yaml
 
     from dynamick import checkpoint, models
+    from dynamick.cli.backbones import kind_of
     from dynamick.errors import InputError
     from dynamick.training.callbacks import read_history
 
@@ -187,7 +188,14 @@ def read_run(folder: Path, figure: str) -> Run:
     # A head that thresholds gradients computes as a dense one does, and is no Dynamic-K head of the paper's tables.
     k = name.k if name.head == "dynamic" else None
     head = f"d{k}" if k else name.head
-    return {"model": recipe["model"], "head": head, "k": k, "recipe": recipe, "history": history, "network": network}
+    return {
+        "model": kind_of(recipe["model"], recipe),
+        "head": head,
+        "k": k,
+        "recipe": recipe,
+        "history": history,
+        "network": network,
+    }
 
 
 def read_dissection(folder: Path, run: Path) -> Any:
