@@ -468,7 +468,13 @@ def test_bands_join_the_class_to_its_concepts(browser: Any, tmp_path: Path) -> N
     show(
         browser, replace(page, compositions=[replace(page.compositions[0], concepts=shares), *page.compositions[1:]]), tmp_path
     )
-    widths = all_of(browser, "#composition path", "Number(each.getAttribute('stroke-width'))")
+    # At either end of a band: M8 top C.. .. right bottom V.. C.. .. 8 bottom Z.
+    ends = [
+        [float(part) for part in re.findall(r"-?[\d.]+", each)]
+        for each in all_of(browser, "#composition path", "each.getAttribute('d')")
+    ]
+    widths = [numbers[14] - numbers[1] for numbers in ends]
+    assert widths == pytest.approx([numbers[8] - numbers[7] for numbers in ends])
     trunk = float(all_of(browser, "#composition rect", "each.getAttribute('height')")[0])
     # A hairline parts the bands of one concept.
     assert widths == pytest.approx([trunk * 3 / 6 - 1, trunk * 1 / 6 - 1, trunk * 2 / 6], abs=1e-3)

@@ -56,8 +56,13 @@ def write_three_ways(
     basis = learn_basis(dense, concepts, penalty=penalty)
     ways = three_ways(dense, dynamic, images, basis, dense_units, dynamic_units)
     # Images come class by class from folders; the figure shows some of all.
-    spread = [ways.images[n * len(ways.images) // DRAWN] for n in range(DRAWN)] if len(ways.images) > DRAWN else ways.images
-    draw(replace(ways, images=spread), path)
+    places = [n * len(images) // DRAWN for n in range(DRAWN)] if len(images) > DRAWN else list(range(len(images)))
+    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
+    try:
+        draw(replace(ways, images=[ways.images[place] for place in places]), partial, images[places])
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     return ways
 
 

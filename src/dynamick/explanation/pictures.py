@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from dynamick.explanation.instances import Explanation
 
+NAME = 24
+"""So many characters of a concept's name fit above a picture."""
 AGAINST = (60, 140, 255)
 """The colour of evidence against the class, as on the page."""
 
@@ -97,7 +99,7 @@ def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) 
 
     if not explanations or max(each.image for each in explanations) >= len(images):
         raise InputError(f"draw: {len(explanations)} explanations of {len(images)} images; give at least one, and their images")
-    size = (1.75 * (units + 1), 2.6 * len(explanations))
+    size = (1.75 * (units + 1), 2.35 * len(explanations))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06))
     grid = figure.add_gridspec(len(explanations), units + 1)
     for row, each in enumerate(explanations):

@@ -14,6 +14,8 @@ from dynamick.explanation.ibd import STEPS, ConceptBasis, decompose
 from dynamick.explanation.instances import Concept, Explanation, class_names, explain
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from dynamick.dissection import Dissection
 
 WAYS = ("dense units", "dense + IBD", "dynamic")
@@ -107,8 +109,13 @@ def three_ways(
     return ThreeWays(rows, units)
 
 
-def draw(ways: ThreeWays, path: str | Path, images: int = 4, bars: int = 8) -> None:
-    """Write the figure: a row of three bar charts an image, the residual in grey. The suffix gives the format.
+def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, images: int = 4, bars: int = 8) -> None:
+    """Write the figure: a row of three bar charts an image on one scale, the residual in grey. The suffix gives the format.
+
+    Args:
+        pictures: the images explained, uint8 (B, 3, H, W) or floating point in 0..1; they stand at the left.
+        images: rows at most.
+        bars: units or concepts of a chart at most; one bar more holds all the others.
 
     Raises:
         InputError: there is no image to draw.
@@ -119,23 +126,47 @@ def draw(ways: ThreeWays, path: str | Path, images: int = 4, bars: int = 8) -> N
     shown = ways.images[:images]
     if not shown:
         raise InputError("three ways: no image was explained, so there is nothing to draw")
-    figure = Figure(figsize=(13, 0.6 + 0.32 * (bars + 3) * len(shown)), layout="constrained")
-    axes = figure.subplots(len(shown), 3, squeeze=False)
-    for row, each in zip(axes, shown, strict=True):
-        for axis, name in zip(row, WAYS, strict=True):
-            way = each[name]
-            labels, shares = way.names[:bars], way.shares[:bars]
-            values = [*shares, *([] if way.residual is None else [way.residual])]
-            colours = ["#0072b2"] * len(shares) + ["#999999"]
-            places = range(len(values))
-            axis.barh(places, [100 * value for value in values], color=colours[: len(values)])
-            axis.set_yticks(places, [*labels, "residual"][: len(values)], fontsize=8, parse_math=False)
-            axis.invert_yaxis()
-            more = len(way.names) - len(labels)
-            title = f"{name}: {way.class_name}" + (f" ({more} more units)" if more > 0 else "")
-            axis.set_title(title, fontsize=9, parse_math=False)
-            axis.set_xlabel("share of the sum over all units, %", fontsize=8)
+    figure = Figure(figsize=(13, 0.5 + 0.24 * (bars + 5) * len(shown)), layout="constrained")
+    first = 0 if pictures is None else 1
+    ratios = [0.55] * first + [1.0, 1.0, 1.0]
+    axes = figure.subplots(len(shown), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
+    for number, (row, each) in enumerate(zip(axes, shown, strict=True)):
+        if pictures is not None:
+            row[0].imshow(pictures[number].permute(1, 2, 0).numpy())
+            row[0].set_axis_off()
+        charts = row[first:]
+        for axis, name in zip(charts, WAYS, strict=True):
+            _chart(axis, f"{name}: {each[name].class_name}", _rows(each[name], bars, "concepts" if "IBD" in name else "units"))
+        low, high = min(axis.get_xlim()[0] for axis in charts), max(axis.get_xlim()[1] for axis in charts)
+        for axis in charts:
+            # One scale a row, with room for the figures beside the bars.
+            axis.set_xlim(low - (0.12 * (high - low) if low < 0 else 0), high + 0.16 * (high - low))
+    figure.supxlabel("share of the sum of W x over all units, %", fontsize=9)
     figure.savefig(path, dpi=120)
+
+
+def _rows(way: Way, bars: int, what: str) -> list[tuple[str, float, str]]:
+    """Names, shares and colours of a chart's bars; all that is not shown is one bar, so that they sum to 1."""
+    rows = [(name, share, "#0072b2") for name, share in zip(way.names[:bars], way.shares[:bars], strict=True)]
+    if len(way.shares) > bars:
+        rest = way.shares[bars:]
+        rows.append((f"{len(rest)} more {what}", sum(rest), "#8fc4e4"))
+    return rows if way.residual is None else [*rows, ("residual", way.residual, "#999999")]
+
+
+def _chart(axis: "Axes", title: str, rows: list[tuple[str, float, str]]) -> None:
+    # Adding 0.0 makes a rounded -0.0 a plain zero.
+    values = [round(100 * share, 1) + 0.0 for _, share, _ in rows]
+    bars = axis.barh(range(len(rows)), values, color=[colour for *_, colour in rows])
+    texts = [f"{value:.1f}".replace("-", "\N{MINUS SIGN}") for value in values]
+    axis.bar_label(bars, texts, padding=3, fontsize=7)
+    axis.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=8, parse_math=False)
+    axis.tick_params(axis="x", labelsize=8)
+    axis.tick_params(axis="y", length=0)
+    axis.spines[["top", "right", "left"]].set_visible(False)
+    axis.axvline(0, color="black", linewidth=0.8)
+    axis.invert_yaxis()
+    axis.set_title(title if rows else f"{title} (the sum is zero: no shares)", fontsize=9, loc="left", parse_math=False)
 
 
 def _by_units(explanation: Explanation, n: int) -> Way:

@@ -314,14 +314,15 @@ function showClass() {
   byId("class-heading").textContent = data.classes[c];
   const against = negative >= 0.005 ? ` Negative weights, ${number(negative)} together, speak against it and are not drawn.` : "";
   byId("class-text").textContent = concepts.length ? `Made of ${plural(concepts.length, "concept")}. Bias ${signed(head.bias[c])}.${against}` : `No positive weight speaks for this class. Bias ${signed(head.bias[c])}.${against}`;
-  const categories = categoryNames();
   const svg = makeSvg("svg", {"aria-hidden": "true"});
-  const list = make("ol", {class: "concepts"}, ...shown.map(([label, category, weight, share, units]) => make("li", {style: {"min-height": `${Math.max(3.75, 16 * share)}rem`}},
-    make("span", {class: `swatch series-${seriesOf(categories, category)}`, "aria-hidden": "true"}),
-    make("span", {class: "concept"}, label), category ? make("small", {}, ` ${category}`) : null,
-    make("span", {class: "share"}, percent(share)),
-    make("div", {class: "members"}, ...units.map(unit => make("a", {href: "#units", class: "unit-link", onclick: () => findUnit(unit)},
-      `${unitNumber(unit)}`, make("span", {class: "weight"}, ` ${number(head.weight[c * head.M + unit])}`)))))),
+  const list = make("ol", {class: "concepts"}, ...shown.map(([label, category, , share, units], place) => make("li", {style: {"min-height": `${Math.max(4.25, 16 * share)}rem`}},
+    make("div", {},
+      make("span", {class: `swatch series-${seriesOf(category, place)}`, "aria-hidden": "true"}), " ",
+      make("span", {class: "concept"}, label), category ? make("small", {}, ` ${category}`) : null,
+      make("div", {class: "members"}, ...units.map(unit => make("a", {href: "#units", class: "unit-link", onclick: () => findUnit(unit)},
+        `${unitNumber(unit)}`, make("span", {class: "weight"}, ` ${weightText(head.weight[c * head.M + unit])}`))))),
+    data.strips[units[0]] ? make("img", {class: "strip", src: data.strips[units[0]], alt: `Images that excite ${unitName(units[0])} most, marked where`}) : null,
+    make("span", {class: "share"}, percent(share)))),
   rest.length ? make("li", {class: "note"}, `${rest.length} more concepts hold ${percent(sum(rest.map(concept => concept[3])))}`) : null);
   fill(byId("composition"), svg, list);
   const button = byId("composition-all");
@@ -330,14 +331,17 @@ function showClass() {
   drawBands();
 }
 
-const categoryNames = () => [...new Set(data.units.map(unit => unit[1]).filter(Boolean))].sort();
-const seriesOf = (categories, category) => (category ? categories.indexOf(category) % 6 + 1 : 0);
+const categories = [...new Set(data.units.map(unit => unit[1]).filter(Boolean))].sort();
+/** A concept's colour, by its place in the class; grey where a unit has no concept. */
+const seriesOf = (category, place) => (category ? place % 6 + 1 : 0);
+/** A weight with as many digits as show that it is there. */
+const weightText = (weight, form = number) => form(weight, Math.abs(weight) < 0.01 ? 3 : 2);
 
 /** Bands from the class to its concepts, one for each unit, as wide as its weight. */
 function drawBands() {
   const box = byId("composition"), svg = box.querySelector("svg"), list = box.querySelector("ol");
   if (!svg) return;
-  const c = state.shownClass, concepts = data.compositions[c].concepts, items = [...list.children], categories = categoryNames();
+  const c = state.shownClass, concepts = data.compositions[c].concepts, items = [...list.children];
   const height = list.offsetHeight, width = svg.clientWidth, shown = items.map((_, i) => concepts[i]).filter((_, i) => !items[i].classList.contains("note"));
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
   svg.setAttribute("height", height);
@@ -350,8 +354,10 @@ function drawBands() {
     const item = items[place], thickness = weight * scale;
     let to = item.offsetTop + item.offsetHeight / 2 - thickness / 2;
     for (const unit of units) {
-      const band = head.weight[c * head.M + unit] * scale, middle = (8 + width) / 2, a = from + band / 2, b = to + band / 2;
-      parts.push(makeSvg("path", {d: `M8 ${a} C${middle} ${a} ${middle} ${b} ${width} ${b}`, "stroke-width": Math.max(band - (units.length > 1 ? 1 : 0), 0.75), class: `band series-${seriesOf(categories, category)}`}));
+      const band = head.weight[c * head.M + unit] * scale, middle = (8 + width) / 2, drawn = Math.max(band - (units.length > 1 ? 1 : 0), 0.75);
+      const a = from + (band - drawn) / 2, b = to + (band - drawn) / 2;
+      parts.push(makeSvg("path", {class: `band series-${seriesOf(category, place)}`,
+        d: `M8 ${a} C${middle} ${a} ${middle} ${b} ${width} ${b} V${b + drawn} C${middle} ${b + drawn} ${middle} ${a + drawn} 8 ${a + drawn} Z`}));
       from += band;
       to += band;
     }
@@ -411,7 +417,7 @@ function unitCard(unit) {
     make("p", {class: "users"}, named.length ? "Used by " : "No class uses it.",
       ...named.flatMap(({c, w}, place) => [place ? ", " : "", data.compositions.length
         ? make("a", {href: "#classes", "data-key": `user-${unit}-${c}`, onclick: () => { state.shownClass = c; byId("class").value = String(c); showClass(); }}, data.classes[c]) : data.classes[c],
-      ` ${signed(w)}`]), rest > 0 ? ` and ${rest} more` : ""));
+      ` ${weightText(w, signed)}`]), rest > 0 ? ` and ${rest} more` : ""));
 }
 
 /** The unit browser, showing one unit. */
@@ -436,8 +442,8 @@ byId("unit-more").addEventListener("click", () => {
   byId("unit-list").children[before]?.querySelector("input").focus();
 });
 
-fill(byId("unit-category"), make("option", {value: ""}, "all"), ...categoryNames().map(name => make("option", {value: name}, name)));
-byId("unit-category-label").hidden = categoryNames().length < 2;
+fill(byId("unit-category"), make("option", {value: ""}, "all"), ...categories.map(name => make("option", {value: name}, name)));
+byId("unit-category-label").hidden = categories.length < 2;
 fill(byId("unit-sort"), ...Object.entries(SORTS).filter(([key]) => hasUnits || key !== "score").map(([key, [name]]) => make("option", {value: key}, name)));
 if (data.compositions.length) {
   fill(byId("class"), ...data.classes.map((name, c) => make("option", {value: c}, name)));
