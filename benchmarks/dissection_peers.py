@@ -1,8 +1,9 @@
-"""Three dissections side by side, each in a process of its own: dynamick, NetDissect-Lite and quick-netdissect.
+"""Dissections side by side, each in a process of its own: dynamick beside NetDissect-Lite, quick-netdissect, or both.
 
-python benchmarks/dissection_peers.py MINIBRODEN --lite CHECKOUT --quick CHECKOUT [--weights W] [--out FILE.json]
+python benchmarks/dissection_peers.py MINIBRODEN [--lite CHECKOUT] [--quick CHECKOUT] [--weights W] [--out FILE.json]
 
 The checkouts are those of github.com/CSAILVision/NetDissect-Lite and github.com/davidbau/quick-netdissect; they need scipy.
+Each clock starts when the network is loaded and the data set's tables are read, as far as the tool keeps these apart.
 Copies are run with what today's Python, NumPy and SciPy have renamed or dropped put back; their arithmetic is as published.
 All show the same network the same images, file by file, without writing pictures. Run it where nothing else runs.
 """
@@ -33,6 +34,7 @@ from dynamick.preprocessing import Preprocessing
 
 LAYER, BATCH = "layer3", 64
 SIZE = 128  # minibroden's own: NetDissect-Lite does not resize
+NAMES = {"dynamick": "dynamick", "lite": "NetDissect-Lite", "quick": "quick-netdissect"}
 CATEGORIES = ["object", "part", "scene", "texture"]
 # What Python 3.7 (PEP 479), NumPy 1.23 and 2.0 ended, as far as these two use it.
 RENAMED = {
@@ -52,8 +54,8 @@ def main() -> None:
     """Run each tool in a process of its own and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--lite", type=Path, required=True)
-    parser.add_argument("--quick", type=Path, required=True)
+    parser.add_argument("--lite", type=Path, help="a checkout of NetDissect-Lite")
+    parser.add_argument("--quick", type=Path, help="a checkout of quick-netdissect")
     parser.add_argument("--weights", type=Path, help="a dynamick checkpoint with a layer3; by default 96 units, random weights")
     parser.add_argument("--images", type=int, help="only the first so many")
     parser.add_argument("--out", type=Path)
@@ -61,7 +63,8 @@ def main() -> None:
     found: dict[str, Any] = {"machine": machine()}
     with tempfile.TemporaryDirectory() as scratch:
         data = subset(args.data.resolve(), Path(scratch) / "data" / "broden1_224", args.images)
-        for name, tool in {"dynamick": run_ours, "lite": run_lite, "quick": run_quick}.items():
+        peers = {name: tool for name, tool in (("lite", run_lite), ("quick", run_quick)) if getattr(args, name)}
+        for name, tool in {"dynamick": run_ours, **peers}.items():
             found[name] = in_process(tool, args, data, Path(scratch) / name)
             print(name, json.dumps(found[name]), file=sys.stderr, flush=True)
     print(table(found))
@@ -71,21 +74,19 @@ def main() -> None:
 
 def table(found: dict[str, Any]) -> str:
     """Seconds and bytes of each tool, and the ratios that matter, as Markdown."""
-    names = ["dynamick", "lite", "quick"]
+    names = [name for name in NAMES if name in found]
     rows = ["total", "decoding_images", "forward", "decoding_labels", "added"]
-    lines = ["| seconds | dynamick | NetDissect-Lite | quick-netdissect |", "|---|---|---|---|"]
+    lines = [f"| seconds | {' | '.join(NAMES[name] for name in names)} |", "|---" * (len(names) + 1) + "|"]
     for row in rows:
         lines.append(f"| {row.replace('_', ' ')} | " + " | ".join(cell(found[name].get(row)) for name in names) + " |")
     stored = [found[name]["activation_bytes"] for name in names]
     lines.append("| stored activations, MB | " + " | ".join(cell(None if s is None else s / 1e6) for s in stored) + " |")
-    ours, lite, quick = (found[name] for name in names)
-    lines += [
-        "",
-        f"added to the forward pass: 1/{lite['added'] / ours['added']:.1f} of what NetDissect-Lite adds",
-        f"total: {ours['total'] / lite['total']:.2f} of NetDissect-Lite's",
-        f"total: {ours['total'] / quick['total']:.2f} of quick-netdissect's",
-        f"stored activations: 1/{lite['activation_bytes'] / ours['activation_bytes']:.0f} of NetDissect-Lite's",
-    ]
+    lines.append("| mean score | " + " | ".join(f"{found[name]['mean_score']:.4f}" for name in names) + " |\n")
+    ours = found["dynamick"]
+    lines += [f"total: {ours['total'] / found[name]['total']:.2f} of {NAMES[name]}'s" for name in names[1:]]
+    if "lite" in found:
+        for what, key in (("added to the forward pass", "added"), ("stored activations", "activation_bytes")):
+            lines.append(f"{what}: 1/{found['lite'][key] / ours[key]:.1f} of NetDissect-Lite's")
     return "\n".join(lines)
 
 
@@ -145,8 +146,9 @@ def prepared(args: argparse.Namespace) -> Preprocessing:
 
 def run_ours(args: argparse.Namespace, data: Path, scratch: Path) -> dict[str, Any]:
     """dynamick; what it adds is timed inside, for it is less than the noise between two forward passes."""
+    model, dataset = network(args), Broden(data)
     start = time.perf_counter()
-    found = dissect(network(args), LAYER, Broden(data), "lite", preprocessing=prepared(args), batch_size=BATCH, progress=False)
+    found = dissect(model, LAYER, dataset, "lite", preprocessing=prepared(args), batch_size=BATCH, progress=False)
     total = time.perf_counter() - start
     forward = found.measured["preprocess_seconds"] + found.measured["forward_seconds"]
     images, labels = (found.measured[f"{part}_of_seconds"] for part in ("image", "maps"))
