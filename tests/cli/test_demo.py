@@ -33,7 +33,8 @@ def test_the_demo_goes_from_nothing_to_a_page(
     for title in ("Dense", "L1", "Dynamic-5"):
         assert re.search(rf"^{title} +\d+\.\d\d", said, re.MULTILINE), said
     page = (out / "report.html").read_text()
-    assert "parts found" in page
+    for column in ("parts found", "parts: precision", "parts: recall", "heat: precision", "heat: recall"):
+        assert column in page
     assert 'href="explanations.html"' in page
     assert "scene 39" in (out / "explanations.html").read_text()
     assert not re.search(r'(src|href)="https?://', page)

@@ -89,5 +89,7 @@ def _figures(model: Any, units: Dissection, scenes: ComposedScenes) -> dict[str,
         "parts found": f"{len(found)}/{len(scenes.parts)}",
         "parts: precision": round(composed.precision, 3),
         "parts: recall": round(composed.recall, 3),
+        "heat: precision": round(heat.precision, 3),
+        "heat: recall": round(heat.recall, 3),
         "heat on parts": round(heat.energy, 3),
     }

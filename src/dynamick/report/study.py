@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dynamick import report
 from dynamick.errors import InputError
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -52,29 +53,17 @@ def write_study(questions: Sequence[Question], page: str | Path, title: str = "W
         raise InputError(f"questions: {len(questions)} given; give one or more, each with at most {len(LETTERS)} choices")
     path = Path(page)
     asked, answers = path.with_suffix(".csv"), path.with_name(f"{path.stem}-answers.csv")
-    path.write_text(render(questions, title), encoding="utf-8")
     width = max(len(question.choices) for question in questions)
-    with asked.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["question", "concepts", *LETTERS[:width]])
-        writer.writerows([q.number, _text("; ".join(q.concepts)), *map(_text, q.choices)] for q in questions)
-    with answers.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["question", "answer", "class"])
-        writer.writerows([q.number, LETTERS[q.answer], _text(q.choices[q.answer])] for q in questions)
+    report.save(path, render(questions, title))
+    rows = [[q.number, _text("; ".join(q.concepts)), *map(_text, q.choices)] for q in questions]
+    report.save(asked, _csv(["question", "concepts", *LETTERS[:width]], rows))
+    rows = [[q.number, LETTERS[q.answer], _text(q.choices[q.answer])] for q in questions]
+    report.save(answers, _csv(["question", "answer", "class"], rows))
     return [path, asked, answers]
 
 
 def render(questions: Sequence[Question], title: str) -> str:
     """The page, without the answers."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-    )
     shown = [
         {
             "number": question.number,
@@ -84,7 +73,7 @@ def render(questions: Sequence[Question], title: str) -> str:
         }
         for question in questions
     ]
-    return environment.get_template("study.html.j2").render(title=title, questions=shown)
+    return report.render("study.html.j2", title=title, questions=shown)
 
 
 def score(given: str, answers: str) -> tuple[int, int]:
@@ -99,6 +88,14 @@ def score(given: str, answers: str) -> tuple[int, int]:
     """
     columns = [_answers(text) for text in (given, answers)]
     return sum(columns[0].get(question) == answer for question, answer in columns[1].items()), len(columns[1])
+
+
+def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def _answers(text: str) -> dict[str, str]:
