@@ -1,14 +1,16 @@
 """Pure functions: the Dynamic-K linear map, the Dynamic-K convolution, and the routes that explain them."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from dynamick.ops import conv, linear
-from dynamick.ops.registry import compute_dtype, select
+from dynamick.ops.registry import select
 
 
 class Route(NamedTuple):
@@ -84,14 +86,18 @@ def dynamic_linear(
 
     Raises:
         ValueError: k is no integer from 1 up, the rule or implementation is unknown, or shapes or dtypes do not match.
+        TypeError: x is no tensor.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if has_torch_function((x, weight, bias)):  # torch.fx's proxies, say, which keep the call as one node
+        arguments = (x, weight, bias, k, rule, implementation, mask)
+        return handle_torch_function(dynamic_linear, (x, weight, bias), *arguments)
+    _check_tensor(x)
+    if _autocasts(x):
         x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
     _check_linear(x, weight, mask, k, rule)
     _check_bias_and_mask(bias, mask, weight)
-    rows = x.reshape(-1, x.shape[-1])
-    with torch.autocast(x.device.type, enabled=False):
-        y, _ = linear.dynamic_linear(rows, weight, bias, mask, k, rule, implementation)
+    with _without_autocast(x):
+        y, _ = linear.dynamic_linear(_rows(x), weight, bias, mask, k, rule, implementation)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
 
@@ -119,6 +125,9 @@ def dynamic_route(
     Raises:
         ValueError: as `dynamic_linear`; or a class that is not there.
     """
+    if has_torch_function((x, weight)):
+        return handle_torch_function(dynamic_route, (x, weight), x, weight, k, classes, rule, implementation, mask)
+    _check_tensor(x)
     _check_linear(x, weight, mask, k, rule)
     chosen = torch.arange(weight.shape[0]) if classes is None else torch.as_tensor(classes, dtype=torch.int64).cpu()
     if chosen.ndim != 1 or (chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < weight.shape[0]):
@@ -126,14 +135,9 @@ def dynamic_route(
     chosen = chosen.to(weight.device)
     w_CM = weight[chosen]
     mask_CM = None if mask is None else mask[chosen]
-    rows = x.reshape(-1, x.shape[-1])
+    rows = _rows(x)
     _, indices = select(implementation, rows, w_CM).route(rows, w_CM, mask_CM, k, rule)
-    dtype = compute_dtype(x.dtype)
-    place = indices.clamp(min=0)
-    (B, C, _), M = indices.shape, x.shape[-1]
-    x_BCK = rows.to(dtype)[:, None, :].expand(B, C, M).gather(2, place)
-    w_BCK = w_CM.to(dtype).expand(B, C, M).gather(2, place)
-    products = torch.where(indices >= 0, x_BCK * w_BCK, 0)
+    products = linear.routed_products(rows, w_CM, indices)
     shape = (*x.shape[:-1], *indices.shape[1:])
     return Route(indices.reshape(shape), products.reshape(shape))
 
@@ -166,8 +170,13 @@ def dynamic_conv2d(
 
     Raises:
         ValueError: k, rule or routing is not one of those allowed, or shapes or dtypes do not match.
+        TypeError: x is no tensor.
     """
-    if torch.is_autocast_enabled(x.device.type):
+    if has_torch_function((x, weight, bias)):
+        arguments = (x, weight, bias, stride, padding, dilation, groups, k, rule, routing, mask)
+        return handle_torch_function(dynamic_conv2d, (x, weight, bias), *arguments)
+    _check_tensor(x)
+    if _autocasts(x):
         x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
     check_k(k), check_rule(rule), check_routing(routing)
     if x.ndim == 3:
@@ -192,9 +201,30 @@ def dynamic_conv2d(
         cells = (F.pad(x, (pad[1], pad[1], pad[0], pad[0])) if any(pad) else x)[:, :, :: step[0], :: step[1]]
         y = dynamic_linear(cells.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias, k, rule, mask=mask)
         return y.permute(0, 3, 1, 2).contiguous(memory_format=conv.memory_format(x))
-    with torch.autocast(x.device.type, enabled=False):
+    if linear.has_tangents(x, weight, bias):
+        raise RuntimeError("dynamic_conv2d: it has no forward-mode derivative; dynamic_linear has, and so has a 1x1 kernel")
+    with _without_autocast(x):
         y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
     return y
+
+
+def _rows(x: Tensor) -> Tensor:
+    """All leading dimensions as one."""
+    return x.flatten(0, -2) if x.ndim > 1 else x[None]
+
+
+def _autocasts(x: Tensor) -> bool:
+    """Whether autocast is on; some devices (meta) have none, and may not be asked."""
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+
+
+def _without_autocast(x: Tensor) -> AbstractContextManager:
+    return torch.autocast(x.device.type, enabled=False) if _autocasts(x) else nullcontext()
+
+
+def _check_tensor(x: object) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x: a {type(x).__name__} is no tensor; give a torch.Tensor")
 
 
 def _check_linear(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> None:

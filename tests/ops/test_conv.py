@@ -312,21 +312,6 @@ def test_an_infinite_product_that_is_not_routed_leaves_the_others_alone(routing:
     assert not bool(huge.isnan().any())
 
 
-@pytest.mark.parametrize("routing", ["location", "map"])
-def test_opcheck(routing: str) -> None:
-    x, w, b = torch.randn(2, 4, 5, 5, requires_grad=True), torch.randn(4, 2, 3, 3, requires_grad=True), torch.randn(4)
-    mask = torch.tensor([[True, False], [True, True], [False, True], [True, True]])
-    arguments = (x, w, b.requires_grad_(), mask, [2, 1], [1, 0], [1, 1], 2, 1, "at_most", routing)
-    torch.library.opcheck(torch.ops.dynamick.dynamic_conv2d.default, arguments)
-    last = x.detach().contiguous(memory_format=torch.channels_last).requires_grad_()
-    torch.library.opcheck(torch.ops.dynamick.dynamic_conv2d.default, (last, w, None, None, *arguments[4:]))
-    with torch.no_grad():
-        y, kept = torch.ops.dynamick.dynamic_conv2d(*arguments)
-    backward = (torch.randn_like(y), x.detach(), w.detach(), mask, kept, *arguments[4:])
-    for want_x, want_w in ((True, True), (True, False), (False, True)):
-        torch.library.opcheck(torch.ops.dynamick.dynamic_conv2d_backward.default, (*backward, want_x, want_w))
-
-
 def test_compiles_as_one_graph_and_runs_in_half_precision() -> None:
     x, w = torch.randn(2, 4, 6, 6), torch.randn(3, 4, 3, 3)
     compiled = torch.compile(functional.dynamic_conv2d, fullgraph=True, backend="aot_eager")

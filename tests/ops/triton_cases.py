@@ -228,6 +228,10 @@ def test_opcheck() -> None:
     x, w = torch.randn(4, 6, device=DEVICE, requires_grad=True), torch.randn(3, 6, device=DEVICE, requires_grad=True)
     for mask in (None, torch.rand(3, 6, device=DEVICE) > 0.3):
         torch.library.opcheck(torch.ops.dynamick.dynamic_linear_triton.default, (x, w, mask, 2, "at_most"))
+        with torch.no_grad():
+            y, *kept = gpu.dynamic_linear_triton(x, w, mask, 2, "at_most")
+            backward = (torch.randn_like(y), x.detach(), w.detach(), mask, *kept, 2, "at_most", True, mask is None)
+        torch.library.opcheck(torch.ops.dynamick.dynamic_linear_triton_backward.default, backward)
 
 
 def test_it_serves_by_name_only_and_only_what_it_can() -> None:

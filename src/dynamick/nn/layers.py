@@ -18,6 +18,7 @@ class _Routed(nn.Module):
     k: int
     rule: str
     mask: Tensor | None
+    weight: Tensor
 
     def _init_routing(self, k: int, rule: str) -> None:
         self.k = functional.check_k(k)
@@ -26,7 +27,14 @@ class _Routed(nn.Module):
         self.register_buffer("mask", None)
 
     def set_mask(self, mask: Tensor | None) -> None:
-        """Forbid pruned connections: boolean, shape (outputs, inputs), False where pruned. None allows all again."""
+        """Forbid pruned connections: boolean, shape (outputs, inputs), False where pruned. None allows all again.
+
+        Raises:
+            ValueError: the mask has another shape.
+        """
+        wanted = self.weight.shape[:2]
+        if mask is not None and mask.shape != wanted:
+            raise InputError(f"mask: shape {tuple(mask.shape)} does not match the weight; give {tuple(wanted)}")
         self.mask = None if mask is None else mask.detach().to(self._device(), torch.bool)
 
     def _device(self) -> torch.device:

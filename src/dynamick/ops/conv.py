@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dynamick.ops.batching import call_batched
 from dynamick.ops.chunked import largest_allowed, sums_stay_finite
 from dynamick.ops.conv_products import Products, output_size
 from dynamick.ops.registry import compute_dtype
@@ -82,6 +83,11 @@ def _(
     if routing == "location":
         return y, x.new_empty(B, O, H, W, dtype=compute_dtype(x.dtype))
     return y, x.new_empty(B, O, torch.sym_min(k, weight.shape[1]), dtype=torch.int64)
+
+
+@dynamic_conv2d.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    return call_batched(dynamic_conv2d, in_dims, arguments)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -163,7 +169,9 @@ dynamic_conv2d_backward.register_autograd(_no_second_backward)
 
 def memory_format(x: Tensor) -> torch.memory_format:
     """The format of the outputs: channels-last where the inputs are, as nn.Conv2d's."""
-    last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    _, C, H, W = x.shape
+    # By its strides, for under vmap it may not be asked whether it is channels-last.
+    last = C > 1 and H * W > 1 and x.stride()[1:] == (1, W * C, C)
     return torch.channels_last if last else torch.contiguous_format
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from dynamick.ops.batching import call_batched
 from dynamick.ops.registry import compute_dtype, select
 
 RULES = ("at_most", "exactly")
@@ -25,12 +27,47 @@ def dynamic_linear(
         Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), or None where they were not formed.
     """
     served = select(implementation, x, weight)
+    if _is_transformed() or has_tangents(x, weight, bias):
+        return _by_torch_func(x, weight, bias, mask, k, rule, implementation)
     if served.sum is None or x.dtype == torch.float64:
         return dynamic_linear_routed(x, weight, bias, mask, k, rule, implementation)
     y = served.sum(x, weight, mask, k, rule)
     if bias is not None:
         y = y + bias.to(y.dtype)
     return y.to(x.dtype), None
+
+
+def _is_transformed() -> bool:
+    """Whether torch.func's vmap, grad, jvp or what is built of them is at work."""
+    return torch._C._are_functorch_transforms_active()
+
+
+def has_tangents(*inputs: Tensor | None) -> bool:
+    """Whether forward-mode differentiation is at work on one of these, which registered operators would drop silently."""
+    if forward_ad._current_level < 0:
+        return False
+    return any(each is not None and forward_ad.unpack_dual(each).tangent is not None for each in inputs)
+
+
+def _by_torch_func(
+    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str, implementation: str | None
+) -> tuple[Tensor, Tensor]:
+    """The same from constant routes in PyTorch's own operators: torch.func does not see a registered operator's derivative."""
+    _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, k, rule, implementation)
+    y = routed_products(x, weight, indices).sum(-1)
+    if bias is not None:
+        y = y + bias.to(y.dtype)
+    return y.to(x.dtype), indices
+
+
+def routed_products(x: Tensor, weight: Tensor, indices: Tensor) -> Tensor:
+    """The products at routed indices (B, O, K), differentiable, in float32 (float64 where x is); 0 where nothing is routed."""
+    dtype = compute_dtype(x.dtype)
+    (B, O, _), M = indices.shape, x.shape[1]
+    place = indices.clamp(min=0)
+    x_BOK = x.to(dtype)[:, None, :].expand(B, O, M).gather(2, place)
+    w_BOK = weight.to(dtype).expand(B, O, M).gather(2, place)
+    return torch.where(indices >= 0, x_BOK * w_BOK, 0)
 
 
 @torch.library.custom_op("dynamick::dynamic_linear", mutates_args=())
@@ -65,6 +102,11 @@ def _(
     B, O, M = x.shape[0], weight.shape[0], weight.shape[1]
     width = torch.sym_min(k, M)
     return x.new_empty(B, O), x.new_empty(B, O, width, dtype=torch.int64)
+
+
+@dynamic_linear_routed.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    return call_batched(dynamic_linear_routed, in_dims, arguments)
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:

@@ -1,0 +1,39 @@
+"""torch.func.vmap over registered operators."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+
+def call_batched(
+    operator: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """Call an operator whose first argument and all results have rows first, as `register_vmap` wants it.
+
+    Batched rows alone are only more rows. Where something else is batched, weights for instance, it is called for each.
+
+    Args:
+        operator: what to call.
+        in_dims: for each argument, along which of its dimensions it is batched, or None.
+        arguments: its arguments.
+
+    Returns:
+        The results, each batched along its first dimension, and these dimensions.
+    """
+    if in_dims[0] is not None and all(dim is None for dim in pytree.tree_leaves(in_dims[1:], is_leaf=lambda d: d is None)):
+        x = arguments[0].movedim(in_dims[0], 0)
+        results = operator(x.flatten(0, 1), *arguments[1:])
+        return tuple(each.unflatten(0, x.shape[:2]) for each in results), (0,) * len(results)
+    apart = [
+        each.unbind(dim) if isinstance(each, Tensor) and dim is not None else None
+        for each, dim in zip(arguments, in_dims, strict=True)
+    ]
+    size = next(len(each) for each in apart if each is not None)
+    rows = [
+        operator(*(each if parts is None else parts[i] for each, parts in zip(arguments, apart, strict=True)))
+        for i in range(size)
+    ]
+    results = tuple(torch.stack(each) for each in zip(*rows, strict=True))
+    return results, (0,) * len(results)
