@@ -33,7 +33,7 @@ format: $(VENV)/.installed-dev ## put the code into the house's form
 clean: ## remove the environment and the runs
 	rm -rf $(VENV) runs
 
-$(VENV)/.installed: pyproject.toml constraints.txt setup.py csrc/dynamic_k.cpp csrc/lanes.h
+$(VENV)/.installed: pyproject.toml constraints.txt setup.py $(wildcard csrc/*)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable .
 	touch $@

@@ -23,6 +23,7 @@ inline Part select(PartMask m, Part a, Part b) { return _mm512_mask_blend_ps(m, 
 inline Part add_where(PartMask m, Part a, Part b) { return _mm512_mask_add_ps(a, m, a, b); }
 inline Part multiply_add(Part a, Part b, Part c) { return _mm512_fmadd_ps(a, b, c); }
 inline bool any(PartMask m) { return m != 0; }
+inline uint32_t bits(PartMask m) { return m; }
 #elif defined(__AVX2__)
 using Part = __m256;
 typedef int32_t PartMask __attribute__((vector_size(32)));
@@ -34,7 +35,8 @@ inline PartMask equal(Part a, Part b) { return (PartMask)_mm256_cmp_ps(a, b, _CM
 inline Part select(PartMask m, Part a, Part b) { return _mm256_blendv_ps(b, a, (Part)m); }
 inline Part add_where(PartMask m, Part a, Part b) { return a + (Part)((PartMask)b & m); }
 inline Part multiply_add(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
-inline bool any(PartMask m) { return _mm256_movemask_ps((Part)m) != 0; }
+inline uint32_t bits(PartMask m) { return static_cast<uint32_t>(_mm256_movemask_ps((Part)m)); }
+inline bool any(PartMask m) { return bits(m) != 0; }
 #else
 typedef float Part __attribute__((vector_size(16)));
 typedef int32_t PartMask __attribute__((vector_size(16)));
@@ -47,13 +49,14 @@ inline Part multiply_add(Part a, Part b, Part c) { return a * b + c; }
 inline Part larger(Part a, Part b) { return _mm_max_ps(a, b); }
 inline Part smaller(Part a, Part b) { return _mm_min_ps(a, b); }
 inline Part select(PartMask m, Part a, Part b) { return _mm_blendv_ps(b, a, (Part)m); }
-inline bool any(PartMask m) { return _mm_movemask_ps((Part)m) != 0; }
+inline uint32_t bits(PartMask m) { return static_cast<uint32_t>(_mm_movemask_ps((Part)m)); }
 #else
 inline Part select(PartMask m, Part a, Part b) { return (Part)(((PartMask)a & m) | ((PartMask)b & ~m)); }
 inline Part larger(Part a, Part b) { return select(a > b, a, b); }
 inline Part smaller(Part a, Part b) { return select(a > b, b, a); }
-inline bool any(PartMask m) { return (m[0] | m[1] | m[2] | m[3]) != 0; }
+inline uint32_t bits(PartMask m) { return (m[0] & 1) | (m[1] & 2) | (m[2] & 4) | (m[3] & 8); }
 #endif
+inline bool any(PartMask m) { return bits(m) != 0; }
 #endif
 
 constexpr int PARTS = LANES * sizeof(float) / sizeof(Part);
@@ -64,6 +67,15 @@ struct Mask {
 
 struct Floats {
     Part part[PARTS];
+};
+
+// Whole numbers, for the order of floats alone: processors order them faster than floats.
+typedef int32_t Whole __attribute__((vector_size(sizeof(Part))));
+inline Whole larger(Whole a, Whole b) { return a > b ? a : b; }
+inline Whole smaller(Whole a, Whole b) { return a > b ? b : a; }
+
+struct Wholes {
+    Whole part[PARTS];
 };
 
 // result.part[i] = EXPRESSION of i, for every part
@@ -90,12 +102,29 @@ inline Mask operator==(Floats a, Floats b) BY_PARTS(Mask, equal(a.part[i], b.par
 inline Mask operator|(Mask a, Mask b) BY_PARTS(Mask, static_cast<PartMask>(a.part[i] | b.part[i]))
 inline Mask operator&(Mask a, Mask b) BY_PARTS(Mask, static_cast<PartMask>(a.part[i] & b.part[i]))
 inline Mask operator~(Mask a) BY_PARTS(Mask, static_cast<PartMask>(~a.part[i]))
+inline Wholes larger(Wholes a, Wholes b) BY_PARTS(Wholes, larger(a.part[i], b.part[i]))
+inline Wholes smaller(Wholes a, Wholes b) BY_PARTS(Wholes, smaller(a.part[i], b.part[i]))
+
+// Numbers that order as the floats do: their bits, if those below 0 (and -0) need not be told apart, and otherwise with those
+// of negative floats turned round (-0 made 0). `value` brings the floats back.
+inline Wholes bits_of(Floats a) BY_PARTS(Wholes, (Whole)a.part[i])
+inline Floats floats_of(Wholes a) BY_PARTS(Floats, (Part)a.part[i])
+inline Wholes turned(Wholes a) BY_PARTS(Wholes, a.part[i] ^ ((a.part[i] >> 31) & 0x7fffffff))
+template <bool exactly> inline Wholes key(Floats a) { return exactly ? turned(bits_of(a + every(0))) : bits_of(a); }
+template <bool exactly> inline Floats value(Wholes a) { return floats_of(exactly ? turned(a) : a); }
 #undef BY_PARTS
 
 inline bool any(Mask m) {
     PartMask some = m.part[0];
     for (int i = 1; i < PARTS; i++) some |= m.part[i];
     return any(some);
+}
+
+// Bit b is lane b's.
+inline uint32_t bits(Mask m) {
+    uint32_t all = 0;
+    for (int i = 0; i < PARTS; i++) all |= bits(m.part[i]) << (i * LANES / PARTS);
+    return all;
 }
 
 inline float lane(const Floats& values, int64_t at) {
@@ -106,4 +135,56 @@ inline float lane(const Floats& values, int64_t at) {
 
 inline void set_lane(Floats& values, int64_t at, float value) {
     std::memcpy(reinterpret_cast<char*>(&values) + at * sizeof value, &value, sizeof value);
+}
+
+inline float largest_lane(const Floats& values) {
+    float most = lane(values, 0);
+    for (int64_t b = 1; b < LANES; b++) most = lane(values, b) > most ? lane(values, b) : most;
+    return most;
+}
+
+typedef float Four __attribute__((vector_size(16)));
+
+inline void transpose(Four& a, Four& b, Four& c, Four& d) {
+    const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
+    b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+    c = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
+    d = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+}
+
+inline Four load_four(const void* from) {
+    Four values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+}
+
+// tile[i] = the i-th number of 16 rows, lane by lane; `stride` numbers lie between the rows.
+inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int64_t lanes, Floats* tile) {
+    int64_t i = 0;
+    for (; lanes == LANES && i + 4 <= count; i += 4)
+        for (int64_t b = 0; b < LANES; b += 4) {
+            const float* at = rows + b * stride + i;
+            Four v[4] = {load_four(at), load_four(at + stride), load_four(at + 2 * stride), load_four(at + 3 * stride)};
+            transpose(v[0], v[1], v[2], v[3]);
+            for (int64_t n = 0; n < 4; n++) std::memcpy(reinterpret_cast<float*>(tile + i + n) + b, &v[n], sizeof v[n]);
+        }
+    for (; i < count; i++) {
+        tile[i] = every(0);
+        for (int64_t b = 0; b < lanes; b++) set_lane(tile[i], b, rows[b * stride + i]);
+    }
+}
+
+inline void lanes_to_rows(const Floats* tile, int64_t count, int64_t lanes, float* rows, int64_t stride) {
+    int64_t i = 0;
+    for (; lanes == LANES && i + 4 <= count; i += 4)
+        for (int64_t b = 0; b < LANES; b += 4) {
+            Four v[4];
+            for (int64_t n = 0; n < 4; n++) v[n] = load_four(reinterpret_cast<const float*>(tile + i + n) + b);
+            transpose(v[0], v[1], v[2], v[3]);
+            for (int64_t n = 0; n < 4; n++) std::memcpy(rows + (b + n) * stride + i, &v[n], sizeof v[n]);
+        }
+    for (; i < count; i++)
+        for (int64_t b = 0; b < lanes; b++) rows[b * stride + i] = lane(tile[i], b);
 }

@@ -3,9 +3,11 @@
 The environment variable DYNAMICK_CPU_LEVEL forces a level (v2, v3, v4, portable), or disables the kernel (none).
 """
 
+import contextlib
 import ctypes
 import os
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,7 +74,24 @@ def _open(path: Path) -> ctypes.CDLL:
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     library.dynamick_forward.argtypes = [pointer] * 3 + [size] * 4 + [ctypes.c_int, size] + [pointer] * 3
     library.dynamick_backward.argtypes = [pointer] * 3 + [size] * 3 + [ctypes.c_int, size] + [pointer] * 5
+    library.dynamick_set_parallel.argtypes = [pointer]
+    library.dynamick_set_parallel(_parallel())
     return library
+
+
+def _parallel() -> int | None:
+    """The address of GOMP_parallel in the OpenMP library that PyTorch has loaded, whatever its file is called; or None.
+
+    On the same pool as PyTorch's operators, no thread of theirs waits in a loop for work while ours need its core.
+    """
+    try:
+        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
+    except OSError:
+        return None
+    for path in sorted(each for each in mapped if re.match(r"lib(gomp|omp|iomp5)\b", Path(each).name)):
+        with contextlib.suppress(OSError, AttributeError):
+            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
+    return None
 
 
 kernel: Kernel | None = None
@@ -95,17 +114,17 @@ def dynamic_linear_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, r
         where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are.
     """
     (B, M), O = x.shape, weight.shape[0]
-    y_OB = x.new_empty(O, B, dtype=torch.float32)
-    tau = torch.empty_like(y_OB)
+    y = x.new_empty(B, O, dtype=torch.float32)
+    tau = x.new_empty(O, B, dtype=torch.float32)
     last = x.new_empty(O, B, dtype=torch.int32)
     outcome = NOT_FINITE
     if kernel is not None and B and O and M:
         x_BM, w_OM, mask_OM = _dense(x), _dense(weight), _dense_mask(mask)
         inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, min(k, M), rule == "exactly")
-        outputs = (y_OB.data_ptr(), tau.data_ptr(), last.data_ptr())
+        outputs = (y.data_ptr(), tau.data_ptr(), last.data_ptr())
         outcome = kernel.library.dynamick_forward(*inputs, torch.get_num_threads(), *outputs)
     if outcome == DONE:
-        return y_OB.t().contiguous(), tau, last
+        return y, tau, last
     _check_memory(outcome)
     products, _ = route_chunked(x, weight, mask, k, rule)
     return products.sum(-1), tau.zero_(), last.fill_(PLAIN)
@@ -139,9 +158,9 @@ def dynamic_linear_cpu_backward(
         _, indices = route_chunked(x, weight, mask, k, rule)
         plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
         return gx.to(x.dtype) if plain_x is None else plain_x, gw.to(weight.dtype) if plain_w is None else plain_w
-    x_BM, w_OM, mask_OM, gy_OB = _dense(x), _dense(weight), _dense_mask(mask), _dense(gy.t())
+    x_BM, w_OM, mask_OM, gy_BO = _dense(x), _dense(weight), _dense_mask(mask), _dense(gy)
     inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, rule == "exactly", torch.get_num_threads())
-    kept = (gy_OB.data_ptr(), tau.data_ptr(), last.data_ptr())
+    kept = (gy_BO.data_ptr(), tau.data_ptr(), last.data_ptr())
     outputs = (gx.data_ptr() if want_x else None, gw.data_ptr() if want_w else None)
     _check_memory(kernel.library.dynamick_backward(*inputs, *kept, *outputs))
     return gx.to(x.dtype), gw.to(weight.dtype)

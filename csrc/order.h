@@ -1,0 +1,153 @@
+// A class's weights in the order of their visits: about the largest first, and no further than they are asked for.
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+#include <memory>
+
+#include "lanes.h"
+#include "threads.h"
+
+constexpr int SHIFT = 19;     // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
+constexpr int REACH = 2;      // powers of 2 that are put in order at a time
+constexpr int BUCKETS = 16 * REACH + 1;
+
+// The bits of a float's magnitude: they order as magnitudes do, infinity and NaN last.
+inline int32_t magnitude_bits(float value) {
+    int32_t bits;
+    std::memcpy(&bits, &value, sizeof bits);
+    return bits & 0x7fffffff;
+}
+
+inline float from_bits(int32_t bits) {
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+// The largest magnitude of some numbers; NaN or infinity where one is.
+inline float largest_magnitude(const float* values, int64_t count) {
+    int32_t most = 0;
+    for (int64_t i = 0; i < count; i++) most = std::max(most, magnitude_bits(values[i]));
+    return from_bits(most);
+}
+
+// A class's row of weights; where the mask (or null) is 0 a connection is pruned and may not be routed.
+struct Row {
+    const float* weight;
+    const uint8_t* mask;
+    int64_t M;
+
+    bool may_route(int64_t i) const { return !mask || mask[i]; }
+
+    // Weights i to i + 15; 0 for those that are pruned or beyond the end.
+    Floats operator[](int64_t i) const {
+        Floats values = every(0);
+        if (i + LANES <= M && !mask) {
+            std::memcpy(&values, weight + i, sizeof values);
+            return values;
+        }
+        for (int64_t b = 0; b < std::min(LANES, M - i); b++)
+            if (may_route(i + b)) set_lane(values, b, weight[i + b]);
+        return values;
+    }
+};
+
+// Some weights of a class, by bucket of magnitude, and within a bucket as they come. `grow` brings the next powers of 2.
+class List {
+public:
+    int64_t count = 0;  // of those in order so far
+    float left = 0;     // the largest magnitude that is not
+    std::unique_ptr<float[]> weight, bound;  // no weight from a place on is larger in magnitude than its bound
+    std::unique_ptr<int32_t[]> index;
+
+    // The weights of one sign.
+    void start(Row its, float of_sign) {
+        hold(its, of_sign);
+        Floats most = every(0);
+        for (int64_t i = 0; i < row.M; i += LANES) most = larger(most, row[i] * every(sign));
+        left = largest_lane(most);
+    }
+
+    // The weights that are 0.
+    void start_zeros(Row its) {
+        hold(its, 0);
+        for (int64_t i = 0; i < row.M; i++)
+            if (row.weight[i] == 0 && row.may_route(i)) {
+                weight[count] = 0;
+                index[count++] = static_cast<int32_t>(i);
+            }
+    }
+
+    void grow() {
+        const Floats most = every(left), least = every(std::ldexp(left, -REACH));
+        const int32_t first = magnitude_bits(left) >> SHIFT;
+        int32_t found = 0, places[BUCKETS] = {};
+        Floats rest = every(0);
+        for (int64_t i = 0; i < row.M; i += LANES) {
+            const Floats values = row[i] * every(sign);
+            rest = larger(rest, select(least >= values, values, every(0)));
+            for (uint32_t lanes = bits((values > least) & (most >= values)); lanes; lanes &= lanes - 1) {
+                picked[found] = static_cast<int32_t>(i) + __builtin_ctz(lanes);
+                places[first - (magnitude_bits(row.weight[picked[found++]]) >> SHIFT)]++;
+            }
+        }
+        left = largest_lane(rest);
+        int32_t sum = static_cast<int32_t>(count);
+        for (auto& place : places) {
+            const int32_t size = place;
+            place = sum;
+            sum += size;
+        }
+        for (int32_t n = 0; n < found; n++) {
+            const float w = row.weight[picked[n]];
+            const int32_t place = places[first - (magnitude_bits(w) >> SHIFT)]++;
+            weight[place] = w;
+            bound[place] = from_bits(magnitude_bits(w) | ((1 << SHIFT) - 1));
+            index[place] = picked[n];
+        }
+        count += found;
+    }
+
+    // One vector a place for what the backward pass adds up; 0 when a place is first asked for.
+    Floats* gradients(int64_t end) {
+        if (!gradient) gradient = unfilled<Floats>(row.M);
+        for (; graded < end; graded++) gradient[graded] = every(0);
+        return gradient.get();
+    }
+
+    // The number of places that `gradients` was asked for.
+    int64_t graded = 0;
+
+private:
+    Row row{};
+    float sign = 1;
+    std::unique_ptr<int32_t[]> picked;
+    std::unique_ptr<Floats[]> gradient;
+
+    void hold(Row its, float of_sign) {
+        if (!weight) {
+            weight = unfilled<float>(its.M);
+            bound = unfilled<float>(its.M);
+            index = unfilled<int32_t>(its.M);
+            picked = unfilled<int32_t>(its.M);
+        }
+        row = its;
+        sign = of_sign;
+        count = graded = 0;
+        left = 0;
+    }
+};
+
+// The positive weights of a class, the negative ones where they can be routed, and for `exactly` those that are 0.
+struct Class {
+    List positive, negative, zero;
+
+    void start(Row row, bool both, bool exactly) {
+        positive.start(row, 1);
+        if (both) negative.start(row, -1);
+        if (exactly) zero.start_zeros(row);
+    }
+};

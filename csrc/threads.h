@@ -1,0 +1,48 @@
+// Work in parts, on PyTorch's own threads where its OpenMP library is known, so that no two pools fight for the cores.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstdint>
+#include <exception>
+#include <memory>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+// What compilers call for `#pragma omp parallel`: runs function(data) on so many threads of the library's pool.
+using Parallel = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
+inline Parallel openmp = nullptr;
+
+// Runs work(part, first, last) on parts of [0, count): the same parts for the same number of threads.
+template <typename Work> void split(int64_t count, int64_t threads, Work work) {
+    threads = std::max<int64_t>(1, std::min(threads, count));
+    std::vector<std::exception_ptr> wrong(threads);
+    std::atomic<int64_t> next{0};
+    auto take = [&] {
+        for (int64_t part = next++; part < threads; part = next++) try {
+                work(part, count * part / threads, count * (part + 1) / threads);
+            } catch (...) {
+                wrong[part] = std::current_exception();
+            }
+    };
+    if (threads == 1) {
+        take();
+    } else if (openmp) {
+        openmp([](void* taker) { (*static_cast<decltype(take)*>(taker))(); }, &take, static_cast<unsigned>(threads), 0);
+    } else {
+        std::vector<std::thread> others;
+        others.reserve(threads);
+        try {
+            for (int64_t t = 1; t < threads; t++) others.emplace_back(take);
+        } catch (const std::system_error&) {  // no more threads to be had: those there are take the other parts
+        }
+        take();
+        for (auto& other : others) other.join();
+    }
+    for (auto& each : wrong)
+        if (each) std::rethrow_exception(each);
+}
+
+// Memory that nobody has filled yet.
+template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }
