@@ -24,7 +24,7 @@ namespace {
 
 constexpr int64_t STEP = 4;           // visits between two looks at the bound
 constexpr int64_t BLOCK = 8;          // classes that go through a tile of inputs while it is in the cache
-constexpr int64_t INSERTED = 12;      // up to this K the largest products are kept sorted; above it they are counted
+constexpr int64_t INSERTED = 26;      // up to this K the largest products are kept sorted; above it they are counted
 constexpr int64_t SMALL = 1 << 21;    // products below which a second thread costs more than it brings
 constexpr float GUESS = 0.8f;         // of the K-th product of the class before: where the count for the next one begins
 constexpr int PLAIN_ROUNDS = 3;       // of counting, before the products beside the trial value are looked at as well
@@ -138,7 +138,7 @@ template <int k, int K> inline Wholes sift(Wholes (&keys)[K], Wholes product) {
 template <int K, bool exactly> Found insert(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t) {
     const Floats* tile = &tiles.x[t * tiles.M];
     Wholes keys[K];
-#pragma GCC unroll 16
+#pragma GCC unroll 32
     for (int k = 0; k < K; k++) keys[k] = key<exactly>(every(exactly ? LOWEST : 0));
     Wholes lost_key = keys[0];
     const auto guard = [&] {
