@@ -98,7 +98,8 @@ def _make(problem: str, seed: int) -> Data:
         x = normal(n, M).sign() * torch.linspace(0.8, 1.2, M, dtype=torch.float64)
     y = torch.multinomial((x @ normal(M, O) / 2).softmax(1), 1, generator=g)[:, 0]
     if problem == "tanh network":
-        return Data(x, y, torch.full((1, 1), 0.5).double(), [normal(6, M) / M**0.5, normal(O, 6) / 6**0.5])
+        H = 3
+        return Data(x, y, torch.full((1, 1), 0.5).double(), [normal(H, M) / M**0.5, normal(O, H) / H**0.5])
     # The Hessian is at most (I - 1/O) / 2 times the features' second moments; the largest eigenvalue is L.
     largest = torch.linalg.eigvalsh(x.T @ x / n)[-1] / 2
     return Data(x, y, (1 / largest).view(1, 1), [torch.zeros(O, M).double()])
@@ -188,16 +189,23 @@ def squared(layers: list[tuple[Tensor, Tensor]]) -> Tensor:
 
 
 def at_rest(weights: list[Tensor], data: Data, method: dict[str, Any]) -> dict[str, float]:
-    """||h||^2 and ||grad f||^2 (`floor`) where the expected step h comes to, repeated from the run's last weights on."""
+    """Where the expected step h comes to, repeated from the run's last weights on: ||grad f||^2 there (`floor`).
+
+    `moving` is sum_j h_j^2 / rho_j^2, which is 0 at rest, and ||grad f||^2 where nothing but the rate is in the way of rest.
+    """
     weights, n = [W.clone() for W in weights], data.x.shape[1]
     first = chances(method, data.x, weights[0].shape[1])
     for _ in range(2 * STEPS):
         layers = backpropagate(weights, data.x, data.y)
-        h = [total(gy, x, pi) / n for (gy, x), pi in zip(layers, all_chances(method, layers, first), strict=True)]
+        pis = all_chances(method, layers, first)
+        h = [total(gy, x, pi) / n for (gy, x), pi in zip(layers, pis, strict=True)]
         for W, each in zip(reversed(weights), h, strict=True):
             W -= data.rate * each
     left = squared(backpropagate(weights, data.x, data.y))
-    return {"h2": _geometric(sum((each**2).sum((1, 2)) for each in h)), "floor": _geometric(left)}
+    rho = [torch.ones(()) if pi is None else pi.mean(2) for pi in pis]
+    # What is never drawn never moves: 0 / 0.
+    moving = sum(((each / mean).nan_to_num(0) ** 2).sum((1, 2)) for each, mean in zip(h, rho, strict=True))
+    return {"moving": _geometric(moving), "floor": _geometric(left)}  # type: ignore[arg-type]
 
 
 def slope(times: list[int], values: list[float]) -> float:
@@ -219,8 +227,9 @@ def table(rows: dict[str, Any]) -> str:
         for method in METHODS:
             found = [rows[" | ".join((problem, method, batch, rate))] for batch in BATCHES for rate in RATES]
             cells = [f"{_slope(row)} ({row['tail']:.0e})" for row in found]
-            rest = f"{found[0]['floor']:.0e}" if found[0]["h2"] < 0.01 * found[0]["floor"] else "not reached"
-            lines.append(f"| {method} | {' | '.join(cells)} | {'below 1e-12' if found[0]['floor'] < 1e-12 else rest} |")
+            left = found[0]
+            rest = f"{left['floor']:.0e}" if left["moving"] < 0.01 * left["floor"] else "still falling"
+            lines.append(f"| {method} | {' | '.join(cells)} | {'0' if left['floor'] < 1e-20 else rest} |")
         lines.append("")
     return "\n".join(lines)
 
@@ -241,7 +250,7 @@ def draw(rows: dict[str, Any]) -> Any:
     kinds |= {("poisson", rate): f"minibatches, {rate} steps" for rate in RATES}
     figure = Figure(figsize=(11, 6.4), layout="constrained")
     grid = figure.subplots(2, 3, sharex=True, sharey="row")
-    for across, problem in zip(grid, ("logistic", "tanh network"), strict=True):
+    for across, problem, least in zip(grid, ("logistic", "tanh network"), (1e-7, 1e-5), strict=True):
         for axes, ((batch, rate), title) in zip(across, kinds.items(), strict=True):
             for place, method in enumerate(shown):
                 row = rows[" | ".join((problem, method, batch, rate))]
@@ -250,8 +259,8 @@ def draw(rows: dict[str, Any]) -> Any:
             for power, name in ((-0.5, "$t^{-1/2}$"), (-1.0, "$1/t$")):
                 ends = [1, STEPS]
                 axes.plot(ends, [start * t**power for t in ends], color="0.75", lw=0.8, zorder=0)
-                axes.text(STEPS, start * STEPS**power, name, color="0.45", fontsize=8, ha="right", va="bottom")
-            axes.set(xscale="log", yscale="log", title=f"{problem}: {title}")
+                axes.text(1.2 * STEPS, start * STEPS**power, name, color="0.45", fontsize=8, va="center")
+            axes.set(xscale="log", yscale="log", title=f"{problem}: {title}", xlim=(0.8, 4 * STEPS), ylim=(least, 1))
             axes.title.set_fontsize(9)
     for axes in grid[1]:
         axes.set_xlabel("step t")
