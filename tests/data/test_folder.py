@@ -76,6 +76,40 @@ def test_masks_of_any_mode(tmp_path, mode):
     assert ConceptFolder(tmp_path, (2, 4))[1].maps["concept"][1].tolist() == [[2, 0, 0, 0], [0, 0, 2, 0]]
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_images_are_upright_as_their_exif_says(tmp_path, orientation):
+    """A bright corner of a large JPEG, where it is seen: EXIF's 8 orientations, from its standard."""
+    stored = np.zeros((48, 32, 3), np.uint8)
+    stored[:16, :16] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    (tmp_path / "images").mkdir()
+    Image.fromarray(stored).save(tmp_path / "images" / "a.jpg", exif=exif, quality=100)
+    seen = (32, 48) if orientation > 4 else (48, 32)
+    put(tmp_path / "masks" / "corner" / "a.png", np.ones(seen))
+    data = ConceptFolder(tmp_path, seen)
+    assert data.maps(0)["concept"].shape[1:] == seen
+    image = data.image(0)[0].numpy() > 127
+    corner = {1: (0, 0), 2: (0, -1), 3: (-1, -1), 4: (-1, 0), 5: (0, 0), 6: (0, -1), 7: (-1, -1), 8: (-1, 0)}[orientation]
+    assert image.shape == seen
+    assert image[corner]
+    assert image.sum() == 256
+
+
+def test_images_of_16_bits_keep_their_upper_8(tmp_path):
+    folder(tmp_path)
+    values = np.array([[0, 255, 256, 65535], [511, 512, 32768, 4096]], np.uint16)
+    Image.fromarray(values).save(tmp_path / "images" / "one.png")
+    assert np.array_equal(ConceptFolder(tmp_path, (2, 4)).image(1).numpy(), np.stack([values // 256] * 3))
+
+
+def test_images_without_a_range_are_refused(tmp_path):
+    folder(tmp_path)
+    Image.fromarray(np.ones((2, 4), np.float32)).save(tmp_path / "images" / "one.png", format="TIFF")
+    with pytest.raises(InputError, match=r"one\.png: mode is F"):
+        ConceptFolder(tmp_path).image(1)
+
+
 BROKEN = {
     "no masks folder": (lambda root: (root / "masks").rename(root / "mask"), "masks: no such folder"),
     "no images folder": (lambda root: (root / "images").rename(root / "image"), "images: no such folder"),

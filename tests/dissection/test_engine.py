@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dynamick.data.concepts import Label
-from dynamick.dissection import Counts, TopValues, capture, dissect, masks, selecting
+from dynamick.dissection import Counts, TopValues, capture, dissect, masks, read_tally, selecting
 from dynamick.dissection.masks import upsampled_masks
 from dynamick.dissection.survivors import Survivors
 from dynamick.errors import InputError
@@ -199,6 +199,56 @@ def test_any_layer_of_any_module(small, layer, units, size):
     if layer == "1":
         assert result.thresholds.shape == (8,)
         assert (result.top_values.min() < 0) or (result.thresholds != 0).any()
+
+
+@pytest.mark.parametrize("form", ["bfloat16", "float64", "channels last"])
+def test_a_model_of_another_form_sees_the_images(small, form):
+    """Its activations as numbers, whatever their type and order in memory."""
+    _, dataset = small.case(17)
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.AvgPool2d(2))
+    plain = {"dtype": getattr(torch, form)} if form != "channels last" else {"memory_format": torch.channels_last}
+    model.to(**plain)
+    result = dissect(model, "1", dataset, preprocessing=Preprocessing(size=8), quantile=0.9, **QUIET)
+    images = Preprocessing(size=8)(torch.stack([dataset[i].image for i in range(len(dataset))]))
+    maps = torch.cat([model(some.to(**plain)).float() for some in images.split(7)]).detach()
+    again = dissect(small.Table(maps.contiguous()), "layer", dataset, quantile=0.9, **QUIET)
+    assert_same(result, again)
+    assert all(each.dtype == plain.get("dtype", torch.float32) for each in model.parameters())
+
+
+def test_a_layer_that_is_used_twice_gives_its_last_output():
+    layer = torch.nn.Linear(3, 3)
+    model = torch.nn.Sequential(layer, torch.nn.ReLU(), layer)
+    x = torch.randn(2, 3)
+    with capture(model, "0") as taken:
+        assert torch.equal(model(x), taken.take()[:, :, 0, 0])
+
+
+def test_images_of_several_shapes_and_one_alone(small):
+    _, dataset = small.case(18)
+    sizes = [(4, 9), (9, 4), (5, 5)]
+    type(dataset).image = lambda self, index: torch.full((3, *sizes[index % 3]), index, dtype=torch.uint8)
+    try:
+        model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3))
+        assert dissect(model, "0", dataset, preprocessing=Preprocessing(size=8), **QUIET).thresholds.shape == (4,)
+        with pytest.raises(InputError, match=r"image 1: .*give one size for all images \(--size\)"):
+            dissect(model, "0", dataset, preprocessing=Preprocessing(), **QUIET)
+        dataset.all_maps = dataset.all_maps[:1]
+        alone = dissect(model, "0", dataset, preprocessing=Preprocessing(), **QUIET)
+        assert alone.top_images.tolist() == [[0]] * 4
+    finally:
+        del type(dataset).image
+
+
+def test_a_category_without_labels_stays_empty(small, tmp_path):
+    maps, dataset = small.case(19)
+    dataset.categories = ["colour", *dataset.categories]
+    result = dissect(small.Table(maps), "layer", dataset, quantile=0.9, **QUIET)
+    assert_is(result, small.slow(maps, dataset, "netdissect", 0.9))
+    assert {row.matches[0].label for row in result.rows} == {""}
+    result.write_tally(tmp_path / "tally.csv")
+    assert read_tally(tmp_path / "tally.csv").rows == result.rows
 
 
 def test_what_a_layer_puts_out_is_seen_before_a_later_in_place_module():

@@ -194,6 +194,10 @@ def test_the_command_finds_the_square(directory, monkeypatch, capsys):
     command(directory, *PREPARED, "--rule", "lite", "--restart")
 
 
+def offline(*arguments, **options):
+    raise OSError("no network")
+
+
 @pytest.mark.parametrize(
     ("change", "more", "message"),
     [
@@ -209,18 +213,21 @@ def test_the_command_finds_the_square(directory, monkeypatch, capsys):
         ({}, ("--mean", "0", "0", "0"), "give both --mean and --std"),
         ({}, (*PREPARED, "--quantile", "2"), "quantile: 2.0"),
         ({}, (*PREPARED, "--device", "bogus"), "--device bogus: not a device of this machine"),
+        ({"model": "resnet18"}, (*PREPARED, "--weights", "DEFAULT"), "--weights DEFAULT: resnet18's could not be downloaded"),
         ({}, (*PREPARED, "--workers", "-1"), "--workers -1"),
         ({}, (*PREPARED, "--out", "own_model.py/out"), "--out own_model.py/out: it or a folder above it is a file"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(directory, monkeypatch, capsys, change, more, message):
     monkeypatch.chdir(directory.parent)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     with pytest.raises(SystemExit) as caught:
         command(directory, *more, **change)
     said = capsys.readouterr().err.strip().splitlines()
     assert caught.value.code == 2
     assert message in said[-1]
     assert len(said) == 1
+    assert not (directory.parent / "out").exists()
 
 
 def test_the_check_lists_problems_and_fails(directory, capsys):

@@ -1,6 +1,7 @@
 """`dynamick dissect --model M --weights W --layer L --data DIR --out DIR`, and `dynamick dissect check DIR`."""
 
 import argparse
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,7 @@ def _dissect(args: argparse.Namespace) -> None:
     if args.workers < 0:
         raise InputError(f"--workers {args.workers}: give a number of processes from 0 up")
     device = _device(args.device)
-    _make_folder(args.out)
+    _check_folder(args.out)
     dataset = open_concepts(args.data)
     model = load_model(args.model, args.weights)
     with shards.processes():
@@ -113,18 +114,21 @@ def _device(name: str | None) -> "torch.device | None":
     return device
 
 
-def _make_folder(path: Path) -> None:
+def _check_folder(path: Path) -> None:
+    """Whether there is a folder of that name or one can be made; it is made when there is something to write."""
     from dynamick.errors import InputError
 
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise InputError(f"--out {path}: it or a folder above it is a file; give a folder") from error
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        raise InputError(f"--out {path}: it or a folder above it is a file; give a folder")
+    if not os.access(there, os.W_OK):
+        raise InputError(f"--out {path}: {there} cannot be written to; give a folder of your own")
 
 
 def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", args: argparse.Namespace) -> None:
     from dynamick.dissection import gallery
 
+    args.out.mkdir(parents=True, exist_ok=True)
     result.write_tally(args.out / "tally.csv")
     (args.out / "dissection.json").write_text(result.to_json())
     best = result.scores.argsort(kind="stable")[::-1][:PICTURED].tolist()
@@ -212,7 +216,12 @@ def _from_torchvision(name: str, weights: str | None) -> "nn.Module":
     if weights is None:
         raise InputError(f"dissect: --model {name} needs --weights, a state dict's file or torchvision's DEFAULT")
     if weights == "DEFAULT":
-        model = torchvision.models.get_model(name, weights=weights)
+        try:
+            model = torchvision.models.get_model(name, weights=weights)
+        except OSError as error:
+            raise InputError(
+                f"--weights DEFAULT: {name}'s could not be downloaded ({error}); give a state dict's file"
+            ) from error
     else:
         model = _with_weights(torchvision.models.get_model(name), weights)
     model.preprocessing = Preprocessing(size=224)

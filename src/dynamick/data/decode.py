@@ -6,32 +6,40 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dynamick.errors import InputError
 
 _COLOUR = ("RGB", "RGBA", "P")
+_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
+"""EXIF's tag, and its values where height and width change places."""
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """The image in a file as RGB: uint8, shape (H, W, 3).
+    """The image in a file as RGB: uint8, shape (H, W, 3), upright as its EXIF says; of 16 bits the upper 8.
 
     Raises:
-        InputError: there is no such file, or it cannot be decoded.
+        InputError: there is no such file, it cannot be decoded, or its numbers have no range.
     """
     image = _open(path)
+    if _orientation(image) != 1:
+        image = ImageOps.exif_transpose(image)
+    if image.mode == "F":
+        raise InputError(f"{path}: mode is F, numbers without a range; an image must have 8 or 16 bits a channel")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """Height and width of the image in a file, from its header; pixels are not decoded.
+    """Height and width of the image in a file, upright, from its header; pixels are not decoded.
 
     Raises:
         InputError: there is no such file, or it is no image.
     """
     image = _open(path, decode=False)
-    return image.height, image.width
+    return (image.width, image.height) if _orientation(image) in _TURNED else (image.height, image.width)
 
 
 def read_label_map(path: Path) -> NDArray[np.int32]:
@@ -63,6 +71,11 @@ def read_mask(path: Path) -> NDArray[np.bool_]:
 def text(size: Sequence[int]) -> str:
     """A size as text: height x width in pixels."""
     return f"{size[0]} x {size[1]}"
+
+
+def _orientation(image: Image.Image) -> int:
+    """As EXIF numbers it: 1 is upright."""
+    return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
 
 
 def _open(path: Path, decode: bool = True) -> Any:

@@ -148,6 +148,7 @@ class _Run:
     ) -> None:
         self.model, self.taken, self.dataset, self.preprocessing = model, taken, dataset, preprocessing
         self.device, self.batch_size, self.workers = device, batch_size, workers
+        self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
         self.show = progress and shards.rank() == 0
         self.batches = range(shards.rank(), -(-len(dataset) // batch_size), shards.world())
         self.seconds: defaultdict[str, float] = defaultdict(float)
@@ -229,7 +230,7 @@ class _Run:
                         raise InputError(f"{name}: its size differs from the others'; give one size for all images (--size)")
                 prepared = torch.cat(each)
         with self._timed("forward"):
-            self.model(prepared)
+            self.model(prepared.to(self.dtype))
             maps_BUhw = self.taken.take()
         if hasattr(self, "shape") and maps_BUhw.shape[1:] != self.shape:
             found = "x".join(map(str, maps_BUhw.shape[1:]))

@@ -60,13 +60,13 @@ def examples(
     for unit in units:
         for place in dissection.top_images[unit, :count].tolist():
             wanted.setdefault(place, []).append(unit)
-    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    like = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
     found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
     thresholds = torch.from_numpy(dissection.thresholds)
     with torch.inference_mode(), capture(model, dissection.layer) as taken:
         for place, its_units in wanted.items():
             image = image_of(dataset, place)[1]
-            model(prepare(image[None].to(device)))
+            model(prepare(image[None].to(like.device)).to(like.dtype))
             excess = taken.take()[0, its_units].cpu() - thresholds[its_units][:, None, None]
             masks = upsampled_masks(excess, (image.shape[1], image.shape[2]))
             found.update({(unit, place): (image, mask) for unit, mask in zip(its_units, masks, strict=True)})
