@@ -18,6 +18,7 @@ from dynamick.cli.main import main
 from dynamick.data import broden
 from dynamick.dissection import Dissection, dissect, read_tally, saving
 from dynamick.errors import InputError
+from dynamick.torchvision_shim import torchvision
 
 SCRIPT = """
 import sys, time
@@ -220,7 +221,7 @@ def offline(*arguments, **options):
 )
 def test_bad_input_is_one_line_and_status_2(directory, monkeypatch, capsys, change, more, message):
     monkeypatch.chdir(directory.parent)
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setattr(torchvision.models._api, "load_state_dict_from_url", offline)
     with pytest.raises(SystemExit) as caught:
         command(directory, *more, **change)
     said = capsys.readouterr().err.strip().splitlines()
@@ -243,8 +244,6 @@ def test_the_check_lists_problems_and_fails(directory, capsys):
 
 
 def test_torchvision_models_and_state_dicts(directory, monkeypatch):
-    from dynamick.torchvision_shim import torchvision
-
     monkeypatch.chdir(directory.parent)
     path = directory.parent / "weights.pth"
     torch.save(torchvision.models.get_model("squeezenet1_1").state_dict(), path)
