@@ -332,7 +332,7 @@ def test_with_votes_the_limit_is_dynamic_k(seed: int, K: int, ties: bool, s: flo
     if K < 5 and (votes[..., K - 1] > 0).all():
         q = probabilities(vote_lipschitz(x, W), 0.9, K).sort(-1, descending=True).values
         torch.testing.assert_close(q[..., K], (votes[..., K] / votes[..., K - 1]) ** 10)
-    # The Dynamic-K forward pass with Algorithm 3's coins is SGD on Dynamic-K: what is off the route has no gradient to be drawn.
+    # The Dynamic-K forward pass with Algorithm 3's coins is SGD on Dynamic-K: what is off the route has nothing to be drawn.
     layer = dk.DynamicLinear(5, 3, K, bias=False).double()
     layer.weight.data = W.clone()
     logits = layer(x)
