@@ -1,12 +1,15 @@
 """How far explanations can be trusted, dense against Dynamic-K:
 
-    python benchmarks/faithfulness.py OUT.json --dense runs/scenes/res8-?/best.safetensors \\
-        --dynamic runs/scenes/res8-d5a-?/best.safetensors
+    python benchmarks/faithfulness.py OUT.json --dense runs/scenes/res8-?/last.safetensors \\
+        --dynamic runs/scenes/res8-d5a-?/last.safetensors
+    python benchmarks/faithfulness.py OUT.json --concepts data/minibroden --dense runs/miniplaces/res8-?/last.safetensors \\
+        --dynamic runs/miniplaces/res8-d5a-?/last.safetensors
 
 Deletion and insertion by contribution, at random, by Grad-CAM and integrated gradients (Captum); units needed for 98 % of the
-score; the error of the sum; a proxy reader's answers. On generated scenes also: the learnt compositions against the true parts,
-and the heatmaps against the true masks. Means and deviations over the files given; each file says what it was trained on.
-OUT.json is written after every file, and the same command goes on from there.
+score; the error of the sum; what IBD leaves of a dense network's score; classes covered by at most 5 concepts; a proxy
+reader's answers. On generated scenes also: the learnt compositions against the true parts, and the heatmaps against the true
+masks. Means and deviations over the files given; each file says what it was trained on. OUT.json is written after every file,
+and the same command goes on from there.
 """
 
 import argparse
@@ -21,36 +24,67 @@ import torch
 from torch import Tensor
 
 from dynamick import checkpoint
+from dynamick.cli.fig7 import FEW, residual_of_ibd
 from dynamick.cli.measuring import measure
 from dynamick.data import ComposedScenes
-from dynamick.data.broden import Broden
+from dynamick.data.checking import open_concepts
 from dynamick.data.images import ImageTensors
 from dynamick.dissection import Dissection, dissect
 from dynamick.errors import InputError
-from dynamick.explanation import composition, composition_truth, explain, heatmap_truth, share_covered
+from dynamick.explanation import Explanation, composition_truth, explain, heatmap_truth
 from dynamick.training.data import SCENES_SEED, load_images
 from dynamick.training.recipe import DataRecipe
 
 KINDS = ("dense", "dynamic")
+LAYER = "layer3"
+POINTS = (1, 2, 3, 4, 5, 10, 20, 32)
+"""So many units removed or added are written out; the areas are over 0 to 32."""
 
 
-def measure_file(path: Path, images: int, dissected: int) -> dict[str, Any]:
+def measure_file(path: Path, images: int, read: int, dissected: int, concepts: Path | None) -> dict[str, Any]:
     """All figures of one trained model, by dotted names."""
     model: Any = checkpoint.load(path)
     trained_on = checkpoint.read_config(path)["extra"].get("recipe", {}).get("data")
     if trained_on is None:
         raise InputError(f"{path}: does not say on which data it was trained; give a file that dynamick train wrote")
     recipe = DataRecipe(**trained_on)
-    shown = held_out(recipe, images)
-    units, truth = (None, {}) if recipe.kind != "scenes" else against_truth(model, recipe, images, dissected)
-    explanations = explain(model, shown, units=units, maps=False)
-    found = measure(model, shown, explanations)
+    to_read = held_out(recipe, read)
+    shown = to_read[:: max(1, len(to_read) // images)][:images]
+    truth: dict[str, float | None] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        if recipe.kind == "scenes":
+            concepts = Path(folder)
+            ComposedScenes("val", dissected, SCENES_SEED, recipe.size).write_broden(concepts)
+        units = None if concepts is None else dissect(model, LAYER, open_concepts(concepts), progress=False)
+        if concepts is not None and getattr(model.fc, "k", None) is None:
+            truth["left by IBD, median"] = residual_of_ibd({"network": model}, shown, concepts)
+    if recipe.kind == "scenes" and units is not None:
+        truth |= against_truth(model, units, recipe, images)
+    explanations = explain(model, to_read, units=units, maps=False)
+    found = measure(model, shown, explanations, units)
     of, reader = found["faithfulness"], found["simulability"]
-    figures = {f"{each['order']}: {name}": each[f"{name}_area"] for each in of["curves"] for name in ("deletion", "insertion")}
-    figures |= {"n98: median units": of["median_n98"], "n98: mean share of units": of["share_98"]}
-    figures |= {"residual, median": of["median_residual"], "error of the sum, largest": of["error"]}
-    figures |= {"proxy reader agrees": reader["agreement"], "proxy reader by chance": reader["chance"]}
-    return {"images": len(shown), "figures": figures | truth, "left_out": found["left_out"]}
+    figures: dict[str, float | None] = {}
+    for each in of["curves"]:
+        for side in ("deletion", "insertion"):
+            figures[f"{side}, {each['order']}: area"] = each[f"{side}_area"]
+            curve = dict(zip(each["counts"], each[side], strict=True))
+            figures |= {f"{side}, {each['order']}: {n} units": curve[n] for n in POINTS if n in curve}
+    figures |= {"error of the sum, largest": of["error"], "proxy reader agrees": reader["agreement"]}
+    figures |= {"proxy reader by chance": reader["chance"], "classes covered by 5 concepts": found["covered"]}
+    return {"images": len(shown), "read": len(to_read), "figures": figures | needed(explanations) | truth}
+
+
+def needed(explanations: list[Explanation]) -> dict[str, float | None]:
+    """Units for 98 % of the score, and what is left of the sum over all units."""
+    n98 = [each.n98 for each in explanations if each.n98 is not None]
+    few = [abs(left) for each in explanations if (left := each.residual_after(FEW)) is not None]
+    all_shown = [abs(each.residual) for each in explanations if each.residual is not None]
+    return {
+        "n98, median": statistics.median(n98),
+        f"images with n98 of {FEW} and fewer": statistics.fmean(n <= FEW for n in n98),
+        f"left by the {FEW} largest, median": statistics.median(few),
+        "left by all that are routed, median": statistics.median(all_shown),
+    }
 
 
 def held_out(recipe: DataRecipe, count: int) -> Tensor:
@@ -62,16 +96,12 @@ def held_out(recipe: DataRecipe, count: int) -> Tensor:
     return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
 
 
-def against_truth(model: Any, recipe: DataRecipe, images: int, dissected: int) -> tuple[Dissection, dict[str, float]]:
-    """The dissection on generated scenes, and what is true about the explanations."""
-    scenes = ComposedScenes("val", max(images, dissected), SCENES_SEED, recipe.size)
-    with tempfile.TemporaryDirectory() as folder:
-        ComposedScenes("val", dissected, SCENES_SEED, recipe.size).write_broden(folder)
-        units = dissect(model, "layer3", Broden(folder), progress=False)
-    made_of, heat = composition_truth(model, units, scenes.table, scenes.parts), heatmap_truth(model, scenes, images)
-    figures = {f"composition: {name}": value for name, value in made_of.to_dict().items()}
-    figures["composition: classes covered by 5"] = share_covered(composition(model, units))
-    return units, figures | {f"heatmap: {name}": value for name, value in heat.to_dict().items() if name != "images"}
+def against_truth(model: Any, units: Dissection, recipe: DataRecipe, images: int) -> dict[str, float | None]:
+    """What is true about the explanations of generated scenes."""
+    scenes = ComposedScenes("val", images, SCENES_SEED, recipe.size)
+    made_of, heat = composition_truth(model, units, scenes.table, scenes.parts), heatmap_truth(model, scenes)
+    figures: dict[str, float | None] = {f"composition: {name}": value for name, value in made_of.to_dict().items()}
+    return figures | {f"heatmap: {name}": value for name, value in heat.to_dict().items() if name != "images"}
 
 
 def summarise(runs: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
@@ -89,24 +119,27 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     for kind in KINDS:
         parser.add_argument(f"--{kind}", type=Path, nargs="+", required=True)
-    parser.add_argument("--images", type=int, default=500)
-    parser.add_argument("--dissected", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=500, help="whose units are removed, and whose heatmaps are measured")
+    parser.add_argument("--read", type=int, default=2000, help="explained; the proxy reader learns from half of them")
+    parser.add_argument("--dissected", type=int, default=1000, help="generated scenes")
+    parser.add_argument("--concepts", type=Path, help="a data set of concepts, for networks of real images")
     args = parser.parse_args()
-    settings = {"torch": torch.__version__, "images": args.images, "dissected": args.dissected}
+    settings = {"torch": torch.__version__, "images": args.images, "read": args.read, "dissected": args.dissected}
+    settings["concepts"] = None if args.concepts is None else args.concepts.name
     before = json.loads(args.out.read_text()) if args.out.exists() else {}
     done = before.get("runs", {}) if {name: before.get(name) for name in settings} == settings else {}
     wanted = [str(path) for pair in zip_longest(args.dense, args.dynamic) for path in pair if path is not None]
     for file in wanted:
         if file not in done:
             print(file, flush=True)
-            done[file] = measure_file(Path(file), args.images, args.dissected)
+            done[file] = measure_file(Path(file), args.images, args.read, args.dissected, args.concepts)
             args.out.write_text(json.dumps({**settings, "runs": done}, indent=1))
     figures = {kind: summarise([done[str(path)] for path in getattr(args, kind)]) for kind in KINDS}
     args.out.write_text(json.dumps({**settings, "runs": done, "mean and deviation": figures}, indent=1))
-    print(f"{'':36} {'dense':>18} {'dynamic':>18}")
+    print(f"{'':44} {'dense':>18} {'dynamic':>18}")
     for name in figures["dense"] | figures["dynamic"]:
         cells = [_cell(figures[kind].get(name)) for kind in KINDS]
-        print(f"{name:36} {cells[0]:>18} {cells[1]:>18}")
+        print(f"{name:44} {cells[0]:>18} {cells[1]:>18}")
 
 
 def _cell(figure: tuple[float, float] | None) -> str:

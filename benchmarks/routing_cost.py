@@ -1,11 +1,11 @@
 """What routing by agreement costs beside Dynamic-K and dense heads of equal size: seconds of a training step, peak memory.
 
-python benchmarks/routing_cost.py [--images 50000] [--out FILE.json]; prints ratios to the dense head and the machine.
+python benchmarks/routing_cost.py [--images 50000] [--table] [--out FILE.json]; prints ratios to the dense head and the machine.
 
 Three comparisons, in each of which all heads have equally many weights on the same inputs. `heads`: the head alone, 10 classes
 on 1024 features. `heads-365`: 365 classes on 512 features, the sizes of Places365 and a ResNet-18. `networks`: whole training
 steps of one body (`dynamick.models.CapsNet`'s) with each of the heads, at the size of the scenes recipe. Steps of all rivals
-alternate in one run; random numbers: the cost does not depend on them.
+alternate in one run. Inputs and weights are random.
 """
 
 import argparse
@@ -41,6 +41,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40, help="timed steps of each rival (default %(default)s)")
     parser.add_argument("--images", type=int, default=10_000, help="images of an epoch (default %(default)s)")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--table", action="store_true", help="print the tables of docs/results/routing.md instead of JSON")
     parser.add_argument("--memory-of", nargs=2, metavar=("COMPARISON", "NAME"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory_of:
@@ -49,9 +50,34 @@ def main() -> None:
     check_routing()
     result: dict[str, Any] = {name: compare(name, args.rounds, args.images) for name in SIZES}
     result |= {"batch": BATCH, "rounds": args.rounds, "machine": machine()}
-    print(json.dumps(result, indent=1))
+    print(table(result) if args.table else json.dumps(result, indent=1))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def table(result: dict[str, Any]) -> str:
+    """Markdown, a table a comparison."""
+    lines = []
+    for comparison in SIZES:
+        lines += [
+            f"**{comparison}**",
+            "",
+            "| head | parameters | a step, ms | an epoch, s | times dense (quartiles) | peak memory, MiB |",
+        ]
+        lines += ["|---" * 6 + "|"]
+        for name, row in result[comparison].items():
+            low, high = row["time_ratio_quartiles"]
+            ratio = f"{row['time_ratio']:.2f} ({low:.2f} to {high:.2f})" if name != HEADS[0] else "1"
+            cells = [
+                f"{row['parameters']:,}",
+                f"{row['step_ms']:.1f}",
+                f"{row['epoch_s']:.1f}",
+                ratio,
+                f"{row['peak_mib']:.0f}",
+            ]
+            lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def check_routing() -> None:

@@ -2,8 +2,9 @@
 
 python benchmarks/thresholding.py runs/scenes/res8-{0,1,2} runs/scenes/res8-d5{a,g}-{0,1,2} --out DIR
 
-Each run is a folder of `dynamick train scenes-small`, finished. Prints Markdown tables, means and deviations over a model's
-runs; writes DIR/thresholding.json, DIR/RUN/tally.csv, and the scenes that are dissected to DIR/scenes.
+Each run is a folder of `dynamick train scenes-small`, finished; runs with other settings of Interpretable SGD are told apart.
+Prints Markdown tables, means and deviations over a model's runs; writes DIR/thresholding.json, DIR/RUN/tally.csv, and the
+scenes that are dissected to DIR/scenes.
 """
 
 import argparse
@@ -73,13 +74,21 @@ def main() -> None:
         units = dissect(run["network"], LAYER, concepts, progress=False)
         (args.out / folder.name).mkdir(exist_ok=True)
         units.write_tally(args.out / folder.name / "tally.csv")
-        models.setdefault(run["model"], []).append(figures(run, scenes, units))
+        models.setdefault(title(run), []).append(figures(run, scenes, units))
     (args.out / "thresholding.json").write_text(json.dumps(models, indent=1) + "\n")
-    for title, columns in TABLES.items():
-        print(f"\n| {title} | seeds | {' | '.join(name for name, _ in columns.values())} |\n|{'---|' * (2 + len(columns))}")
+    for name, columns in TABLES.items():
+        print(f"\n| {name} | seeds | {' | '.join(column for column, _ in columns.values())} |\n|{'---|' * (2 + len(columns))}")
         for model, rows in models.items():
-            cells = [cell([row[name] for row in rows], places) for name, (_, places) in columns.items()]
+            cells = [cell([row[key] for row in rows], places) for key, (_, places) in columns.items()]
             print(f"| {model} | {len(rows)} | {' | '.join(cells)} |")
+
+
+def title(run: dict[str, Any]) -> str:
+    """The model; where Interpretable SGD trained it, with what."""
+    optim = run["recipe"]["optim"]
+    if optim.get("s") is None:
+        return str(run["model"])
+    return f"{run['model']}, s = {optim['s']:g}, {optim['form']}, {optim['estimate']}"
 
 
 @torch.no_grad()
