@@ -64,6 +64,10 @@ def test_zeros_are_never_drawn(s: float) -> None:
     assert probabilities(row(0, 0, 0), s, 2).tolist() == [[[0, 0, 0]]]
     for form in ("literal", "normalised"):
         assert (probabilities(torch.zeros(2, 3, 4), s, 2, form) == 0).all()
+    # Products make negative zeros too; 1 / (1 - s) may be an odd number, an even one, or none.
+    for odd in (s, 0.5, 0.8):
+        votes = row(3, *[-0.0] * 99).float()
+        assert torch.equal(probabilities(votes, odd, 2), votes / 3)
     # The smallest number that there is beside zero.
     assert probabilities(row(5e-324, 0), s, 2).tolist() == [[[1, 0]]]
 

@@ -41,7 +41,8 @@ def probabilities(
             return _largest(lipschitz_BOM, scale, block_size).to(lipschitz_BOM.dtype)
     else:
         scale, factor = lipschitz_BOM.sum((1, 2), keepdim=True), float(block_size * O if beta is None else beta)
-    ratio = torch.where(lipschitz_BOM == 0, 0, lipschitz_BOM / scale)
+    # A product with a zero may be -0, and dividing by that would give -inf.
+    ratio = torch.where(lipschitz_BOM == 0, 0, lipschitz_BOM / scale.abs())
     power = ratio ** (1 / (1 - s)) if s < 1 else (ratio >= 1).to(ratio.dtype)
     return (factor * power).clamp(max=1)
 
