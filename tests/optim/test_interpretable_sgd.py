@@ -480,6 +480,9 @@ except dk.InputError as error:
     assert str(error).startswith("batch_size: every process draws another number; ")
 else:
     raise AssertionError
+# Neither leaves while the other one still talks to it.
+del optimizer, shared
+torch.distributed.barrier()
 torch.distributed.destroy_process_group()
 """
 
