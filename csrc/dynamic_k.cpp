@@ -117,10 +117,9 @@ struct Found {
 
 // Among products equal to tau the lowest indices are routed: the last of `wanted` such.
 int32_t last_index(const Problem& problem, int64_t c, const Floats* tile, int64_t b, float tau, int64_t wanted) {
-    const float* w = problem.w + c * problem.M;
-    const uint8_t* mask = problem.mask ? problem.mask + c * problem.M : nullptr;
-    for (int64_t i = 0; i < problem.M; i++)
-        if ((!mask || mask[i]) && lane(tile[i], b) * w[i] == tau && --wanted == 0) return static_cast<int32_t>(i);
+    const Row row = problem.row(c);
+    for (int64_t i = 0; i < row.M; i++)
+        if (row.may_route(i) && lane(tile[i], b) * row.weight[i] == tau && --wanted == 0) return static_cast<int32_t>(i);
     return -1;
 }
 
@@ -154,9 +153,7 @@ template <int K, bool exactly> Found insert(const Problem& problem, Class& its, 
             Wholes most = products[0];
             for (int64_t n = 1; n < number(); n++) most = larger(most, products[n]);
             if (!any(value<exactly>(most) >= guard())) return;
-            for (int64_t n = 0; n < number(); n++) {
-                lost_key = larger(lost_key, sift<0>(keys, products[n]));
-            }
+            for (int64_t n = 0; n < number(); n++) lost_key = larger(lost_key, sift<0>(keys, products[n]));
         });
     Floats top[K];
     for (int k = 0; k < K; k++) top[k] = value<exactly>(keys[k]);

@@ -146,12 +146,12 @@ inline float largest_lane(const Floats& values) {
 typedef float Four __attribute__((vector_size(16)));
 
 inline void transpose(Four& a, Four& b, Four& c, Four& d) {
-    const Four ab = __builtin_shufflevector(a, b, 0, 4, 1, 5), ab2 = __builtin_shufflevector(a, b, 2, 6, 3, 7);
-    const Four cd = __builtin_shufflevector(c, d, 0, 4, 1, 5), cd2 = __builtin_shufflevector(c, d, 2, 6, 3, 7);
-    a = __builtin_shufflevector(ab, cd, 0, 1, 4, 5);
-    b = __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
-    c = __builtin_shufflevector(ab2, cd2, 0, 1, 4, 5);
-    d = __builtin_shufflevector(ab2, cd2, 2, 3, 6, 7);
+    // Written out, for compilers have no common name for a shuffle; they find the instructions.
+    const Four first{a[0], b[0], c[0], d[0]}, second{a[1], b[1], c[1], d[1]}, third{a[2], b[2], c[2], d[2]};
+    d = Four{a[3], b[3], c[3], d[3]};
+    a = first;
+    b = second;
+    c = third;
 }
 
 inline Four load_four(const void* from) {

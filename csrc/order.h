@@ -8,11 +8,13 @@
 #include <memory>
 
 #include "lanes.h"
-#include "threads.h"
 
 constexpr int SHIFT = 19;     // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
 constexpr int REACH = 2;      // powers of 2 that are put in order at a time
 constexpr int BUCKETS = 16 * REACH + 1;
+
+// Memory that nobody has filled yet.
+template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }
 
 // The bits of a float's magnitude: they order as magnitudes do, infinity and NaN last.
 inline int32_t magnitude_bits(float value) {

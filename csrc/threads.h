@@ -5,7 +5,6 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
-#include <memory>
 #include <system_error>
 #include <thread>
 #include <vector>
@@ -43,6 +42,3 @@ template <typename Work> void split(int64_t count, int64_t threads, Work work) {
     for (auto& each : wrong)
         if (each) std::rethrow_exception(each);
 }
-
-// Memory that nobody has filled yet.
-template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }

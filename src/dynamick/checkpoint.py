@@ -37,6 +37,14 @@ def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None
     write_atomically(Path(path), safetensors.torch.save(tensors, metadata))
 
 
+def why_no_folder(path: Path) -> str | None:
+    """Why files cannot be written into a folder of that name, there or yet to be made; None where they can. Makes nothing."""
+    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    if not there.is_dir():
+        return "it or a folder above it is a file"
+    return None if os.access(there, os.W_OK) else f"{there} cannot be written to"
+
+
 def load(path: str | Path) -> nn.Module:
     """The model in such a file, in evaluation mode on the CPU.
 

@@ -1,7 +1,6 @@
 """`dynamick dissect --model M --weights W --layer L --data DIR --out DIR`, and `dynamick dissect check DIR`."""
 
 import argparse
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +68,7 @@ def _check(directory: str) -> None:
 
 
 def _dissect(args: argparse.Namespace) -> None:
+    from dynamick.checkpoint import why_no_folder
     from dynamick.data.checking import open_concepts
     from dynamick.dissection import dissect, shards
     from dynamick.errors import InputError
@@ -76,7 +76,9 @@ def _dissect(args: argparse.Namespace) -> None:
     if args.workers < 0:
         raise InputError(f"--workers {args.workers}: give a number of processes from 0 up")
     device = _device(args.device)
-    _check_folder(args.out)
+    # It is made when there is something to write.
+    if (why := why_no_folder(args.out)) is not None:
+        raise InputError(f"--out {args.out}: {why}; give a folder of your own")
     dataset = open_concepts(args.data)
     model = load_model(args.model, args.weights)
     with shards.processes():
@@ -112,17 +114,6 @@ def _device(name: str | None) -> "torch.device | None":
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(f"--device {name}: not a device of this machine; give cpu, or cuda where there is one") from error
     return device
-
-
-def _check_folder(path: Path) -> None:
-    """Whether there is a folder of that name or one can be made; it is made when there is something to write."""
-    from dynamick.errors import InputError
-
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir():
-        raise InputError(f"--out {path}: it or a folder above it is a file; give a folder")
-    if not os.access(there, os.W_OK):
-        raise InputError(f"--out {path}: {there} cannot be written to; give a folder of your own")
 
 
 def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", args: argparse.Namespace) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,7 +163,9 @@ def _fill(
     batch_size: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    _check_place(folder)
+    # Nothing is made yet, as a first chunk may be refused.
+    if (why := checkpoint.why_no_folder(folder)) is not None:
+        raise InputError(f"{folder}: cannot be written ({why}); give another")
     done = len(state["chunks"])
     for number, x in enumerate(_chunks(model, data, prepare, batch_size, done), done):
         first = number * CHUNK
@@ -180,13 +181,6 @@ def _fill(
         checkpoint.write_atomically(folder / STATE, json.dumps(state).encode())
         if progress is not None:
             progress(first + len(x), len(data))
-
-
-def _check_place(folder: Path) -> None:
-    """A folder can be made, or written into; nothing is made yet, as a first chunk may be refused."""
-    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise InputError(f"{folder}: cannot be written ({there} is no folder that can); give another")
 
 
 def _begin(folder: Path, state: dict[str, Any], data: ImageTensors | FolderImages, stored: np.ndarray[Any, Any]) -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dynamick.ops.chunked import route_chunked
-from dynamick.ops.linear import dynamic_linear_routed, routed_gradients
+from dynamick.ops.linear import keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
 from dynamick.ops.registry import register, register_absent
 
 FOLDER = Path(__file__).parent / "_native"
@@ -166,44 +166,14 @@ def dynamic_linear_cpu_backward(
     return gx.to(x.dtype), gw.to(weight.dtype)
 
 
-@dynamic_linear_cpu_backward.register_fake
-def _(
-    gy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    tau: Tensor,
-    last: Tensor,
-    k: int,
-    rule: str,
-    want_x: bool,
-    want_w: bool,
-) -> tuple[Tensor, Tensor]:
-    gx = x.new_empty((x.shape[0], x.shape[1]) if want_x else (0,))
-    return gx, weight.new_empty((weight.shape[0], weight.shape[1]) if want_w else (0,))
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
-    x, weight, mask, ctx.k, ctx.rule = inputs
-    _, tau, last = output
-    ctx.save_for_backward(x, weight, mask, tau, last)
-    ctx.mark_non_differentiable(tau, last)
+dynamic_linear_cpu_backward.register_fake(unfilled_gradients)
 
 
 def _backward(ctx: Any, gy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, mask, tau, last = ctx.saved_tensors
-    want_x, want_w = ctx.needs_input_grad[:2]
-    if torch.is_grad_enabled():
-        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates.
-        _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
-        gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
-    else:
-        arguments = (gy, x, weight, mask, tau, last, ctx.k, ctx.rule, want_x, want_w)
-        gx, gw = dynamic_linear_cpu_backward(*arguments)
-    return gx if want_x else None, gw if want_w else None, None, None, None
+    return sum_gradients(dynamic_linear_cpu_backward, ctx, gy)
 
 
-dynamic_linear_cpu.register_autograd(_backward, setup_context=_setup_context)
+dynamic_linear_cpu.register_autograd(_backward, setup_context=keep_for_sums)
 
 
 def sum_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:

@@ -161,3 +161,29 @@ def routed_gradients(
 
 
 dynamic_linear_routed.register_autograd(_backward, setup_context=_setup_context)
+
+
+def keep_for_sums(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    """What an operator of (x, weight, mask, k, rule) keeps, whose results are sums, and what finds the routed sets again."""
+    x, weight, mask, ctx.k, ctx.rule = inputs
+    ctx.save_for_backward(x, weight, mask, *output[1:])
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def sum_gradients(operator: Any, ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
+    """The backward pass of such an operator, by an operator of (gy, x, weight, mask, *kept, k, rule, want_x, want_w)."""
+    x, weight, mask, *kept = ctx.saved_tensors
+    want_x, want_w = ctx.needs_input_grad[:2]
+    if torch.is_grad_enabled():
+        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates.
+        _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
+        gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
+    else:
+        gx, gw = operator(gy, x, weight, mask, *kept, ctx.k, ctx.rule, want_x, want_w)
+    return gx if want_x else None, gw if want_w else None, None, None, None
+
+
+def unfilled_gradients(gy: Tensor, x: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
+    """Tensors like those that the second operator yields: without elements for what is not wanted."""
+    want_x, want_w = others[-2:]
+    return x.new_empty(x.shape if want_x else (0,)), weight.new_empty(weight.shape if want_w else (0,))

@@ -3,8 +3,7 @@
 import torch
 from torch import Tensor
 
-from dynamick.errors import InputError
-from dynamick.optim.lipschitz import ESTIMATES, global_lipschitz, lipschitz
+from dynamick.optim.lipschitz import check_estimate, global_lipschitz, lipschitz
 from dynamick.optim.sampling import probabilities
 
 # Numbers held at once for a chunk of samples; one sample's O x M always fit, since the weight itself does. On a CPU few, which
@@ -43,8 +42,7 @@ def interpretable_gradient(
     Raises:
         InputError: an option is not one of those allowed.
     """
-    if estimate not in ESTIMATES:
-        raise InputError(f"estimate: {estimate!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
+    check_estimate(estimate)
     alike = form == "normalised" and estimate != "votes"
     dtype = torch.promote_types(weight_OM.dtype, torch.float32)
     w_OM = weight_OM.to(dtype)

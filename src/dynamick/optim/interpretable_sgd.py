@@ -13,7 +13,7 @@ from dynamick.errors import InputError
 from dynamick.nn import find_classifier
 from dynamick.optim.gradient import interpretable_gradient
 from dynamick.optim.groups import find_owners
-from dynamick.optim.lipschitz import ESTIMATES
+from dynamick.optim.lipschitz import check_estimate
 from dynamick.optim.sampling import check_options
 
 NAMED = 3
@@ -172,8 +172,7 @@ class InterpretableSGD(torch.optim.SGD):
         if group["s"] is None:
             return {}
         check_options(group["s"], group["block_size"], group["form"], group["beta"])
-        if group["estimate"] not in ESTIMATES:
-            raise InputError(f"estimate: {group['estimate']!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
+        check_estimate(group["estimate"])
         layers: dict[nn.Linear, str] = {}
         wrong: list[str] = []
         for p in group["params"]:

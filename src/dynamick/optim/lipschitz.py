@@ -42,13 +42,18 @@ def lipschitz(estimate: str, x_BM: Tensor, weight_OM: Tensor, logits_BO: Tensor)
     Raises:
         InputError: there is none of this name.
     """
+    check_estimate(estimate)
     if estimate == "local":
         return local_lipschitz(x_BM, logits_BO)
     if estimate == "global":
         return global_lipschitz(x_BM, weight_OM.shape[0])
-    if estimate == "votes":
-        return vote_lipschitz(x_BM, weight_OM)
-    raise InputError(f"estimate: {estimate!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
+    return vote_lipschitz(x_BM, weight_OM)
+
+
+def check_estimate(estimate: str) -> None:
+    """Raise InputError where there is no estimate of this name."""
+    if estimate not in ESTIMATES:
+        raise InputError(f"estimate: {estimate!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
 
 
 def diagonal_ggn(

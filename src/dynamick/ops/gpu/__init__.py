@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamick.ops.chunked import route_chunked, sums_stay_finite
-from dynamick.ops.linear import dynamic_linear_routed, routed_gradients
+from dynamick.ops.linear import keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
 from dynamick.ops.registry import register, register_absent
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -79,8 +79,7 @@ def dynamic_linear_triton_backward(
     want_w: bool,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x and weight, in their dtypes; a tensor without elements for what is not wanted."""
-    gx = x.new_empty(x.shape if want_x else (0,))
-    gw = weight.new_empty(weight.shape if want_w else (0,))
+    gx, gw = unfilled_gradients(gy, x, weight, want_x, want_w)
     if not served:
         _, indices = route_chunked(x, weight, mask, k, rule)
         plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
@@ -97,44 +96,14 @@ def dynamic_linear_triton_backward(
     return gx, gw
 
 
-@dynamic_linear_triton_backward.register_fake
-def _(
-    gy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    tau: Tensor,
-    last: Tensor,
-    served: Tensor,
-    k: int,
-    rule: str,
-    want_x: bool,
-    want_w: bool,
-) -> tuple[Tensor, Tensor]:
-    gx = x.new_empty((x.shape[0], x.shape[1]) if want_x else (0,))
-    return gx, weight.new_empty((weight.shape[0], weight.shape[1]) if want_w else (0,))
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, weight, mask, ctx.k, ctx.rule = inputs
-    ctx.save_for_backward(x, weight, mask, *output[1:])
-    ctx.mark_non_differentiable(*output[1:])
+dynamic_linear_triton_backward.register_fake(unfilled_gradients)
 
 
 def _backward(ctx: Any, gy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    x, weight, mask, tau, last, served = ctx.saved_tensors
-    want_x, want_w = ctx.needs_input_grad[:2]
-    if torch.is_grad_enabled():
-        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates.
-        _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
-        gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
-    else:
-        kept = (tau, last, served)
-        gx, gw = dynamic_linear_triton_backward(gy, x, weight, mask, *kept, ctx.k, ctx.rule, want_x, want_w)
-    return gx if want_x else None, gw if want_w else None, None, None, None
+    return sum_gradients(dynamic_linear_triton_backward, ctx, gy)
 
 
-dynamic_linear_triton.register_autograd(_backward, setup_context=_setup_context)
+dynamic_linear_triton.register_autograd(_backward, setup_context=keep_for_sums)
 
 
 def sum_triton(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
