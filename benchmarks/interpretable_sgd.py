@@ -6,16 +6,14 @@ numbers: the cost does not depend on them.
 
 import argparse
 import json
-import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pairs import in_turn, machine, ratios
 from torch import nn
 
 import dynamick as dk
@@ -90,33 +88,10 @@ def network_step(kind: str) -> Callable[[], None]:
 
 def compare(steps: dict[str, Callable[[], None]], pairs: int) -> dict[str, dict[str, float]]:
     """Medians of each one's milliseconds, and of its ratios to the first one's in the same round."""
-    for step in steps.values():
-        for _ in range(3):
-            step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for pair in range(pairs):
-        # Who goes first alternates, so that none always runs on warmer caches.
-        for name in sorted(steps, reverse=bool(pair % 2)):
-            began = time.perf_counter()
-            steps[name]()
-            seconds[name].append(time.perf_counter() - began)
-    base = seconds[next(iter(steps))]
+    seconds = in_turn(steps, pairs)
     return {
-        name: {
-            "ms": 1e3 * statistics.median(own),
-            "ratio": statistics.median(a / b for a, b in zip(own, base, strict=True)),
-        }
+        name: {"ms": 1e3 * statistics.median(own), "ratio": statistics.median(ratios(seconds, name))}
         for name, own in seconds.items()
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What it ran on."""
-    return {
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
     }
 
 

@@ -5,21 +5,22 @@ python benchmarks/training.py [--out FILE.json]; prints ratios and the machine. 
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pairs import in_turn, machine, ratios
 
 import dynamick as dk
+from dynamick.training.module import make_optimizer
 from dynamick.training.recipe import OptimRecipe
+from dynamick.training.run import autocast
 
 BATCH, WIDTH, STEM = 128, 32, "compact"
 
@@ -46,19 +47,8 @@ def check_heads_agree() -> None:
 
 def step_ratio(pairs: int) -> dict[str, Any]:
     """Seconds of a training step with each head, and the median of the pairs' ratios."""
-    steps = {name: stepper(name) for name in ("res8", "res8-d5a")}
-    for step in steps.values():
-        for _ in range(5):
-            step()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for pair in range(pairs):
-        # Who goes first alternates, so that neither always runs on warmer caches.
-        for name in sorted(steps, reverse=bool(pair % 2)):
-            began = time.perf_counter()
-            steps[name]()
-            seconds[name].append(time.perf_counter() - began)
-    ratios = [dynamic / dense for dense, dynamic in zip(seconds["res8"], seconds["res8-d5a"], strict=True)]
-    quartiles = statistics.quantiles(ratios, n=4)
+    seconds = in_turn({name: stepper(name) for name in ("res8", "res8-d5a")}, pairs)
+    quartiles = statistics.quantiles(ratios(seconds, "res8-d5a"), n=4)
     return {
         "dense_ms": round(1000 * statistics.median(seconds["res8"]), 2),
         "dynamic_5_ms": round(1000 * statistics.median(seconds["res8-d5a"]), 2),
@@ -68,14 +58,10 @@ def step_ratio(pairs: int) -> dict[str, Any]:
     }
 
 
-def stepper(name: str) -> Any:
-    """A function that takes one training step as the recipe does."""
-    from dynamick.training.module import parameter_groups
-    from dynamick.training.run import autocast
-
+def stepper(name: str, **options: Any) -> Callable[[], None]:
+    """A function that takes one training step as the recipe does; options are of its `optim`."""
     model = dk.models.create(name, stem=STEM, width=WIDTH).to(memory_format=torch.channels_last).train()
-    recipe = OptimRecipe(lr=0.01, nesterov=True, head_weight_decay=1e-2)
-    optimizer = torch.optim.SGD(parameter_groups(model, recipe), lr=recipe.lr, momentum=0.9, nesterov=True)
+    optimizer = make_optimizer(model, OptimRecipe(lr=0.01, nesterov=True, head_weight_decay=1e-2, **options))
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
     labels = torch.randint(0, 10, (BATCH,))
 
@@ -102,11 +88,6 @@ def import_seconds(rounds: int = 7) -> dict[str, float]:
             seconds[name].append(ended.ru_utime + ended.ru_stime - began.ru_utime - began.ru_stime)
     medians = {name: round(statistics.median(each), 3) for name, each in seconds.items()}
     return {**medians, "difference": round(medians["dynamick"] - medians["torch"], 3)}
-
-
-def machine() -> str:
-    """What this ran on."""
-    return f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 if __name__ == "__main__":

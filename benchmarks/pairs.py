@@ -1,0 +1,42 @@
+"""Timing by turns in one process, and what it ran on: what the benchmarks of steps share."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def in_turn(steps: dict[str, Callable[[], None]], rounds: int, warm: int = 5) -> dict[str, list[float]]:
+    """Seconds of each step in each round, after `warm` untimed ones.
+
+    The order alternates, so that none always runs on warmer caches.
+    """
+    for step in steps.values():
+        for _ in range(warm):
+            step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for index in range(rounds):
+        for name in list(steps)[:: -1 if index % 2 else 1]:
+            began = time.perf_counter()
+            steps[name]()
+            seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def ratios(seconds: dict[str, list[float]], name: str) -> list[float]:
+    """A step's seconds over the first one's, round by round."""
+    return [own / first for own, first in zip(seconds[name], next(iter(seconds.values())), strict=True)]
+
+
+def machine() -> dict[str, Any]:
+    """Cores, threads, PyTorch and the instructions that it found."""
+    return {
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "capability": torch.backends.cpu.get_cpu_capability(),
+    }
