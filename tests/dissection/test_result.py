@@ -135,9 +135,12 @@ def test_the_gallery_shows_where_a_unit_is_active(made, small):
             plane = model.maps[place, example.unit]
             large = torch.nn.functional.interpolate(plane[None, None].double(), (2, 2), mode="bilinear")[0, 0]
             assert torch.equal(mask, large > float(result.thresholds[example.unit]))
-    beside, below = gallery.sheet(shown, side=20), gallery.sheet(shown, side=20, across=1)
-    assert beside.size == (2 * below.width, below.height // 2)
-    assert beside.crop((0, 0, below.width, beside.height)) == below.crop((0, 0, below.width, beside.height))
+    beside, below = gallery.sheet(shown, side=60), gallery.sheet(shown, side=60, across=1)
+    width, height, margin = below.width - gallery.MARGIN, beside.height - gallery.MARGIN, gallery.MARGIN
+    assert (beside.width, below.height) == (2 * width + margin, 2 * height + margin)
+    for number, box in enumerate([(width, 0, 2 * width, height), (0, height, width, 2 * height)]):
+        # The second unit looks the same beside the first and below it.
+        assert [beside, below][number].crop(box) == gallery.sheet(shown[1:], side=60).crop((0, 0, width, height))
     image, mask = torch.full((3, 2, 2), 200, dtype=torch.uint8), torch.tensor([[True, False], [False, False]])
     assert gallery.overlay(image, mask)[0].tolist() == [[200, 50], [50, 50]]
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dynamick.preprocessing import Preprocessing
 
 HELP = "Network Dissection: which concept each unit detects"
-PICTURED = 40
+PICTURED = 42
 """Of so many units, the best, the gallery shows the top images."""
 
 

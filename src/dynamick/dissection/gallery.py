@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
 from dynamick.data.concepts import ConceptDataset
@@ -17,8 +17,8 @@ from dynamick.preprocessing import Preprocessing
 
 DIMMED = 0.25
 """How bright an image is outside the unit's region."""
-CAPTION = 14
-GAP = 2
+CAPTION, GAP, MARGIN = 18, 2, 12
+"""Pixels: a caption's height, between pictures, and around the page and between units."""
 
 
 class Example(NamedTuple):
@@ -86,13 +86,15 @@ def overlay(image: Tensor, mask: Tensor) -> Tensor:
 def sheet(shown: Sequence[Example], side: int = 96, across: int = 3) -> Image.Image:
     """One picture, `across` units wide: a unit's number from 1 up, label and score above its top images, `side` pixels each."""
     pictures = max((len(example.images) for example in shown), default=1)
-    width, height = pictures * (side + GAP) + 4 * GAP, CAPTION + side + 4 * GAP
+    width, height = pictures * (side + GAP) - GAP + MARGIN, CAPTION + side + MARGIN
     across = max(1, min(across, len(shown)))
-    page = Image.new("RGB", (across * width, -(-len(shown) // across) * height or height), "white")
-    draw = ImageDraw.Draw(page)
+    rows = max(1, -(-len(shown) // across))
+    page = Image.new("RGB", (across * width + MARGIN, rows * height + MARGIN), "white")
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
     for place, example in enumerate(shown):
-        top, left = place // across * height, place % across * width
-        draw.text((left, top), f"unit {example.unit + 1}: {example.label}, IoU {example.score:.3f}", fill="black")
+        top, left = MARGIN + place // across * height, MARGIN + place % across * width
+        caption = f"unit {example.unit + 1}: {example.label}, IoU {example.score:.3f}"
+        draw.text((left, top), caption, fill="black", font=font)
         for x, (image, mask) in enumerate(zip(example.images, example.masks, strict=True)):
             picture = Image.fromarray(overlay(image, mask).permute(1, 2, 0).contiguous().numpy()).resize((side, side))
             page.paste(picture, (left + x * (side + GAP), top + CAPTION))
