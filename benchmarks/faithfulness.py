@@ -44,9 +44,12 @@ POINTS = (1, 2, 3, 4, 5, 10, 20, 32)
 def measure_file(path: Path, images: int, read: int, dissected: int, concepts: Path | None) -> dict[str, Any]:
     """All figures of one trained model, by dotted names."""
     model: Any = checkpoint.load(path)
-    trained_on = checkpoint.read_config(path)["extra"].get("recipe", {}).get("data")
+    said = checkpoint.read_config(path)["extra"]
+    trained_on, epochs = said.get("recipe", {}).get("data"), said.get("recipe", {}).get("optim", {}).get("epochs")
     if trained_on is None:
         raise InputError(f"{path}: does not say on which data it was trained; give a file that dynamick train wrote")
+    if said.get("metrics", {}).get("epoch", epochs) != epochs:
+        raise InputError(f"{path}: its training goes on, or was not finished; give a file of a finished one")
     recipe = DataRecipe(**trained_on)
     to_read = held_out(recipe, read)
     shown = to_read[:: max(1, len(to_read) // images)][:images]

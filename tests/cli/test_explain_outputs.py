@@ -100,8 +100,16 @@ def test_the_json_adds_up(place: Path, tmp_path: Path) -> None:
 def test_each_image_has_its_picture(place: Path, tmp_path: Path) -> None:
     assert explain(place, "--pictures", tmp_path / "pictures", "--limit", 3) == 0
     made = sorted((tmp_path / "pictures").iterdir())
-    assert [path.name for path in made] == ["0.png.png", "2.png.png", "5.png.png"]
+    assert [path.name for path in made] == ["0.png", "2.png", "5.png"]
     assert all(Image.open(path).format == "PNG" for path in made)
+
+
+def test_images_that_differ_by_their_suffix_have_a_picture_each(place: Path, tmp_path: Path) -> None:
+    for name in ("0.png", "0.bmp"):
+        Image.open(place / "images" / "0.png").save(tmp_path / name)
+    out = tmp_path / "pictures"
+    assert explain(place, "--images", tmp_path, "--pictures", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["0.bmp.png", "0.png.png"]
 
 
 def test_units_of_other_weights_are_noticed(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -432,7 +432,10 @@ def test_the_keyboard_alone_reaches_everything(browser: Any, tmp_path: Path) -> 
 def test_axe_finds_no_violation(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
     axe = pytest.importorskip("axe_core_python")
     code = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
-    show(browser, Sample("dense" if scheme == "dark" else "at_most").page(), tmp_path, width, scheme)
+    page = Sample("dense" if scheme == "dark" else "at_most").page()
+    long = ["natural_history_museum_interior/exhibition", "river horse, Hippopotamus amphibius, known as hippopotamus"]
+    page = replace(page, classes=[f"{long[c % 2]} {c}" for c in range(len(page.classes))])
+    show(browser, page, tmp_path, width, scheme)
     browser.execute_script(code)
     for selector in (None, "#products [data-key^='switch-']"):
         if selector:
@@ -454,6 +457,26 @@ def test_a_dense_model_without_units_or_maps_gets_a_page(browser: Any, tmp_path:
     switch(browser, 2)
     assert "answers kept." in text_of(browser, "#status")
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+@browser_test
+def test_every_class_is_seen_at_a_glance(browser: Any, tmp_path: Path) -> None:
+    sample = Sample("at_most", O=30)
+    page = sample.page()
+    show(browser, replace(page, units=[replace(unit, detector=unit.index != 2) for unit in page.units]), tmp_path)
+    lines = all_of(browser, "#glance li", "each.textContent.replaceAll('\u00a0', ' ')")
+    assert lines == [f"class {c}part 0 75 %, part 2 25 %" for c in range(24)]
+    click(browser, "#glance-all")
+    assert len(elements(browser, "#glance li")) == 30
+    widths = all_of(browser, "#glance li:last-child .stack > span", "each.style.width")
+    assert widths == ["75%", "25%"]
+    # Italics say of which concept no unit counts, and the text how much of the weight is on units that count.
+    assert all_of(browser, "#glance li:last-child .weak, #composition .weak", "each.textContent") == ["part 2", "part 2"]
+    click(browser, "[data-key='glance-29']")
+    assert text_of(browser, "#class-heading") == "class 29"
+    assert browser.execute_script("return document.getElementById('class').value") == "29"
+    counted, drawn = (float(sample.weight[29, units].sum()) for units in ([0, 1], [0, 1, 2]))
+    assert f"{100 * counted / drawn:.0f} % of that weight".replace("-", "\u2212") in text_of(browser, "#class-text")
 
 
 @browser_test

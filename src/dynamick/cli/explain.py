@@ -4,7 +4,7 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from dynamick.cli.subjects import Subject, add_network_arguments, open_subject
@@ -204,16 +204,18 @@ def _write_page(
 
 
 def _write_pictures(explanations: "list[Explanation]", images: Any, names: list[str], folder: Path) -> None:
-    """One picture an image, FOLDER/its name.png: the image's folders and its suffix stay, so that no two share a name."""
+    """One picture an image, in FOLDER, under its folders and name; where two names differ by their suffix, all keep theirs."""
     import io
 
     from dynamick.checkpoint import write_atomically
     from dynamick.explanation import draw
 
+    stems = [str(PurePath(name).with_suffix("")) for name in names]
+    named = stems if len(set(stems)) == len(names) else names
     for each in explanations:
         buffer = io.BytesIO()
         draw([each], images).savefig(buffer, format="png", dpi=120)
-        path = folder / f"{names[each.image]}.png"
+        path = folder / f"{named[each.image]}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, buffer.getvalue())
 

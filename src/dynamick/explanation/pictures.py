@@ -21,6 +21,8 @@ NAME = 24
 """So many characters of a concept's name fit above a picture."""
 AGAINST = (60, 140, 255)
 """The colour of evidence against the class, as on the page."""
+TONE = 0.75
+"""A value is drawn by this power of its share of the largest, as on the page: weak heat is seen, and still looks weaker."""
 
 
 def enlarge(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
@@ -36,7 +38,8 @@ def heatmap(
     """One contribution's map laid over its image.
 
     Positive values colour the image from dark violet to yellow (matplotlib's `inferno`, readable without colour vision) and
-    stand out by their opacity, so that where nothing contributes the image is seen as it is. Negative values stay clear.
+    stand out by their opacity, so that where nothing contributes the image is seen as it is. Both grow by the power `TONE` of
+    the value. Negative values stay clear.
 
     Args:
         image: uint8 (3, H, W), or floating point in 0..1.
@@ -59,7 +62,7 @@ def heatmap(
     signed = enlarge(map_HW, (image.shape[1], image.shape[2]))
     heat = signed.abs() if against else signed.clamp(min=0)
     top = float(heat.max()) if peak is None else peak
-    heat = (heat / top).clamp(max=1) if top > 0 else torch.zeros_like(heat)
+    heat = (heat / top).clamp(max=1) ** TONE if top > 0 else torch.zeros_like(heat)
     colours = torch.from_numpy(matplotlib.colormaps["inferno"](heat.numpy())[..., :3]).float()
     colours[signed < 0] = torch.tensor(AGAINST) / 255
     alpha = (opacity * heat)[..., None]
@@ -99,7 +102,7 @@ def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) 
 
     if not explanations or max(each.image for each in explanations) >= len(images):
         raise InputError(f"draw: {len(explanations)} explanations of {len(images)} images; give at least one, and their images")
-    size = (1.75 * (units + 1), 2.35 * len(explanations))
+    size = (1.75 * (units + 1), 2.3 * len(explanations))
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06))
     grid = figure.add_gridspec(len(explanations), units + 1)
     for row, each in enumerate(explanations):
@@ -112,7 +115,7 @@ def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) 
         # One scale a row: a unit of little weight must look like one.
         peak = max((float(each.maps[place].abs().max()) for place in places), default=0.0)
         for column, place in enumerate(places, start=1):
-            laid_over = heatmap(_dimmed(image), each.maps[place], opacity=0.8, peak=peak, against=True)
+            laid_over = heatmap(_dimmed(image), each.maps[place], peak=peak, against=True)
             _titled(figure.add_subplot(grid[row, column]), laid_over, "\n".join(_captions(each, place)))
     return figure
 
@@ -120,7 +123,7 @@ def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) 
 def _dimmed(image: Tensor) -> Tensor:
     """The image in dark grey, on which the colours of the heat stand out, floating point."""
     pixels = image if image.is_floating_point() else image.float() / 255
-    return (0.6 * pixels.mean(dim=0, keepdim=True)).expand(3, -1, -1)
+    return (0.7 * pixels.mean(dim=0, keepdim=True)).expand(3, -1, -1)
 
 
 def _titled(axes: "Axes", pixels: np.ndarray, title: str) -> None:

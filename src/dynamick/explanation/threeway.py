@@ -122,11 +122,12 @@ def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, imag
         OSError: the file cannot be written.
     """
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     shown = ways.images[:images]
     if not shown:
         raise InputError("three ways: no image was explained, so there is nothing to draw")
-    figure = Figure(figsize=(13, 0.5 + 0.24 * (bars + 5) * len(shown)), layout="constrained")
+    figure = Figure(figsize=(13, 0.5 + 0.24 * (bars + 5) * len(shown)), layout=ConstrainedLayoutEngine(h_pad=0.12, w_pad=0.08))
     first = 0 if pictures is None else 1
     ratios = [0.55] * first + [1.0, 1.0, 1.0]
     axes = figure.subplots(len(shown), len(ratios), squeeze=False, gridspec_kw={"width_ratios": ratios})
@@ -140,7 +141,7 @@ def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, imag
         low, high = min(axis.get_xlim()[0] for axis in charts), max(axis.get_xlim()[1] for axis in charts)
         for axis in charts:
             # One scale a row, with room for the figures beside the bars.
-            axis.set_xlim(low - (0.12 * (high - low) if low < 0 else 0), high + 0.16 * (high - low))
+            axis.set_xlim(low - (0.2 * (high - low) if low < 0 else 0), high + 0.16 * (high - low))
     figure.supxlabel("share of the sum of W x over all units, %", fontsize=9)
     figure.savefig(path, dpi=120)
 

@@ -110,7 +110,7 @@ function contribution(instance, c, units) {
 
 const peakOf = map => map.reduce((peak, value) => Math.max(peak, Math.abs(value)), 0);
 
-/** Draw a map onto a canvas, bilinearly: violet to yellow speaks for the class, blue against it. */
+/** Draw a map onto a canvas, bilinearly: violet to yellow speaks for the class, blue against it; weak heat is raised to be seen. */
 function draw(canvas, map, maps, peak) {
   const {width, height} = canvas, context = canvas.getContext("2d");
   context.clearRect(0, 0, width, height);
@@ -122,13 +122,13 @@ function draw(canvas, map, maps, peak) {
       const column = Math.min(Math.max((u + 0.5) / width * maps.width - 0.5, 0), maps.width - 1), c0 = Math.floor(column), c1 = Math.min(c0 + 1, maps.width - 1);
       const a = row - r0, b = column - c0, at = (r, c) => map[r * maps.width + c];
       const value = (1 - a) * ((1 - b) * at(r0, c0) + b * at(r0, c1)) + a * ((1 - b) * at(r1, c0) + b * at(r1, c1));
-      const share = Math.min(Math.abs(value) / peak, 1), spot = 4 * (v * width + u);
-      const step = Math.min(share * (INFERNO.length - 1), INFERNO.length - 1.001), lower = Math.floor(step);
+      const tone = Math.min(Math.abs(value) / peak, 1) ** 0.75, spot = 4 * (v * width + u);
+      const step = Math.min(tone * (INFERNO.length - 1), INFERNO.length - 1.001), lower = Math.floor(step);
       for (let channel = 0; channel < 3; channel++) {
         const mixed = INFERNO[lower][channel] + (step - lower) * (INFERNO[lower + 1][channel] - INFERNO[lower][channel]);
         pixels.data[spot + channel] = value < 0 ? [60, 140, 255][channel] : mixed;
       }
-      pixels.data[spot + 3] = 255 * Math.min(1.4 * share, 0.9);
+      pixels.data[spot + 3] = 255 * 0.6 * tone;
     }
   }
   context.putImageData(pixels, 0, 0);

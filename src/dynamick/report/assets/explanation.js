@@ -5,10 +5,10 @@
 
 const state = {
   off: new Set(), instance: 0, explained: null, compared: null, map: "all", allClasses: false, allProducts: false,
-  shownClass: 0, allConcepts: false, unitLimit: 24,
+  shownClass: 0, allConcepts: false, allClassesMade: false, unitLimit: 24,
 };
 const hasUnits = data.units.length > 0;
-const SHOWN_PRODUCTS = 10, SHOWN_CONCEPTS = 12, SHOWN_CLASSES = 5;
+const SHOWN_PRODUCTS = 10, SHOWN_CONCEPTS = 12, SHOWN_CLASSES = 5, GLANCED = 24, NAMED = 4;
 
 /** Inputs without the units that are switched off. */
 function switched(x) {
@@ -51,7 +51,7 @@ const number = (value, digits = 2) => {
   return Number(text) === 0 ? text.replace("-", "") : minus(text);
 };
 const signed = (value, digits = 2) => (Number(value.toFixed(digits)) > 0 ? "+" : "") + number(value, digits);
-const percent = value => (Number.isFinite(value) ? `${minus((100 * value).toFixed(1))}\u00a0%` : "\u2013");
+const percent = (value, digits = 1) => (Number.isFinite(value) ? `${minus((100 * value).toFixed(digits))}\u00a0%` : "\u2013");
 const exact = (value, text) => make("data", {value: String(value)}, text);
 const scientific = value => {
   const [digits, power] = value.toExponential(1).split("e");
@@ -268,7 +268,7 @@ function showDifferences(instance, c, other, pairs) {
   const value = (map, unit) => (map.has(unit) ? number(map.get(unit)) : "\u2013");
   const line = (text, value) => [make("th", {scope: "row", colspan: 3}, text), cell(value)];
   fill(byId("differences"), table(`What separates ${data.classes[c]} from ${data.classes[other]}`,
-    [["Unit", "name"], [data.classes[c], "num"], [data.classes[other], "num"], ["Difference", "num"]],
+    [["Unit", "name"], [data.classes[c], "num class-name"], [data.classes[other], "num class-name"], ["Difference", "num"]],
     shown.map(({unit, d}) => ["", [make("span", {}, unitLabel(unit), bar(d, largest, true)), value(mine, unit), value(theirs, unit), exact(d, signed(d))]]), [
       ...(apart.length > shown.length ? [line(`${apart.length - shown.length} more units together`, signed(rest))] : []),
       line("Bias", signed(bias)), line("Difference of the logits", exact(gap, signed(gap))),
@@ -313,12 +313,12 @@ function showClass() {
   const shown = state.allConcepts ? concepts : concepts.slice(0, SHOWN_CONCEPTS), rest = concepts.slice(shown.length);
   byId("class-heading").textContent = data.classes[c];
   const against = negative >= 0.005 ? ` Negative weights, ${number(negative)} together, speak against it and are not drawn.` : "";
-  byId("class-text").textContent = concepts.length ? `Made of ${plural(concepts.length, "concept")}. Bias ${signed(head.bias[c])}.${against}` : `No positive weight speaks for this class. Bias ${signed(head.bias[c])}.${against}`;
+  byId("class-text").textContent = concepts.length ? `Made of ${plural(concepts.length, "concept")}; ${percent(detected(c), 0)} of that weight is on units whose concept counts. Bias ${signed(head.bias[c])}.${against}` : `No positive weight speaks for this class. Bias ${signed(head.bias[c])}.${against}`;
   const svg = makeSvg("svg", {"aria-hidden": "true"});
   const list = make("ol", {class: "concepts"}, ...shown.map(([label, category, , share, units], place) => make("li", {style: {"min-height": `${Math.max(4.25, 16 * share)}rem`}},
     make("div", {},
       make("span", {class: `swatch series-${seriesOf(category, place)}`, "aria-hidden": "true"}), " ",
-      make("span", {class: "concept"}, label), category ? make("small", {}, ` ${category}`) : null,
+      make("span", {class: conceptStyle(units)}, label), category ? make("small", {}, ` ${category}`) : null,
       make("div", {class: "members"}, ...units.map(unit => make("a", {href: "#units", class: "unit-link", onclick: () => findUnit(unit)},
         `${unitNumber(unit)}`, make("span", {class: "weight"}, ` ${weightText(head.weight[c * head.M + unit])}`))))),
     data.strips[units[0]] ? make("img", {class: "strip", src: data.strips[units[0]], alt: `Images that excite ${unitName(units[0])} most, marked where`}) : null,
@@ -329,6 +329,40 @@ function showClass() {
   button.hidden = concepts.length <= SHOWN_CONCEPTS;
   button.textContent = state.allConcepts ? `Show the first ${SHOWN_CONCEPTS} concepts only` : `Show all ${concepts.length} concepts`;
   drawBands();
+}
+
+const isDetector = unit => hasUnits && data.units[unit][3];
+/** A concept of which no unit counts is set in italics. */
+const conceptStyle = units => (units.some(isDetector) ? "concept" : "concept weak");
+
+/** The part of a class's drawn weight that is on units whose concept counts. */
+function detected(c) {
+  const units = data.compositions[c].concepts.flatMap(([, , , , of]) => of), weight = of => sum(of.map(unit => head.weight[c * head.M + unit]));
+  return weight(units.filter(isDetector)) / weight(units);
+}
+
+/** Every class in a line: its concepts as parts of a bar, and the first of them by name. */
+function showGlance() {
+  if (!data.compositions.length) return;
+  const shown = state.allClassesMade ? data.compositions : data.compositions.slice(0, GLANCED);
+  fill(byId("glance"), ...shown.map(({concepts}, c) => {
+    const named = concepts.slice(0, NAMED), rest = concepts.length - named.length;
+    return make("li", {},
+      make("a", {href: "#classes", "data-key": `glance-${c}`, onclick: () => chooseClass(c)}, data.classes[c]),
+      make("span", {class: "stack", "aria-hidden": "true"}, ...concepts.map(([, category, , share], place) => make("span", {class: `series-${seriesOf(category, place)}`, style: {width: `${100 * share}%`}}))),
+      make("span", {class: "note"}, ...named.flatMap(([label, , , share, units], place) => [place ? ", " : "",
+        make("span", {class: units.some(isDetector) ? null : "weak"}, label), ` ${percent(share, 0)}`]),
+      named.length === 0 ? "no positive weight" : rest > 0 ? ` and ${rest} more` : ""));
+  }));
+  const button = byId("glance-all");
+  button.hidden = data.compositions.length <= GLANCED;
+  button.textContent = state.allClassesMade ? `Show the first ${GLANCED} classes only` : `Show all ${data.compositions.length} classes`;
+}
+
+function chooseClass(c) {
+  Object.assign(state, {shownClass: c, allConcepts: false});
+  byId("class").value = String(c);
+  showClass();
 }
 
 const categories = [...new Set(data.units.map(unit => unit[1]).filter(Boolean))].sort();
@@ -415,9 +449,9 @@ function unitCard(unit) {
     label ? make("p", {class: "note"}, [unitNumber(unit), category, score === null ? null : `IoU ${number(score, 3)}${detector ? "" : ", too low to count"}`].filter(Boolean).join(" · ")) : null,
     strip ? make("img", {class: "strip", src: strip, alt: `Images that excite ${unitName(unit)} most, marked where`}) : null,
     make("p", {class: "users"}, named.length ? "Used by " : "No class uses it.",
-      ...named.flatMap(({c, w}, place) => [place ? ", " : "", data.compositions.length
-        ? make("a", {href: "#classes", "data-key": `user-${unit}-${c}`, onclick: () => { state.shownClass = c; byId("class").value = String(c); showClass(); }}, data.classes[c]) : data.classes[c],
-      ` ${weightText(w, signed)}`]), rest > 0 ? ` and ${rest} more` : ""));
+      ...named.flatMap(({c, w}, place) => [place ? " " : "", make("span", {class: "pair"}, data.compositions.length
+        ? make("a", {href: "#classes", "data-key": `user-${unit}-${c}`, onclick: () => chooseClass(c)}, data.classes[c]) : data.classes[c],
+      " ", make("span", {class: "keep"}, weightText(w, signed), place + 1 < named.length ? "," : ""))]), rest > 0 ? ` and ${rest} more` : ""));
 }
 
 /** The unit browser, showing one unit. */
@@ -447,10 +481,12 @@ byId("unit-category-label").hidden = categories.length < 2;
 fill(byId("unit-sort"), ...Object.entries(SORTS).filter(([key]) => hasUnits || key !== "score").map(([key, [name]]) => make("option", {value: key}, name)));
 if (data.compositions.length) {
   fill(byId("class"), ...data.classes.map((name, c) => make("option", {value: c}, name)));
-  byId("class").addEventListener("change", event => { Object.assign(state, {shownClass: Number(event.target.value), allConcepts: false}); showClass(); });
+  byId("class").addEventListener("change", event => chooseClass(Number(event.target.value)));
+  byId("glance-all").addEventListener("click", () => { state.allClassesMade = !state.allClassesMade; showGlance(); });
   byId("composition-all").addEventListener("click", () => { state.allConcepts = !state.allConcepts; showClass(); });
   new ResizeObserver(drawBands).observe(byId("composition"));
 }
 recompute();
 showCheck();
 showClass();
+showGlance();
