@@ -488,9 +488,15 @@ def test_bands_join_the_class_to_its_concepts(browser: Any, tmp_path: Path) -> N
         ConceptShare("wheel", "part", 4.0, 4 / 6, [(0, 3.0), (1, 1.0)]),
         ConceptShare("red", "color", 2.0, 2 / 6, [(2, 2.0)]),
     ]
+    # A concept is pictured by the first of its units that has pictures.
+    page = replace(page, units=[replace(page.units[0], top_images=()), *page.units[1:]])
     show(
         browser, replace(page, compositions=[replace(page.compositions[0], concepts=shares), *page.compositions[1:]]), tmp_path
     )
+    assert all_of(browser, "#composition img", "each.alt.split(' most')[0]") == [
+        "Images that excite part 1 (unit 2)",
+        "Images that excite part 2 (unit 3)",
+    ]
     # At either end of a band: M8 top C.. .. right bottom V.. C.. .. 8 bottom Z.
     ends = [
         [float(part) for part in re.findall(r"-?[\d.]+", each)]

@@ -78,6 +78,8 @@ def curves(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], label
         axes.grid(axis="y")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=7))
+        if all(len(x) == 1 for *_, x, _ in drawn):
+            axes.set_xticks(sorted({x[0] for *_, x, _ in drawn}))
         if axis == "log":
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))

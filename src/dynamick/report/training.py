@@ -260,7 +260,7 @@ def _parts(comparison: Comparison, o: int) -> list[str]:
 
 def _unit_name(comparison: Comparison, run: Run, m: int) -> str:
     names = (comparison.unit_names or {}).get(run.name)
-    return (names[m] if names else "") or f"unit {m}"
+    return (names[m] if names else "") or f"unit {m + 1}"
 
 
 def _densest(runs: Sequence[Run]) -> Run:

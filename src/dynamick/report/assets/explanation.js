@@ -81,6 +81,9 @@ function unitSwitch(unit, text = null, pinned = null) {
   return text ? make("label", {class: "check"}, box, ` ${text}`) : box;
 }
 
+/** The images that excite a unit most, side by side; null where the page has none. */
+const stripOf = unit => (data.strips[unit] ? make("img", {class: "strip", src: data.strips[unit], alt: `Images that excite ${unitName(unit)} most, marked where`}) : null);
+
 function bar(value, largest, diverging = false) {
   const width = largest > 0 && Number.isFinite(value) ? Math.abs(value) / largest * (diverging ? 50 : 100) : 0;
   const place = diverging ? {[value < 0 ? "right" : "left"]: "50%"} : {left: "0"};
@@ -268,7 +271,7 @@ function showDifferences(instance, c, other, pairs) {
   const value = (map, unit) => (map.has(unit) ? number(map.get(unit)) : "\u2013");
   const line = (text, value) => [make("th", {scope: "row", colspan: 3}, text), cell(value)];
   fill(byId("differences"), table(`What separates ${data.classes[c]} from ${data.classes[other]}`,
-    [["Unit", "name"], [data.classes[c], "num class-name"], [data.classes[other], "num class-name"], ["Difference", "num"]],
+    [["Unit", "name"], ...[c, other].map(each => [make("span", {class: "clamp", title: data.classes[each]}, data.classes[each]), "num class-name"]), ["Difference", "num"]],
     shown.map(({unit, d}) => ["", [make("span", {}, unitLabel(unit), bar(d, largest, true)), value(mine, unit), value(theirs, unit), exact(d, signed(d))]]), [
       ...(apart.length > shown.length ? [line(`${apart.length - shown.length} more units together`, signed(rest))] : []),
       line("Bias", signed(bias)), line("Difference of the logits", exact(gap, signed(gap))),
@@ -321,7 +324,7 @@ function showClass() {
       make("span", {class: conceptStyle(units)}, label), category ? make("small", {}, ` ${category}`) : null,
       make("div", {class: "members"}, ...units.map(unit => make("a", {href: "#units", class: "unit-link", onclick: () => findUnit(unit)},
         `${unitNumber(unit)}`, make("span", {class: "weight"}, ` ${weightText(head.weight[c * head.M + unit])}`))))),
-    data.strips[units[0]] ? make("img", {class: "strip", src: data.strips[units[0]], alt: `Images that excite ${unitName(units[0])} most, marked where`}) : null,
+    stripOf(units.find(unit => data.strips[unit])),
     make("span", {class: "share"}, percent(share)))),
   rest.length ? make("li", {class: "note"}, `${rest.length} more concepts hold ${percent(sum(rest.map(concept => concept[3])))}`) : null);
   fill(byId("composition"), svg, list);
@@ -442,12 +445,12 @@ function showUnits() {
 }
 
 function unitCard(unit) {
-  const [label, category, score, detector] = data.units[unit] ?? ["", "", null, false], strip = data.strips[unit];
+  const [label, category, score, detector] = data.units[unit] ?? ["", "", null, false];
   const named = users[unit].slice(0, 5), rest = users[unit].length - named.length;
   return make("li", {class: `card unit${state.off.has(unit) ? " off" : ""}`},
     make("div", {class: "unit-head"}, make("h3", {class: detector || !label ? null : "weak"}, label || unitNumber(unit)), unitSwitch(unit, "on")),
     label ? make("p", {class: "note"}, [unitNumber(unit), category, score === null ? null : `IoU ${number(score, 3)}${detector ? "" : ", too low to count"}`].filter(Boolean).join(" · ")) : null,
-    strip ? make("img", {class: "strip", src: strip, alt: `Images that excite ${unitName(unit)} most, marked where`}) : null,
+    stripOf(unit),
     make("p", {class: "users"}, named.length ? "Used by " : "No class uses it.",
       ...named.flatMap(({c, w}, place) => [place ? " " : "", make("span", {class: "pair"}, data.compositions.length
         ? make("a", {href: "#classes", "data-key": `user-${unit}-${c}`, onclick: () => chooseClass(c)}, data.classes[c]) : data.classes[c],
