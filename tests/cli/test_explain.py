@@ -26,6 +26,7 @@ def folder(tmp_path: Path) -> Path:
     for i, name in enumerate(["a", "b", "c", "class 3/d"]):
         Image.fromarray(scenes.images[i].permute(1, 2, 0).numpy()).save(images / f"{name}.png")
     (images / "broken.png").write_bytes(b"not an image")
+    (images / "folder.png").mkdir()
     return images
 
 

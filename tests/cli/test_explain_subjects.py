@@ -1,5 +1,7 @@
 """Which networks `dynamick explain` takes: a training that goes on, retrofitted ones, and anybody's state dict."""
 
+import base64
+import io
 import json
 from pathlib import Path
 
@@ -56,6 +58,8 @@ def test_a_training_that_goes_on_says_how_far_it_is(folder: Path, tmp_path: Path
     run.mkdir()
     assert explain(tmp_path, "--weights", run, "--images", folder) == 2
     assert "after its first epoch" in capsys.readouterr().err
+    assert explain(tmp_path, "--weights", tmp_path / "nowhere", "--images", folder) == 2
+    assert "nowhere: no such file" in capsys.readouterr().err
     model = dk.models.create("res8-d3a", 10, stem="compact", width=8)
     for epoch, told in ((2, True), (7, False)):
         extra = {"recipe": {"optim": {"epochs": 7}}, "metrics": {"epoch": float(epoch), "top1": 61.5}}
@@ -65,6 +69,19 @@ def test_a_training_that_goes_on_says_how_far_it_is(folder: Path, tmp_path: Path
         assert "61.5\N{NO-BREAK SPACE}%" in page
         for text in (page, capsys.readouterr().err):
             assert ("after epoch 2 of 7" in text) is told
+
+
+@pytest.mark.parametrize(("data", "side"), [({"kind": "cifar10", "size": 64}, 32), ({"kind": "scenes", "size": 40}, 40)])
+def test_photographs_have_the_size_of_the_training(data: dict, side: int, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    photograph = ComposedScenes("val", 1, image_size=96).images[0].permute(1, 2, 0).numpy()
+    Image.fromarray(photograph).resize((120, 90)).save(tmp_path / "images" / "a.png")
+    dk.save(dk.models.create("res8-d3a", 10, stem="compact", width=8), tmp_path / "w.safetensors", {"recipe": {"data": data}})
+    for given, wanted in (([], side), (["--size", 48], 48)):
+        assert explain(tmp_path, "--weights", tmp_path / "w.safetensors", "--images", tmp_path / "images", *given) == 0
+        data_of_page = json.loads((tmp_path / "page.html").read_text().split('id="data">')[1].split("</script>")[0])
+        picture = base64.b64decode(data_of_page["instances"][0]["image"].split(",")[1])
+        assert Image.open(io.BytesIO(picture)).size == (wanted, wanted)
 
 
 def test_a_state_dict_of_torchvisions(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     subject = open_subject(args.weights, read_units(args.units), args)
     twin = None if args.twin is None else open_subject(args.twin, read_units(args.twin_units), args)
     model: Any = subject.model
-    images, files, skipped = read_images(args.images, args.limit, model.preprocessing.size)
+    images, files, skipped = read_images(args.images, args.limit, args.size or subject.size)
     root = args.images if args.images.is_dir() else args.images.parent
     names = [file.relative_to(root).as_posix() for file in files]
     batch = torch.stack(images)
@@ -252,7 +252,7 @@ def read_images(root: Path, limit: int, size: int | None) -> tuple[list[Any], li
         raise InputError(f"--limit: {limit} must be an integer from 1 up")
     if not root.exists():
         raise InputError(f"{root}: no such folder; give one with images in it")
-    files = sorted(path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES) if root.is_dir() else [root]
+    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
     images, good, skipped = [], [], 0
     for path in chosen:

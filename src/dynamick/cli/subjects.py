@@ -3,13 +3,15 @@
 import argparse
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from torch import nn
 
     from dynamick.dissection import Dissection
     from dynamick.preprocessing import Preprocessing
+
+CIFAR_SIDE = 32
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,7 @@ class Subject:
         units: the dissection of the layer that enters its head, or None.
         metrics: what its training measured last, by name; empty where the file does not say.
         epochs: how many epochs its training has in all; None where the file does not say.
+        size: side in pixels of the images that it was trained on, or that its preprocessing makes; None where nobody says.
     """
 
     file: Path
@@ -33,6 +36,7 @@ class Subject:
     units: "Dissection | None" = None
     metrics: dict[str, float] = field(default_factory=dict)
     epochs: int | None = None
+    size: int | None = None
 
     @property
     def accuracy(self) -> float | None:
@@ -79,12 +83,14 @@ def open_subject(path: Path, units: "Dissection | None", args: argparse.Namespac
     else:
         name, model, classes = args.model, *_foreign(file, args.model)
     model.preprocessing = _preprocessing(model, args)
-    return Subject(file, name, model.eval(), _classes(model, classes, args.classes), units)
+    return Subject(file, name, model.eval(), _classes(model, classes, args.classes), units, size=model.preprocessing.size)
 
 
 def _weights_of(path: Path) -> Path:
     from dynamick.errors import InputError
 
+    if not path.exists() and str(path) != "DEFAULT":
+        raise InputError(f"{path}: no such file; give a trained model's file, or the folder of a run")
     if not path.is_dir():
         return path
     file = next((path / name for name in ("last.safetensors", "weights.safetensors") if (path / name).exists()), None)
@@ -115,9 +121,15 @@ def _own(file: Path, units: "Dissection | None") -> Subject:
     while (now := checkpoint.read_config(file)) != config:
         config, model = now, checkpoint.load(file)
     extra: dict[str, Any] = config["extra"]
-    epochs = extra.get("recipe", {}).get("optim", {}).get("epochs")
-    own: Any = model
-    return Subject(file, config["model"], model, [str(name) for name in own.classes], units, extra.get("metrics", {}), epochs)
+    recipe, own = extra.get("recipe", {}), cast(Any, model)
+    size = own.preprocessing.size or _trained_size(recipe.get("data", {}))
+    classes, epochs = [str(name) for name in own.classes], recipe.get("optim", {}).get("epochs")
+    return Subject(file, config["model"], model, classes, units, extra.get("metrics", {}), epochs, size)
+
+
+def _trained_size(data: dict[str, Any]) -> int | None:
+    """The side of a recipe's images, in pixels; CIFAR-10's recipes name none."""
+    return CIFAR_SIDE if data.get("kind") == "cifar10" else data.get("size")
 
 
 def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
