@@ -68,5 +68,5 @@ class BuildKernels(build_ext):
 
 
 # The extension names no Python module: it makes setuptools run the build above and put the sources into an sdist.
-KERNEL = Extension("dynamick.ops._native.dynamic_k", [SOURCE], depends=["csrc/lanes.h", "csrc/order.h", "csrc/threads.h"])
+KERNEL = Extension("dynamick.ops._native.dynamic_k", [SOURCE], depends=sorted(map(str, Path("csrc").glob("*.h"))))
 setup(ext_modules=[KERNEL], cmdclass={"build_ext": BuildKernels})

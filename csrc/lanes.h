@@ -14,6 +14,7 @@ constexpr int64_t LANES = 16;
 #if defined(__AVX512F__)
 using Part = __m512;
 using PartMask = __mmask16;
+inline Part all_lanes(float value) { return _mm512_set1_ps(value); }
 inline Part larger(Part a, Part b) { return _mm512_max_ps(a, b); }
 inline Part smaller(Part a, Part b) { return _mm512_min_ps(a, b); }
 inline PartMask at_least(Part a, Part b) { return _mm512_cmp_ps_mask(a, b, _CMP_GE_OQ); }
@@ -22,11 +23,13 @@ inline PartMask equal(Part a, Part b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_
 inline Part select(PartMask m, Part a, Part b) { return _mm512_mask_blend_ps(m, b, a); }
 inline Part add_where(PartMask m, Part a, Part b) { return _mm512_mask_add_ps(a, m, a, b); }
 inline Part multiply_add(Part a, Part b, Part c) { return _mm512_fmadd_ps(a, b, c); }
+inline Part multiply_add_where(PartMask m, Part a, Part b, Part c) { return _mm512_mask3_fmadd_ps(a, b, c, m); }
 inline bool any(PartMask m) { return m != 0; }
 inline uint32_t bits(PartMask m) { return m; }
 #elif defined(__AVX2__)
 using Part = __m256;
 typedef int32_t PartMask __attribute__((vector_size(32)));
+inline Part all_lanes(float value) { return _mm256_set1_ps(value); }
 inline Part larger(Part a, Part b) { return _mm256_max_ps(a, b); }
 inline Part smaller(Part a, Part b) { return _mm256_min_ps(a, b); }
 inline PartMask at_least(Part a, Part b) { return (PartMask)_mm256_cmp_ps(a, b, _CMP_GE_OQ); }
@@ -35,16 +38,19 @@ inline PartMask equal(Part a, Part b) { return (PartMask)_mm256_cmp_ps(a, b, _CM
 inline Part select(PartMask m, Part a, Part b) { return _mm256_blendv_ps(b, a, (Part)m); }
 inline Part add_where(PartMask m, Part a, Part b) { return a + (Part)((PartMask)b & m); }
 inline Part multiply_add(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
+inline Part multiply_add_where(PartMask m, Part a, Part b, Part c) { return add_where(m, c, a * b); }
 inline uint32_t bits(PartMask m) { return static_cast<uint32_t>(_mm256_movemask_ps((Part)m)); }
 inline bool any(PartMask m) { return bits(m) != 0; }
 #else
 typedef float Part __attribute__((vector_size(16)));
 typedef int32_t PartMask __attribute__((vector_size(16)));
+inline Part all_lanes(float value) { return Part{value, value, value, value}; }
 inline PartMask at_least(Part a, Part b) { return a >= b; }
 inline PartMask above(Part a, Part b) { return a > b; }
 inline PartMask equal(Part a, Part b) { return a == b; }
 inline Part add_where(PartMask m, Part a, Part b) { return a + (Part)((PartMask)b & m); }
 inline Part multiply_add(Part a, Part b, Part c) { return a * b + c; }
+inline Part multiply_add_where(PartMask m, Part a, Part b, Part c) { return add_where(m, c, a * b); }
 #if defined(__SSE4_2__)
 inline Part larger(Part a, Part b) { return _mm_max_ps(a, b); }
 inline Part smaller(Part a, Part b) { return _mm_min_ps(a, b); }
@@ -86,7 +92,7 @@ struct Wholes {
         return result;                                         \
     }
 
-inline Floats every(float value) BY_PARTS(Floats, Part{} + value)
+inline Floats every(float value) BY_PARTS(Floats, all_lanes(value))
 inline Floats operator+(Floats a, Floats b) BY_PARTS(Floats, a.part[i] + b.part[i])
 inline Floats operator-(Floats a, Floats b) BY_PARTS(Floats, a.part[i] - b.part[i])
 inline Floats operator*(Floats a, Floats b) BY_PARTS(Floats, a.part[i] * b.part[i])
@@ -96,6 +102,9 @@ inline Floats smaller(Floats a, Floats b) BY_PARTS(Floats, smaller(a.part[i], b.
 inline Floats select(Mask m, Floats a, Floats b) BY_PARTS(Floats, select(m.part[i], a.part[i], b.part[i]))
 inline Floats add_where(Mask m, Floats a, Floats b) BY_PARTS(Floats, add_where(m.part[i], a.part[i], b.part[i]))
 inline Floats multiply_add(Floats a, Floats b, Floats c) BY_PARTS(Floats, multiply_add(a.part[i], b.part[i], c.part[i]))
+// Where the mask is not set, c: whatever a and b are.
+inline Floats multiply_add_where(Mask m, Floats a, Floats b, Floats c)
+    BY_PARTS(Floats, multiply_add_where(m.part[i], a.part[i], b.part[i], c.part[i]))
 inline Mask operator>=(Floats a, Floats b) BY_PARTS(Mask, at_least(a.part[i], b.part[i]))
 inline Mask operator>(Floats a, Floats b) BY_PARTS(Mask, above(a.part[i], b.part[i]))
 inline Mask operator==(Floats a, Floats b) BY_PARTS(Mask, equal(a.part[i], b.part[i]))
@@ -112,6 +121,10 @@ inline Floats floats_of(Wholes a) BY_PARTS(Floats, (Part)a.part[i])
 inline Wholes turned(Wholes a) BY_PARTS(Wholes, a.part[i] ^ ((a.part[i] >> 31) & 0x7fffffff))
 template <bool exactly> inline Wholes key(Floats a) { return exactly ? turned(bits_of(a + every(0))) : bits_of(a); }
 template <bool exactly> inline Floats value(Wholes a) { return floats_of(exactly ? turned(a) : a); }
+inline Wholes magnitudes(Floats a) BY_PARTS(Wholes, (Whole)a.part[i] & 0x7fffffff)
+inline Wholes middle(Wholes a, Wholes b) BY_PARTS(Wholes, (a.part[i] & b.part[i]) + ((a.part[i] ^ b.part[i]) >> 1))
+inline Wholes operator-(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] - b.part[i])
+inline Wholes every_whole(int32_t value) BY_PARTS(Wholes, Whole{} + value)
 #undef BY_PARTS
 
 inline bool any(Mask m) {
@@ -137,6 +150,29 @@ inline void set_lane(Floats& values, int64_t at, float value) {
     std::memcpy(reinterpret_cast<char*>(&values) + at * sizeof value, &value, sizeof value);
 }
 
+inline Floats load(const float* from) {
+    Floats values;
+    std::memcpy(&values, from, sizeof values);
+    return values;
+}
+
+// The first `number` of 16 numbers; `rest` for the others.
+inline Floats load(const float* from, int64_t number, float rest) {
+    Floats values = every(rest);
+    std::memcpy(&values, from, number * sizeof *from);
+    return values;
+}
+
+// Writes those of the mask's lanes one behind the other, and anything to the rest of 16 places; returns how many they are.
+inline int64_t append(Mask m, Floats values, float* to) {
+#if defined(__AVX512F__)
+    _mm512_storeu_ps(to, _mm512_maskz_compress_ps(m.part[0], values.part[0]));
+#else
+    for (uint32_t lanes = bits(m); lanes; lanes &= lanes - 1) *to++ = lane(values, __builtin_ctz(lanes));
+#endif
+    return __builtin_popcount(bits(m));
+}
+
 inline float largest_lane(const Floats& values) {
     float most = lane(values, 0);
     for (int64_t b = 1; b < LANES; b++) most = lane(values, b) > most ? lane(values, b) : most;
@@ -160,9 +196,48 @@ inline Four load_four(const void* from) {
     return values;
 }
 
+#if defined(__AVX512F__)
+// Rows of a 16 x 16 square become columns: pairs of numbers first, then fours, then the fours among the registers.
+inline void transpose(Part (&v)[16]) {
+    Part pairs[16], fours[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+        pairs[i] = _mm512_unpacklo_ps(v[i], v[i + 1]);
+        pairs[i + 1] = _mm512_unpackhi_ps(v[i], v[i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 16; i += 4) {
+        fours[i] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0x44);
+        fours[i + 1] = _mm512_shuffle_ps(pairs[i], pairs[i + 2], 0xee);
+        fours[i + 2] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0x44);
+        fours[i + 3] = _mm512_shuffle_ps(pairs[i + 1], pairs[i + 3], 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        const Part a = _mm512_shuffle_f32x4(fours[i], fours[i + 4], 0x88), b = _mm512_shuffle_f32x4(fours[i], fours[i + 4], 0xdd);
+        const Part c = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], 0x88);
+        const Part d = _mm512_shuffle_f32x4(fours[i + 8], fours[i + 12], 0xdd);
+        v[i] = _mm512_shuffle_f32x4(a, c, 0x88);
+        v[i + 4] = _mm512_shuffle_f32x4(b, d, 0x88);
+        v[i + 8] = _mm512_shuffle_f32x4(a, c, 0xdd);
+        v[i + 12] = _mm512_shuffle_f32x4(b, d, 0xdd);
+    }
+}
+#endif
+
 // tile[i] = the i-th number of 16 rows, lane by lane; `stride` numbers lie between the rows.
 inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int64_t lanes, Floats* tile) {
     int64_t i = 0;
+#if defined(__AVX512F__)
+    for (; lanes == LANES && i + LANES <= count; i += LANES) {
+        Part v[LANES];
+#pragma GCC unroll 16
+        for (int64_t b = 0; b < LANES; b++) v[b] = _mm512_loadu_ps(rows + b * stride + i);
+        transpose(v);
+#pragma GCC unroll 16
+        for (int64_t n = 0; n < LANES; n++) tile[i + n].part[0] = v[n];
+    }
+#endif
     for (; lanes == LANES && i + 4 <= count; i += 4)
         for (int64_t b = 0; b < LANES; b += 4) {
             const float* at = rows + b * stride + i;
@@ -178,6 +253,16 @@ inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int6
 
 inline void lanes_to_rows(const Floats* tile, int64_t count, int64_t lanes, float* rows, int64_t stride) {
     int64_t i = 0;
+#if defined(__AVX512F__)
+    for (; lanes == LANES && i + LANES <= count; i += LANES) {
+        Part v[LANES];
+#pragma GCC unroll 16
+        for (int64_t n = 0; n < LANES; n++) v[n] = tile[i + n].part[0];
+        transpose(v);
+#pragma GCC unroll 16
+        for (int64_t b = 0; b < LANES; b++) _mm512_storeu_ps(rows + b * stride + i, v[b]);
+    }
+#endif
     for (; lanes == LANES && i + 4 <= count; i += 4)
         for (int64_t b = 0; b < LANES; b += 4) {
             Four v[4];

@@ -113,6 +113,13 @@ public:
         count += found;
     }
 
+    // The smallest magnitude of those in order so far.
+    float least() const {
+        float least = bound[0];
+        for (int64_t j = std::max<int64_t>(0, count - BUCKETS); j < count; j++) least = std::min(least, std::abs(weight[j]));
+        return least;
+    }
+
     // One vector a place for what the backward pass adds up; 0 when a place is first asked for.
     Floats* gradients(int64_t end) {
         if (!gradient) gradient = unfilled<Floats>(row.M);
@@ -143,13 +150,28 @@ private:
     }
 };
 
+constexpr float GAP = 0x1p-20f;  // between weights that are kept and weights that have decayed
+
 // The positive weights of a class, the negative ones where they can be routed, and for `exactly` those that are 0.
 struct Class {
     List positive, negative, zero;
+    int64_t certain = 0;  // so many positive weights, the first, are routed wherever the input is not 0: at most K, far above the rest
+    float rest = 0;       // the largest of the rest
 
     void start(Row row, bool both, bool exactly) {
         positive.start(row, 1);
         if (both) negative.start(row, -1);
         if (exactly) zero.start_zeros(row);
+        certain = 0;
+    }
+
+    // Looks whether a class keeps at most K weights, and the others have decayed.
+    void find_gap(int64_t K) {
+        while (positive.left > 0 && positive.count <= K) {
+            if (positive.count && positive.left < GAP * positive.least()) break;
+            positive.grow();
+        }
+        rest = positive.left;
+        certain = positive.count <= K ? positive.count : 0;
     }
 };

@@ -73,7 +73,7 @@ def _open(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     pointer, size = ctypes.c_void_p, ctypes.c_int64
     library.dynamick_forward.argtypes = [pointer] * 3 + [size] * 4 + [ctypes.c_int, size] + [pointer] * 3
-    library.dynamick_backward.argtypes = [pointer] * 3 + [size] * 3 + [ctypes.c_int, size] + [pointer] * 5
+    library.dynamick_backward.argtypes = [pointer] * 3 + [size] * 4 + [ctypes.c_int, size] + [pointer] * 5
     library.dynamick_set_parallel.argtypes = [pointer]
     library.dynamick_set_parallel(_parallel())
     return library
@@ -159,7 +159,7 @@ def dynamic_linear_cpu_backward(
         plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
         return gx.to(x.dtype) if plain_x is None else plain_x, gw.to(weight.dtype) if plain_w is None else plain_w
     x_BM, w_OM, mask_OM, gy_BO = _dense(x), _dense(weight), _dense_mask(mask), _dense(gy)
-    inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, rule == "exactly", torch.get_num_threads())
+    inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, k, rule == "exactly", torch.get_num_threads())
     kept = (gy_BO.data_ptr(), tau.data_ptr(), last.data_ptr())
     outputs = (gx.data_ptr() if want_x else None, gw.data_ptr() if want_w else None)
     _check_memory(kernel.library.dynamick_backward(*inputs, *kept, *outputs))

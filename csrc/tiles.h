@@ -1,0 +1,241 @@
+// The way to serve small K, and weights most of which have decayed: sixteen inputs, the lanes of a tile, advance together through
+// the weights of a class, largest first.
+//
+// A lane that cannot find a larger product any more (the next weight times the lane's largest input is below its K-th product) is
+// done; when all are, so is the tile.
+#pragma once
+
+#include <memory>
+#include <utility>
+
+#include "order.h"
+#include "problem.h"
+#include "threads.h"
+
+// What is sorted stays in registers only where the loops around it are part of the same function.
+#define INLINED __attribute__((always_inline))
+#define ALWAYS_INLINE INLINED inline
+
+namespace tiles {
+
+constexpr int64_t STEP = 4;    // visits between two looks at the bound
+constexpr int MOST = 16;       // products of a lane that can be kept sorted
+
+// Calls work with 0 to number - 1 as constants: what is indexed by them stays in registers.
+template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
+    if constexpr (number > 0) {
+        each<number - 1>(work);
+        work(std::integral_constant<int64_t, number - 1>{});
+    }
+}
+
+// Inputs (B, M) as tiles of 16: tile t holds M vectors, whose lanes are inputs 16 t, 16 t + 1, ...; missing ones are 0.
+struct Tiles {
+    int64_t count, M;
+    std::unique_ptr<Floats[]> x, highest, lowest;
+    std::unique_ptr<float[]> magnitude;  // the largest of each tile
+
+    explicit Tiles(const Problem& problem)
+        : count(problem.tiles()), M(problem.M), x(unfilled<Floats>(count * M)), highest(unfilled<Floats>(count)),
+          lowest(unfilled<Floats>(count)), magnitude(unfilled<float>(count)) {
+        split(count, problem.threads, [&](int64_t, int64_t first, int64_t last) {
+            for (int64_t t = first; t < last; t++) pack(problem, t);
+        });
+    }
+
+    float peak() const { return largest_magnitude(magnitude.get(), count); }
+
+    bool some_negative() const {
+        return std::any_of(&lowest[0], &lowest[count], [](const Floats& low) { return any(every(-TINY) >= low); });
+    }
+
+private:
+    void pack(const Problem& problem, int64_t t) {
+        Floats* tile = &x[t * M];
+        rows_to_lanes(problem.input(t * LANES), M, M, problem.lanes(t), tile);
+        Floats high = every(0), low = every(0);
+        Wholes most = magnitudes(high);
+        for (int64_t i = 0; i < M; i++) {
+            high = larger(high, tile[i]);
+            low = smaller(low, tile[i]);
+            most = larger(most, magnitudes(tile[i]));
+        }
+        highest[t] = high;
+        lowest[t] = low;
+        const Floats largest = floats_of(most);
+        magnitude[t] = largest_magnitude(reinterpret_cast<const float*>(&largest), LANES);
+    }
+};
+
+// Calls look(list, place, number, state) for places of a list, from one on, a few at a time, until no product can be at least
+// guard(state), which may rise. `peak` is the largest input of that sign, lane by lane.
+template <bool exactly, typename State, typename Guard, typename Look>
+ALWAYS_INLINE void sweep(List& list, int64_t from, Floats peak, float sign, State& state, Guard guard, Look look) {
+    const auto over = [&](float bound, const State& now) INLINED {
+        Floats reach = peak * every(sign * bound), least = guard(now);
+        // Below 0 there is no such bound: of products that are negative, small weights have the largest.
+        if (exactly) reach = select(least > every(0), reach, least);
+        return !any(reach >= least);
+    };
+    for (int64_t j = from;;) {
+        State now = state;  // a copy that no call in between forces out of the registers
+        bool done = false;
+        for (; j + STEP <= list.count && !(done = over(list.bound[j], now)); j += STEP)
+            look(list, j, std::integral_constant<int64_t, STEP>{}, now);
+        done = done || (j < list.count && over(list.bound[j], now));
+        for (; j < list.count && !done; j++) look(list, j, std::integral_constant<int64_t, 1>{}, now);
+        state = now;
+        if (done || !(list.left > 0) || over(list.left, state)) return;
+        list.grow();
+    }
+}
+
+// Calls look(list, place, number, state) for the weights of a class whose products can be at least guard(state); not for the first
+// `routed`.
+template <bool exactly, typename State, typename Guard, typename Look>
+ALWAYS_INLINE void visit(Class& its, int64_t routed, const Tiles& tiles, int64_t t, State& state, Guard guard, Look look) {
+    sweep<exactly>(its.positive, routed, tiles.highest[t], 1, state, guard, look);
+    sweep<exactly>(its.negative, 0, tiles.lowest[t], -1, state, guard, look);
+    if (!exactly || !any(every(0) >= guard(state))) return;
+    for (int64_t j = 0; j < its.zero.count; j++) look(its.zero, j, std::integral_constant<int64_t, 1>{}, state);
+}
+
+// What is known of a lane before its other products are sorted.
+struct Begun {
+    Floats sum, least;  // of products that are routed for certain
+    Floats wanted;      // how many more may be routed
+};
+
+// The largest products of each lane, largest first, and the largest of what has fallen out.
+template <int K> struct Sorted {
+    Wholes keys[K], lost;
+};
+
+// The `wanted` largest products of each lane, MOST at most, stay sorted: no branch but the early stop.
+template <int K, bool exactly>
+Found insert(const Problem& problem, Class& its, const Begun& begun, const Tiles& tiles, int64_t c, int64_t t) {
+    const Floats* tile = &tiles.x[t * tiles.M];
+    const Floats floor = every(floor_of(exactly)), unwanted = every(K) - begun.wanted;
+    Sorted<K> sorted;
+    sorted.lost = key<exactly>(floor);
+    each<K>([&](auto k) INLINED { sorted.keys[k] = key<exactly>(select(unwanted > every(k), every(-LOWEST), floor)); });
+    const auto guard = [](const Sorted<K>& now) INLINED {
+        const Floats last = value<exactly>(now.keys[K - 1]);
+        return exactly ? last : larger(last, every(TINY));
+    };
+    const auto look = [&](const List& list, int64_t j, auto number, Sorted<K>& now) INLINED {
+        Wholes products[number()];
+        each<number()>([&](auto n) INLINED { products[n] = key<exactly>(tile[list.index[j + n]] * every(list.weight[j + n])); });
+        Wholes most = products[0];
+        each<number()>([&](auto n) INLINED { most = larger(most, products[n]); });
+        if (!any(value<exactly>(most) >= guard(now))) return;
+        each<number()>([&](auto n) INLINED { now.lost = larger(now.lost, sift<0>(now.keys, products[n])); });
+    };
+    visit<exactly>(its, its.certain, tiles, t, sorted, guard, look);
+    Floats top[K];  // a copy, so that the keys themselves need no place in memory
+    each<K>([&](auto k) INLINED { top[k] = value<exactly>(sorted.keys[k]); });
+    Found found{begun.sum, top[K - 1], {}};
+    for (int k = 0; k < K; k++) found.sum = add_where((top[k] > floor) & (every(-LOWEST) > top[k]), found.sum, top[k]);
+    const Mask certain = found.tau == every(-LOWEST);
+    found.tau = select(certain, begun.least, found.tau);
+    std::fill_n(found.last, LANES, static_cast<int32_t>(problem.M));
+    const Mask tied = (value<exactly>(sorted.lost) == found.tau) & (found.tau > floor) & ~certain;
+    const uint32_t inputs = (1u << problem.lanes(t)) - 1;
+    for (uint32_t left = bits(tied) & inputs; left; left &= left - 1) {
+        const int64_t b = __builtin_ctz(left);
+        int64_t wanted = 0;
+        for (int k = 0; k < K; k++) wanted += lane(top[k], b) == lane(found.tau, b);
+        found.last[b] = last_index(problem, c, t * LANES + b, lane(found.tau, b), wanted);
+    }
+    return found;
+}
+
+template <bool exactly, int... below>
+Found insert_any(std::integer_sequence<int, below...>, int64_t wanted, const Problem& problem, Class& its, const Begun& begun,
+                 const Tiles& tiles, int64_t c, int64_t t) {
+    constexpr Found (*with[])(const Problem&, Class&, const Begun&, const Tiles&, int64_t, int64_t) = {
+        insert<below + 1, exactly>...};
+    return with[wanted - 1](problem, its, begun, tiles, c, t);
+}
+
+// Finds what is routed of a class and a tile. False: more products have to be sorted than MOST.
+template <bool exactly> bool find(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, Found& found) {
+    const Floats K = every(static_cast<float>(problem.K)), *tile = &tiles.x[t * tiles.M];
+    Begun begun{every(0), every(-LOWEST), K};
+    for (int64_t j = 0; j < its.certain; j++) {
+        const Floats product = tile[its.positive.index[j]] * every(its.positive.weight[j]);
+        const Mask in = product > every(0);
+        begun.sum = begun.sum + product;
+        begun.least = select(in, smaller(begun.least, product), begun.least);
+        begun.wanted = add_where(in, begun.wanted, every(-1));
+    }
+    // The other products must be smaller than these.
+    if (its.certain && any(tiles.highest[t] * every(its.rest) >= begun.least)) return false;
+    if (its.certain) begun.wanted = select(tiles.highest[t] > every(0), begun.wanted, every(0));
+    const auto wanted = static_cast<int64_t>(largest_lane(begun.wanted));
+    if (wanted > MOST) return false;
+    found = insert_any<exactly>(std::make_integer_sequence<int, MOST>{}, std::max<int64_t>(wanted, 1), problem, its, begun, tiles, c, t);
+    if (its.certain) found.tau = select(tiles.highest[t] > every(0), found.tau, every(floor_of(exactly)));
+    return true;
+}
+
+// What is routed of a class and a tile, as the forward pass left it.
+struct Kept {
+    Floats tau, last;
+    bool ties;  // whether `last` has to be asked
+
+    Kept(const Problem& problem, int64_t c, int64_t t, const float* tau_OB, const int32_t* last_OB) {
+        const int64_t at = c * problem.B + t * LANES, lanes = problem.lanes(t);
+        tau = every(-LOWEST);  // lanes without an input route nothing
+        last = every(0);
+        ties = false;
+        std::memcpy(&tau, tau_OB + at, lanes * sizeof(float));
+        for (int64_t b = 0; b < lanes; b++) ties |= last_OB[at + b] < problem.M;
+        for (int64_t b = 0; ties && b < lanes; b++) set_lane(last, b, static_cast<float>(last_OB[at + b]));
+    }
+};
+
+// Adds what one class and tile bring to the gradients.
+template <bool exactly, bool ties>
+void add_gradients(Class& its, const Tiles& tiles, int64_t t, const Kept& kept, Floats gy, Floats* of_x) {
+    const Floats* tile = &tiles.x[t * tiles.M];
+    Floats guard = exactly ? kept.tau : larger(kept.tau, every(TINY));
+    const auto add = [&](List& list, int64_t j, auto number, const Floats&) {
+        Mask routed[number()], some{};
+        for (int64_t n = 0; n < number(); n++) {
+            const int32_t i = list.index[j + n];
+            const Floats product = tile[i] * every(list.weight[j + n]);
+            routed[n] = product >= guard;
+            if (ties) routed[n] = routed[n] & ((product > kept.tau) | (kept.last >= every(static_cast<float>(i))));
+            some = some | routed[n];
+        }
+        if (!any(some)) return;
+        Floats* of_weight = list.gradients(j + number());
+        for (int64_t n = 0; n < number(); n++) {
+            const int32_t i = list.index[j + n];
+            const Floats its_gy = select(routed[n], gy, every(0));
+            of_weight[j + n] = multiply_add(its_gy, tile[i], of_weight[j + n]);
+            of_x[i] = multiply_add(its_gy, every(list.weight[j + n]), of_x[i]);
+        }
+    };
+    visit<exactly>(its, 0, tiles, t, guard, [](const Floats& guard) { return guard; }, add);
+}
+
+// The sums over the lanes, to where the weights are.
+inline void write_gradients(List& list, float* gw) {
+    const Floats* of_weight = list.gradients(0);
+    int64_t j = 0;
+    for (; j + LANES <= list.graded; j += LANES) {
+        Floats lanes[LANES];
+        rows_to_lanes(reinterpret_cast<const float*>(of_weight + j), LANES, LANES, LANES, lanes);
+        for (int64_t b = 1; b < LANES; b++) lanes[0] = lanes[0] + lanes[b];
+        for (int64_t n = 0; n < LANES; n++) gw[list.index[j + n]] = lane(lanes[0], n);
+    }
+    for (; j < list.graded; j++) {
+        float sum = 0;
+        for (int64_t b = 0; b < LANES; b++) sum += lane(of_weight[j], b);
+        gw[list.index[j]] = sum;
+    }
+}
+
+}  // namespace tiles
