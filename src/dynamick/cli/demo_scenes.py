@@ -84,12 +84,12 @@ def _figures(model: Any, units: Dissection, scenes: ComposedScenes) -> dict[str,
     composed = composition_truth(model, units, scenes.table, scenes.parts)
     heat = heatmap_truth(model, scenes, EXPLAINED)
     return {
-        "mean IoU": round(summary.mean_score, 4),
+        "mean IoU": f"{summary.mean_score:.3f}",
         "detectors": f"{summary.detectors}/{summary.units}",
         "parts found": f"{len(found)}/{len(scenes.parts)}",
-        "parts: precision": round(composed.precision, 3),
-        "parts: recall": round(composed.recall, 3),
-        "heat: precision": round(heat.precision, 3),
-        "heat: recall": round(heat.recall, 3),
-        "heat on parts": round(heat.energy, 3),
+        "parts: precision": f"{composed.precision:.3f}",
+        "parts: recall": f"{composed.recall:.3f}",
+        "heat: precision": f"{heat.precision:.3f}",
+        "heat: recall": f"{heat.recall:.3f}",
+        "heat on parts": f"{heat.energy:.3f}",
     }
