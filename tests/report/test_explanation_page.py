@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,28 +157,8 @@ def test_what_does_not_fit_is_refused() -> None:
 browser_test = pytest.mark.browser
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    webdriver = pytest.importorskip("selenium.webdriver")
-    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if program is None or driver is None:
-        pytest.skip("Debian's packages chromium and chromium-driver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = program
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    yield opened
-    opened.quit()
-
-
 def show(browser: Any, page: Page, path: Path, width: int = 1280, scheme: str = "light") -> None:
-    size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-    features = [{"name": "prefers-color-scheme", "value": scheme}, {"name": "prefers-reduced-motion", "value": "reduce"}]
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-    browser.get(write_page(page, path / "page.html").as_uri())
+    browser.show(write_page(page, path / "page.html"), width, scheme)
 
 
 def elements(browser: Any, selector: str) -> list[Any]:
@@ -430,19 +408,14 @@ def test_the_keyboard_alone_reaches_everything(browser: Any, tmp_path: Path) -> 
 @browser_test
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
 def test_axe_finds_no_violation(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
-    axe = pytest.importorskip("axe_core_python")
-    code = (Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
     page = Sample("dense" if scheme == "dark" else "at_most").page()
     long = ["natural_history_museum_interior/exhibition", "river horse, Hippopotamus amphibius, known as hippopotamus"]
     page = replace(page, classes=[f"{long[c % 2]} {c}" for c in range(len(page.classes))])
     show(browser, page, tmp_path, width, scheme)
-    browser.execute_script(code)
     for selector in (None, "#products [data-key^='switch-']"):
         if selector:
             click(browser, selector)
-        found = browser.execute_async_script("const done = arguments[0]; axe.run({resultTypes: ['violations']}).then(done)")
-        assert len(found["passes"]) > 15
-        assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found["violations"]] == []
+        assert browser.violations() == []
     hidden = all_of(browser, "html, .scroll, #products, #differences", "each.scrollWidth - each.clientWidth")
     assert hidden == [0] * len(hidden), "nothing is cut off or scrolled for, on a phone neither"
 

@@ -3,6 +3,7 @@
 import csv
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,18 @@ def test_names_stay_text_and_nothing_is_fetched(tmp_path: Path) -> None:
     assert links
     assert all(str(link).startswith("data:") for link in links)
     assert all(attributes.get("alt") for tag, attributes in seen.tags if tag == "img")
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_people_can_use_the_page(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
+    browser.show(write_study(questions(), tmp_path / "study.html")[0], width, scheme)
+    assert browser.violations() == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    answer = browser.find_element("css selector", "input[name='2'][value='B']")
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", answer)
+    answer.click()
+    assert browser.find_element("id", "progress").text == "1 of 2 answered"
 
 
 def test_a_readers_answers_are_scored(tmp_path: Path) -> None:

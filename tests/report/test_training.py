@@ -267,3 +267,20 @@ def test_a_newer_page_replaces_the_older(tmp_path):
 def test_importing_the_report_loads_no_plotting():
     code = "import sys, dynamick.report.training; print([m for m in ('matplotlib', 'jinja2', 'lightning') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
+def test_people_can_use_the_page(browser, tmp_path, width, scheme):
+    # As many columns as the demo's table has.
+    names = ["mean IoU", "detectors", "parts found", "parts: precision", "parts: recall", "heat: precision", "heat: recall"]
+    runs = [replace(each, extra=dict.fromkeys([*names, "heat on parts"], "0.123")) for each in comparison().runs]
+    training.write(comparison(runs=runs), tmp_path / "page.html")
+    browser.show(tmp_path / "page.html", width, scheme)
+    assert browser.violations() == []
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    if width == 1280:
+        assert (
+            browser.execute_script("const box = document.querySelector('.scroll'); return box.scrollWidth - box.clientWidth")
+            == 0
+        ), "the table fits"
