@@ -1,6 +1,7 @@
 """Heatmaps as pictures."""
 
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 import dynamick as dk
 from dynamick.errors import InputError
+from dynamick.explanation import Concept
 from dynamick.explanation.pictures import AGAINST, draw, enlarge, heatmap, png
 
 
@@ -66,6 +68,16 @@ def test_the_figure_says_what_the_explanation_says(k: int | None) -> None:
     assert len(titles) == len(wanted)
     assert all(title.startswith(start) for title, start in zip(titles, wanted, strict=True))
     figure.savefig(io.BytesIO(), format="png")
+
+
+def test_long_names_end_where_their_picture_does() -> None:
+    explanations, images = explained(True, 2, count=1)
+    long = replace(
+        explanations[0], class_name="natural_history_museum_interior", concepts=[Concept("x" * 40, "part", 0.1, True)] * 2
+    )
+    titles = [axes.get_title() for axes in draw([long], images).axes]
+    assert titles[0].splitlines()[0] == "natural_history_museum_\N{HORIZONTAL ELLIPSIS}"
+    assert [len(title.splitlines()[2]) for title in titles[1:]] == [24, 24]
 
 
 def test_without_a_split_the_figure_has_bars() -> None:

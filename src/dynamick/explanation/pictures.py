@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dynamick.explanation.instances import Explanation
 
 NAME = 24
-"""So many characters of a concept's name fit above a picture."""
+"""So many characters of a name fit above a picture."""
 AGAINST = (60, 140, 255)
 """The colour of evidence against the class, as on the page."""
 TONE = 0.75
@@ -136,7 +136,11 @@ def _sum(explanation: "Explanation") -> str:
     evidence = explanation.logit - explanation.bias
     sign = "\N{MINUS SIGN}" if explanation.bias < 0 else "+"
     added = f"{_number(evidence)} {sign} {abs(explanation.bias):.2f} (bias)"
-    return f"{explanation.class_name}\nlogit {_number(explanation.logit)}\n= {added}"
+    return f"{_fitted(explanation.class_name)}\nlogit {_number(explanation.logit)}\n= {added}"
+
+
+def _fitted(name: str) -> str:
+    return name if len(name) <= NAME else f"{name[: NAME - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _number(value: float, form: str = ".2f") -> str:
@@ -151,7 +155,7 @@ def _captions(explanation: "Explanation", place: int) -> list[str]:
     return [
         _number(explanation.products[place], "+.2f") + of,
         f"unit {explanation.units[place] + 1}",
-        "" if concept is None else concept.label,
+        "" if concept is None else _fitted(concept.label),
     ]
 
 
