@@ -86,7 +86,7 @@ def find_head(model: nn.Module) -> Head:
     try:
         name = find_classifier(model)
     except ValueError as error:
-        raise InputError(str(error)) from None
+        raise InputError(f"{str(error).split(';')[0]}; only a network that ends in one can be explained") from None
     module = model.get_submodule(name)
     assert isinstance(module, nn.Linear | nn.Conv2d)
     weight = module.weight.detach().flatten(1)
