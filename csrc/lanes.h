@@ -123,6 +123,7 @@ template <bool exactly> inline Wholes key(Floats a) { return exactly ? turned(bi
 template <bool exactly> inline Floats value(Wholes a) { return floats_of(exactly ? turned(a) : a); }
 inline Wholes magnitudes(Floats a) BY_PARTS(Wholes, (Whole)a.part[i] & 0x7fffffff)
 inline Wholes middle(Wholes a, Wholes b) BY_PARTS(Wholes, (a.part[i] & b.part[i]) + ((a.part[i] ^ b.part[i]) >> 1))
+inline Wholes operator+(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] + b.part[i])
 inline Wholes operator-(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] - b.part[i])
 inline Wholes every_whole(int32_t value) BY_PARTS(Wholes, Whole{} + value)
 #undef BY_PARTS
@@ -148,6 +149,16 @@ inline float lane(const Floats& values, int64_t at) {
 
 inline void set_lane(Floats& values, int64_t at, float value) {
     std::memcpy(reinterpret_cast<char*>(&values) + at * sizeof value, &value, sizeof value);
+}
+
+// first, first + 1, ..., first + 15
+inline Wholes from(int32_t first) {
+    Wholes values;
+    for (int32_t n = 0; n < LANES; n++) {
+        const int32_t value = first + n;
+        std::memcpy(reinterpret_cast<char*>(&values) + n * sizeof value, &value, sizeof value);
+    }
+    return values;
 }
 
 inline Floats load(const float* from) {

@@ -88,14 +88,15 @@ public:
         const int32_t first = magnitude_bits(left) >> SHIFT;
         int32_t found = 0, places[BUCKETS] = {};
         Floats rest = every(0);
-        for (int64_t i = 0; i < row.M; i += LANES) {
+        Wholes units = from(0);
+        for (int64_t i = 0; i < row.M; i += LANES, units = units + every_whole(LANES)) {
             const Floats values = row[i] * every(sign);
             rest = larger(rest, select(least >= values, values, every(0)));
-            for (uint32_t lanes = bits((values > least) & (most >= values)); lanes; lanes &= lanes - 1) {
-                picked[found] = static_cast<int32_t>(i) + __builtin_ctz(lanes);
-                places[first - (magnitude_bits(row.weight[picked[found++]]) >> SHIFT)]++;
-            }
+            const Mask in = (values > least) & (most >= values);
+            append(in, floats_of(units), reinterpret_cast<float*>(&picked[found]));
+            found += static_cast<int32_t>(append(in, values, &picked_weight[found]));
         }
+        for (int32_t n = 0; n < found; n++) places[first - (magnitude_bits(picked_weight[n]) >> SHIFT)]++;
         left = largest_lane(rest);
         int32_t sum = static_cast<int32_t>(count);
         for (auto& place : places) {
@@ -104,7 +105,7 @@ public:
             sum += size;
         }
         for (int32_t n = 0; n < found; n++) {
-            const float w = row.weight[picked[n]];
+            const float w = sign * picked_weight[n];
             const int32_t place = places[first - (magnitude_bits(w) >> SHIFT)]++;
             weight[place] = w;
             bound[place] = from_bits(magnitude_bits(w) | ((1 << SHIFT) - 1));
@@ -134,6 +135,7 @@ private:
     Row row{};
     float sign = 1;
     std::unique_ptr<int32_t[]> picked;
+    std::unique_ptr<float[]> picked_weight;
     std::unique_ptr<Floats[]> gradient;
 
     void hold(Row its, float of_sign) {
@@ -141,7 +143,8 @@ private:
             weight = unfilled<float>(its.M);
             bound = unfilled<float>(its.M);
             index = unfilled<int32_t>(its.M);
-            picked = unfilled<int32_t>(its.M);
+            picked = unfilled<int32_t>(its.M + LANES);
+            picked_weight = unfilled<float>(its.M + LANES);
         }
         row = its;
         sign = of_sign;

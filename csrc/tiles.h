@@ -200,23 +200,23 @@ template <bool exactly, bool ties>
 void add_gradients(Class& its, const Tiles& tiles, int64_t t, const Kept& kept, Floats gy, Floats* of_x) {
     const Floats* tile = &tiles.x[t * tiles.M];
     Floats guard = exactly ? kept.tau : larger(kept.tau, every(TINY));
-    const auto add = [&](List& list, int64_t j, auto number, const Floats&) {
+    const auto add = [&](List& list, int64_t j, auto number, const Floats&) INLINED {
         Mask routed[number()], some{};
-        for (int64_t n = 0; n < number(); n++) {
+        each<number()>([&](auto n) INLINED {
             const int32_t i = list.index[j + n];
             const Floats product = tile[i] * every(list.weight[j + n]);
             routed[n] = product >= guard;
             if (ties) routed[n] = routed[n] & ((product > kept.tau) | (kept.last >= every(static_cast<float>(i))));
             some = some | routed[n];
-        }
+        });
         if (!any(some)) return;
         Floats* of_weight = list.gradients(j + number());
-        for (int64_t n = 0; n < number(); n++) {
+        each<number()>([&](auto n) INLINED {
             const int32_t i = list.index[j + n];
             const Floats its_gy = select(routed[n], gy, every(0));
             of_weight[j + n] = multiply_add(its_gy, tile[i], of_weight[j + n]);
             of_x[i] = multiply_add(its_gy, every(list.weight[j + n]), of_x[i]);
-        }
+        });
     };
     visit<exactly>(its, 0, tiles, t, guard, [](const Floats& guard) { return guard; }, add);
 }
