@@ -1,6 +1,8 @@
 """q_j in both forms, the overlap with Dynamic-K, and Poisson-sampled minibatches."""
 
+import itertools
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -98,12 +100,15 @@ def test_probabilities_follow_the_constants(seed: int, k: int, s: float, form: s
         ({"s": 1.01}, r"s: 1\.01 is no sparsity level"),
         ({"s": -1}, r"s: -1 is no sparsity level"),
         ({"s": math.nan}, r"s: nan is no sparsity level"),
+        ({"s": True}, r"s: True is no sparsity level"),
+        ({"s": "0.5"}, r"s: '0\.5' is no sparsity level"),
         ({"block_size": 0}, r"block_size: 0 is no number of coordinates; give an integer from 1 up"),
         ({"block_size": 2.0}, r"block_size: 2\.0 is no number of coordinates"),
         ({"block_size": True}, r"block_size: True is no number of coordinates"),
         ({"form": "exact"}, r"form: 'exact' is unknown; the forms are literal and normalised"),
         ({"beta": 0.0}, r"beta: 0\.0 is no block size; give a positive number"),
         ({"beta": math.inf}, r"beta: inf is no block size"),
+        ({"beta": "3"}, r"beta: '3' is no block size"),
     ],
     ids=str,
 )
@@ -243,6 +248,9 @@ def test_poisson_batches_repeat_and_go_on() -> None:
     assert a == b
     assert a != c
     assert a[0] != a[1]
+    # PyTorch's generator takes 32 bits of a seed, and the epoch takes 20 of them.
+    every = [list(PoissonSampler(30, 6, seed)) for seed in (1, 4097, 2**33 + 1, 2**60 + 1)]
+    assert all(a != b for a, b in itertools.combinations(every, 2))
     resumed = PoissonSampler(30, 6, 1)
     resumed.epoch = 2
     assert list(resumed) == a[2]
@@ -264,7 +272,7 @@ def test_poisson_batches_feed_a_loader() -> None:
     assert [batch.tolist() for [batch] in loader] == want
 
 
-@pytest.mark.parametrize("batch_size", [0, 11, -1])
-def test_bad_batch_sizes(batch_size: int) -> None:
+@pytest.mark.parametrize("batch_size", [0, 11, -1, 2.5, True])
+def test_bad_batch_sizes(batch_size: Any) -> None:
     with pytest.raises(dk.InputError, match=rf"^batch_size: {batch_size} is not from 1 to the 10 samples of the set$"):
         PoissonSampler(10, batch_size)

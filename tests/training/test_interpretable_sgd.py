@@ -1,5 +1,6 @@
 """Recipes that train by Interpretable SGD: what they sample, and that a resumed run ends with the same bits."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -65,16 +66,16 @@ def test_the_heads_weight_alone_is_sampled() -> None:
     assert type(make_optimizer(model, OptimRecipe())) is torch.optim.SGD
 
 
-def test_every_process_and_epoch_draws_anew() -> None:
+def test_every_seed_process_and_epoch_draws_anew() -> None:
     module = Classifier(dk.models.create("res8", width=4), OptimRecipe(s=0.8), seed=3)
     optimizer = make_optimizer(module.model, module.recipe)
     module.optimizers = lambda use_pl_optimizer: optimizer  # type: ignore[method-assign,assignment]
     seen = set()
-    for rank, epoch in ((0, 0), (0, 1), (1, 0), (1, 1)):
+    for module.seed, rank, epoch in itertools.product((0, 3, 4096), (0, 1), (0, 1)):
         module._trainer = type("Trainer", (), {"current_epoch": epoch, "global_rank": rank})()
         module.on_train_epoch_start()
         seen.add(float(torch.rand(1, generator=optimizer.generator)))
-    assert len(seen) == 4
+    assert len(seen) == 12
 
 
 BAD = [

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dynamick.errors import InputError
+from dynamick.seeding import seed_of
 from dynamick.torchvision_shim import torchvision
 
 
@@ -101,7 +102,7 @@ class Batches:
         return len(self.data) // self.batch_size if self.shuffle else -(-len(self.data) // self.batch_size)
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        generator = torch.Generator().manual_seed(seed_of((self.seed << 20) + self.epoch))
         order = torch.randperm(len(self.data), generator=generator) if self.shuffle else torch.arange(len(self.data))
         for number in range(len(self)):
             whole = order[number * self.batch_size : (number + 1) * self.batch_size]
@@ -211,7 +212,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         """A loader of this process's share of every batch; the order depends on seed and epoch alone."""
         order = torch.arange(len(self))
         if self.augment:
-            generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+            generator = torch.Generator().manual_seed(seed_of((self.seed << 20) + self.epoch))
             order = torch.randperm(len(self), generator=generator)
         batches = [batch[rank::world].tolist() for batch in order.split(batch_size)]
         if self.augment and len(self) % batch_size:

@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Iterator
+from numbers import Real
 
 import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
 from dynamick.errors import InputError
+from dynamick.seeding import seed_of
 
 FORMS = ("literal", "normalised")
 
@@ -56,14 +58,23 @@ def _largest(lipschitz_BOM: Tensor, kth_BO1: Tensor, k: int) -> Tensor:
 
 def check_options(s: float, block_size: int, form: str = "normalised", beta: float | None = None) -> None:
     """Raise InputError where one of the options of `probabilities` is not allowed."""
-    if not 0 < s <= 1:
+    if not _is_number(s) or not 0 < s <= 1:
         raise InputError(f"s: {s!r} is no sparsity level; give a number above 0 and at most 1")
-    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
+    if not is_count(block_size):
         raise InputError(f"block_size: {block_size!r} is no number of coordinates; give an integer from 1 up")
     if form not in FORMS:
         raise InputError(f"form: {form!r} is unknown; the forms are {' and '.join(FORMS)}")
-    if beta is not None and not 0 < beta < math.inf:
+    if beta is not None and not (_is_number(beta) and 0 < beta < math.inf):
         raise InputError(f"beta: {beta!r} is no block size; give a positive number")
+
+
+def is_count(value: object) -> bool:
+    """Whether it is an integer from 1 up."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real | Tensor) and not isinstance(value, bool)
 
 
 def overlap(q_BOM: Tensor, routed_BOM: Tensor) -> float:
@@ -96,12 +107,12 @@ class PoissonSampler(Sampler[list[int]]):
         epoch: passes over the sampler so far; set it to go on where a run was interrupted.
 
     Raises:
-        InputError: batch_size is not in 1..n.
+        InputError: batch_size is no integer in 1..n.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int = 0) -> None:
-        if not 1 <= batch_size <= length:
-            raise InputError(f"batch_size: {batch_size} is not from 1 to the {length} samples of the set")
+        if not is_count(batch_size) or batch_size > length:
+            raise InputError(f"batch_size: {batch_size!r} is not from 1 to the {length} samples of the set")
         self.length, self.batch_size, self.seed, self.epoch = length, batch_size, seed, 0
 
     def __len__(self) -> int:
@@ -109,7 +120,7 @@ class PoissonSampler(Sampler[list[int]]):
         return -(-self.length // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        generator = torch.Generator().manual_seed((self.seed << 20) + self.epoch)
+        generator = torch.Generator().manual_seed(seed_of((self.seed << 20) + self.epoch))
         self.epoch += 1
         for _ in range(len(self)):
             coins = torch.rand(self.length, generator=generator)

@@ -15,6 +15,7 @@ from dynamick.metrics import routing_compute, routing_start, routing_update, spa
 from dynamick.metrics.routing import RoutingCounts
 from dynamick.models import Network
 from dynamick.optim import InterpretableSGD
+from dynamick.seeding import seed_of
 from dynamick.training.recipe import OptimRecipe
 
 
@@ -50,7 +51,7 @@ class Classifier(L.LightningModule):
         if isinstance(optimizer, InterpretableSGD) and optimizer.generator is not None:
             # As batches do, draws depend on the seed and the epoch alone; every process has draws of its own.
             epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
-            optimizer.generator.manual_seed((self.seed << 40) + (rank << 20) + epoch)
+            optimizer.generator.manual_seed(seed_of((self.seed << 40) + (rank << 20) + epoch))
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
         images, labels = batch
