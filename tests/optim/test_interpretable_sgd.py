@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import prune
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import dynamick as dk
@@ -248,6 +249,29 @@ def test_what_is_not_finite_is_not_hidden_by_the_draws() -> None:
     assert model[0].weight.grad.isnan().all()
 
 
+def test_the_next_layer_may_work_in_place() -> None:
+    model, other = net(), net()
+    other[1] = nn.ReLU(inplace=True)
+    for each in (model, other):
+        train(each, optimizer_of(each))
+    assert same(model, other)
+
+
+@pytest.mark.parametrize("batch_size", [None, B])
+def test_nothing_is_drawn_for_the_inputs_gradient_alone(batch_size: int | None) -> None:
+    """As for images that are altered against the network, before the step."""
+    model = net()
+    optimizer = optimizer_of(model, batch_size=batch_size)
+    x, labels = batch()
+    x.requires_grad_()
+    state = optimizer.generator.get_state()
+    torch.autograd.grad(nn.functional.cross_entropy(model(x), labels), x)
+    assert torch.equal(optimizer.generator.get_state(), state)
+    loss_of(model).backward()
+    optimizer.step()
+    assert not torch.equal(model[2].weight, net()[2].weight)
+
+
 # Precision and memory.
 
 
@@ -334,6 +358,32 @@ def test_hooks_go_with_the_optimiser() -> None:
         optimizer_of(model, [{"params": model[2].parameters()}, {"params": model[0].parameters(), "s": 7.0}])
     gc.collect()
     assert not model[2]._forward_hooks
+
+
+def test_users_hooks_stay() -> None:
+    x, _ = batch()
+    model, plain = net(), net()
+    seen = []
+    model[0].register_forward_hook(lambda *args: seen.append(args[2]))
+    model[2].register_forward_hook(lambda *args: 3 * args[2])
+    optimizer_ = optimizer_of(model)
+    model[2].register_forward_hook(lambda *args: args[2] + 1)
+    found = model(x)
+    torch.testing.assert_close(found, 3 * plain(x) + 1)
+    # What a hook saw is what the next layer gets.
+    assert torch.autograd.grad(found.sum(), seen[0], retain_graph=True)[0].any()
+    found.sum().backward()
+    optimizer_.step()
+
+
+def test_of_two_optimisers_the_newer_samples() -> None:
+    """As where a cell of a notebook is run again, and a scheduler keeps the older one in memory."""
+    model, twin = net(), net()
+    older = optimizer_of(model, s=1.0, block_size=1)
+    train(model, optimizer_of(model))
+    train(twin, optimizer_of(twin))
+    assert same(model, twin)
+    del older
 
 
 def test_a_deep_copy_of_the_model_is_plain() -> None:
@@ -428,6 +478,25 @@ def test_gradients_are_of_the_nominal_batch() -> None:
     assert torch.equal(model[0].bias.grad, grad)
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_gradients_are_of_the_nominal_batch_where_nothing_is_sampled_for_the_time(frozen: bool) -> None:
+    model, twin = net(), net()
+    optimizer = optimizer_of(model, sampled_groups(model), batch_size=20)
+    model[2].weight.requires_grad_(not frozen)
+    optimizer.param_groups[0]["s"] = 0.5 if frozen else None
+    for size in (5, 8):
+        optimizer.zero_grad()
+        loss_of(model, size=size).backward()
+        optimizer.step()
+        twin.zero_grad()
+        x, labels = batch(size=size)
+        (nn.functional.cross_entropy(twin(x), labels, reduction="sum") / 20).backward()
+        with torch.no_grad():
+            for name, p in twin.named_parameters():
+                p -= 0.5 * p.grad * (not (frozen and name == "2.weight"))
+    assert same(model, twin, 1e-6)
+
+
 @pytest.mark.parametrize("batch_size", [None, 20])
 def test_an_empty_batch_changes_nothing(batch_size: int | None) -> None:
     model = net()
@@ -447,7 +516,7 @@ def test_a_nominal_batch_allows_one_backward_pass_a_step() -> None:
     model = net()
     optimizer = optimizer_of(model, batch_size=B)
     loss_of(model).backward()
-    with pytest.raises(dk.InputError, match=r"^batch_size: a second backward pass before step\(\); [^\n]+$"):
+    with pytest.raises(dk.InputError, match=r"^batch_size: a second backward pass before step\(\), or [^\n]+$"):
         loss_of(model).backward()
     optimizer.zero_grad()
     train(model, optimizer)
@@ -523,6 +592,12 @@ def test_sampled_groups_are_the_classifier_and_all_else() -> None:
     for name, wrong in (("fc2", "is not in the model"), ("conv1", "is a Conv2d")):
         with pytest.raises(dk.InputError, match=rf"^layers: '{name}' {wrong}; its nn.Linear layers are 'fc'$"):
             sampled_groups(model, name)
+    pruned = net()
+    prune.random_unstructured(pruned[0], "weight", 0.5)
+    with pytest.raises(dk.InputError, match=r"^layers: the weight of '0' is computed anew in every pass, [^\n]+$"):
+        sampled_groups(pruned, "0")
+    with pytest.raises(dk.InputError, match=r"^params: 0\.weight_orig \(Linear\) cannot be sampled, [^\n]+$"):
+        optimizer_of(pruned)
     with pytest.raises(dk.InputError, match=r"^layers: 'fc' is a DynamicLinear; its nn.Linear layers are none$"):
         sampled_groups(dk.models.create("res8-d2a", width=4))
 
@@ -565,6 +640,8 @@ BAD: list[tuple[Callable[[], Any], str]] = [
     (lambda: optimizer_of(net(), estimate="exact"), r"estimate: 'exact' is unknown; the estimates are local, global, votes"),
     (lambda: optimizer_of(net(), beta=-1.0), r"beta: -1\.0 is no block size"),
     (lambda: optimizer_of(net(), batch_size=0), r"batch_size: 0 is no nominal batch size; give an integer from 1 up"),
+    (lambda: optimizer_of(net(), batch_size=2.5), r"batch_size: 2\.5 is no nominal batch size"),
+    (lambda: InterpretableSGD(net().parameters(), 0.1, 0.5, 2, model=None), r"model: a NoneType is no module; give the one"),
     (lambda: optimizer_of(net(), differentiable=True), r"differentiable: sampled gradients have no second derivative"),
     (lambda: optimizer_of(net(), net().parameters()), r"params: a tensor of shape \(7, 6\) is none of the model's; give "),
     (lambda: optimizer_of(Tied()), r"params: embedding\.weight \(Embedding\) and head\.weight \(Linear\) cannot be sampled"),
@@ -631,6 +708,34 @@ def test_a_later_group_that_is_refused_leaves_the_optimiser_as_it_was() -> None:
         optimizer.add_param_group({"params": [model.conv1.weight]})
     assert len(optimizer.param_groups) == 1
     optimizer.add_param_group({"params": [model.conv1.weight], "s": None})
+
+
+def test_a_form_that_is_set_later_is_held_to_the_same() -> None:
+    model = net()
+    optimizer = optimizer_of(model)
+    optimizer.param_groups[0]["form"] = "literal"
+    with pytest.raises(dk.InputError, match=r"^params: 0\.weight is hidden and P "):
+        loss_of(model).backward()
+
+
+def test_a_state_that_is_refused_changes_nothing() -> None:
+    model = net()
+    optimizer = optimizer_of(model, momentum=0.9)
+    train(model, optimizer)
+    before = copy.deepcopy(optimizer.state_dict())
+    for key, value in (("s", 7.0), ("generator", torch.zeros(16, dtype=torch.uint8))):
+        state = copy.deepcopy(before)
+        if key == "s":
+            state["param_groups"][0][key] = value
+        else:
+            state[key] = value
+        state["state"][0]["momentum_buffer"] += 1
+        with pytest.raises(dk.InputError):
+            optimizer.load_state_dict(state)
+        after = optimizer.state_dict()
+        torch.testing.assert_close(after["state"], before["state"], rtol=0, atol=0)
+        assert (after["param_groups"], after["generator"].tolist()) == (before["param_groups"], before["generator"].tolist())
+    train(model, optimizer)
 
 
 def test_a_generators_state_of_another_kind_is_refused() -> None:

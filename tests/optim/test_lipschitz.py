@@ -67,6 +67,16 @@ def test_ggn_of_other_networks_leaves_the_logits_own_curvature_out() -> None:
         assert not torch.allclose(found[i], hessian_diagonal(lambda w, f=logits: cross_entropy(f(w), torch.tensor(1)), weight))
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_ggn_of_layers_that_the_next_one_overwrites_and_of_frozen_ones(frozen: bool) -> None:
+    plain, overwritten = network(nn.ReLU), network(nn.ReLU)
+    overwritten[1], overwritten[3] = nn.ReLU(inplace=True), nn.ReLU(inplace=True)
+    overwritten.requires_grad_(not frozen)
+    x = torch.randn(4, M, dtype=torch.float64)
+    for place in (0, 2, 4):
+        assert torch.equal(diagonal_ggn(overwritten, overwritten[place], x), diagonal_ggn(plain, plain[place], x))
+
+
 @pytest.mark.parametrize("draws", [1, 7])
 def test_monte_carlo_ggn_is_unbiased(draws: int) -> None:
     """The mean of 4,000 independent estimates lies within five standard errors of the exact diagonal."""
@@ -147,8 +157,11 @@ def test_ggn_needs_one_row_a_sample() -> None:
     model = nn.Sequential(nn.Linear(M, H), nn.Flatten(), nn.Linear(2 * H, O))
     with pytest.raises(dk.InputError, match=r"^layer: it must see one row a sample, once; [^\n]+$"):
         diagonal_ggn(model, model[0], torch.randn(3, 2, M))
-    with pytest.raises(dk.InputError, match=r"^draws: 0 is too few; give 1 or more[^\n]*$"):
+    with pytest.raises(dk.InputError, match=r"^draws: 0 is no number of classes; give 1 or more[^\n]*$"):
         diagonal_ggn(model, model[2], torch.randn(3, 2, M), 0)
+    for layer in (model[1], dk.DynamicLinear(M, O, 2)):
+        with pytest.raises(dk.InputError, match=rf"^layer: a {type(layer).__name__} is no layer that sums all [^\n]+$"):
+            diagonal_ggn(model, layer, torch.randn(3, 2, M))
     with pytest.raises(dk.InputError, match=r"^estimate: 'exact' is unknown; the estimates are local, global, votes$"):
         lipschitz("exact", torch.rand(1, M), torch.rand(O, M), torch.rand(1, O))
     assert not model[0]._forward_hooks

@@ -17,7 +17,7 @@ def sampled_groups(model: nn.Module, layers: str | Sequence[str] | None = None) 
         layers: dotted names of nn.Linear modules, one or several; None takes the classifier (`dynamick.nn.find_classifier`).
 
     Raises:
-        InputError: a name is not there, or names another kind of layer.
+        InputError: a name is not there, or names another kind of layer, or one whose weight is no parameter (a pruned one).
     """
     names = [find_classifier(model)] if layers is None else [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -26,6 +26,8 @@ def sampled_groups(model: nn.Module, layers: str | Sequence[str] | None = None) 
             linear = [repr(each) for each, module in modules.items() if type(module) is nn.Linear]
             found = f"is a {type(modules[name]).__name__}" if name in modules else "is not in the model"
             raise InputError(f"layers: {name!r} {found}; its nn.Linear layers are {', '.join(linear) or 'none'}")
+        if not isinstance(modules[name].weight, nn.Parameter):
+            raise InputError(f"layers: the weight of {name!r} is computed anew in every pass, and cannot be sampled")
     chosen = {id(weight): weight for weight in (modules[name].weight for name in names)}
     plain = [p for p in model.parameters() if id(p) not in chosen]
     return [{"params": list(chosen.values())}, *([{"params": plain, "s": None}] if plain else [])]

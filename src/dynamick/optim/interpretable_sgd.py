@@ -14,7 +14,7 @@ from dynamick.nn import find_classifier
 from dynamick.optim.gradient import interpretable_gradient
 from dynamick.optim.groups import find_owners
 from dynamick.optim.lipschitz import check_estimate
-from dynamick.optim.sampling import check_options
+from dynamick.optim.sampling import check_options, is_count
 
 NAMED = 3
 """An error names so many parameters; more are counted."""
@@ -72,8 +72,10 @@ class InterpretableSGD(torch.optim.SGD):
         **kwargs: Any,
     ) -> None:
         check_options(s, block_size, form, beta)
-        if batch_size is not None and batch_size < 1:
+        if batch_size is not None and not is_count(batch_size):
             raise InputError(f"batch_size: {batch_size!r} is no nominal batch size; give an integer from 1 up, or None")
+        if not isinstance(model, nn.Module):
+            raise InputError(f"model: a {type(model).__name__} is no module; give the one that holds the parameters")
         if kwargs.get("differentiable"):
             raise InputError("differentiable: sampled gradients have no second derivative; leave it out")
         self._options = {"s": s, "block_size": block_size, "form": form, "beta": beta, "estimate": estimate}
@@ -95,7 +97,7 @@ class InterpretableSGD(torch.optim.SGD):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """Add a group, as torch.optim.SGD does, and sample the weights of its linear layers unless its s is None."""
-        super().add_param_group(self._options | dict(param_group))
+        super().add_param_group(self._options | param_group if isinstance(param_group, dict) else param_group)
         place = len(self.param_groups) - 1
         try:
             layers = self._linear_layers(self.param_groups[place])
@@ -110,7 +112,8 @@ class InterpretableSGD(torch.optim.SGD):
         """Hook the layers, where they are not hooked."""
         for layer in self._layers:
             if layer not in self._hooks:
-                self._hooks[layer] = layer.register_forward_hook(_hook(self, layer), with_kwargs=True)
+                # Before the user's own hooks, which then see, and may change, what goes on.
+                self._hooks[layer] = layer.register_forward_hook(_hook(self, layer), with_kwargs=True, prepend=True)
 
     def detach(self) -> None:
         """Take the hooks off; the model is as it was before."""
@@ -139,30 +142,35 @@ class InterpretableSGD(torch.optim.SGD):
         Raises:
             InputError: the groups sample what cannot be sampled, or the generator's state is of another kind of device.
         """
+        before = self.param_groups, self.state
         own = [{name: group[name] for name in self._options} for group in self.param_groups]
         super().load_state_dict(state_dict)
-        for group, options in zip(self.param_groups, own, strict=True):
-            for name, value in options.items():
-                group.setdefault(name, value)
+        layers: dict[nn.Linear, tuple[str, int]] = {}
+        try:
+            for place, (group, options) in enumerate(zip(self.param_groups, own, strict=True)):
+                for name, value in options.items():
+                    group.setdefault(name, value)
+                layers |= {layer: (name, place) for layer, name in self._linear_layers(group).items()}
+            if "generator" in state_dict:
+                self._load_generator(state_dict["generator"])
+        except InputError:
+            self.param_groups, self.state = before
+            raise
         hooked = bool(self._hooks)
         self.detach()
-        self._layers = {}
-        for place, group in enumerate(self.param_groups):
-            self._layers |= {layer: (name, place) for layer, name in self._linear_layers(group).items()}
+        self._layers = layers
         if hooked:
             self.attach()
-        if "generator" in state_dict:
-            self._load_generator(state_dict["generator"])
 
     def _load_generator(self, state: Tensor) -> None:
-        if self.generator is None:
-            self.generator = torch.Generator(self.param_groups[0]["params"][0].device)
+        generator = self.generator or torch.Generator(self.param_groups[0]["params"][0].device)
         try:
-            self.generator.set_state(state.cpu())
+            generator.set_state(state.cpu())
         except RuntimeError:
             raise InputError(
-                f"generator: its state is not one of a generator on {self.generator.device}; go on there, or leave the key out"
+                f"generator: its state is not one of a generator on {generator.device}; go on there, or leave the key out"
             ) from None
+        self.generator = generator
 
     def __getstate__(self) -> dict[str, Any]:
         raise InputError("InterpretableSGD: it hooks its model and cannot be copied or pickled; keep its state_dict()")
@@ -182,16 +190,16 @@ class InterpretableSGD(torch.optim.SGD):
                 )
             owners = self._owners[id(p)]
             layer, name = owners[0]
-            if len(owners) > 1 or type(layer) is not nn.Linear:
-                # Not a subclass either: its forward pass may be another.
+            if len(owners) > 1 or type(layer) is not nn.Linear or (p is not layer.weight and p is not layer.bias):
+                # Not a subclass either: its forward pass may be another. Nor what a weight is made of, as pruning does.
                 wrong.append(" and ".join(f"{each} ({type(owner).__name__})" for owner, each in owners))
             elif p is layer.weight:
                 layers[layer] = name
         if wrong:
             more = f" and {len(wrong) - NAMED} more" if len(wrong) > NAMED else ""
             raise InputError(
-                f"params: {', '.join(wrong[:NAMED])}{more} cannot be sampled, only the parameters of one nn.Linear each; put "
-                "them in a group with s=None, as dynamick.optim.sampled_groups(model) does"
+                f"params: {', '.join(wrong[:NAMED])}{more} cannot be sampled, only the weight and bias of one nn.Linear each; "
+                "put them in a group with s=None, as dynamick.optim.sampled_groups(model) does"
             )
         if group["form"] == "literal" and group["estimate"] != "votes":
             self._check_final(layers)
@@ -208,9 +216,13 @@ class InterpretableSGD(torch.optim.SGD):
         group: dict[str, Any] = self.param_groups[self._layers[layer][1]]
         return group
 
-    def _forward(self, layer: nn.Linear, x: Tensor) -> Tensor | None:
+    def _forward(self, layer: nn.Linear, x: Tensor, output: Tensor) -> Tensor | None:
         """The layer's outputs, whose backward pass samples; None where there is nothing to sample."""
-        if not torch.is_grad_enabled() or not layer.weight.requires_grad or self._group(layer)["s"] is None:
+        if not torch.is_grad_enabled():
+            return None
+        if not layer.weight.requires_grad or self._group(layer)["s"] is None:
+            if output.requires_grad and self.batch_size is not None:
+                output.register_hook(lambda _: self._count(layer, len(x)))
             return None
         if x.ndim != 2:
             raise InputError(
@@ -218,29 +230,41 @@ class InterpretableSGD(torch.optim.SGD):
                 f"{tuple(x.shape)}; put it in a group with s=None"
             )
         dense = nn.functional.linear(x, layer.weight.detach(), layer.bias)
-        return _Sampled.apply(dense, x.detach(), layer.weight, lambda *caught: self._sample(layer, *caught))
+        zero = _Sampled.apply(dense.detach(), x.detach(), layer.weight, lambda *caught: self._sample(layer, *caught))
+        return dense + zero
+
+    def _count(self, layer: nn.Linear, samples: int) -> None:
+        if self.batch_size is not None and layer in self._drawn:
+            raise InputError(
+                "batch_size: a second backward pass before step(), or a layer used twice; leave it out, and divide a summed "
+                "loss by B"
+            )
+        self._drawn[layer] = self._drawn.get(layer, 0) + samples
 
     def _sample(self, layer: nn.Linear, gy_BO: Tensor, x_BM: Tensor, weight_OM: Tensor, logits_BO: Tensor) -> Tensor:
-        if self.batch_size is not None and layer in self._drawn:
-            raise InputError("batch_size: a second backward pass before step(); leave it out, and divide a summed loss by B")
-        self._drawn[layer] = self._drawn.get(layer, 0) + len(x_BM)
+        self._count(layer, len(x_BM))
         options: dict[str, Any] = {name: self._group(layer)[name] for name in self._options}
+        if options["form"] == "literal" and options["estimate"] != "votes":
+            self._check_final({layer: self._layers[layer][0]})
         return interpretable_gradient(gy_BO, x_BM, weight_OM, logits_BO, **options, generator=self.generator)
 
 
 class _Sampled(torch.autograd.Function):
-    """The layer's dense outputs; backwards, the weight receives its interpretable gradient."""
+    """Zeros, to be added to the layer's outputs y; backwards, the weight receives its interpretable gradient.
+
+    They stand apart from y, so that nothing is drawn where the inputs' gradient alone is asked for.
+    """
 
     @staticmethod
     def forward(ctx: Any, y: Tensor, x: Tensor, weight: Tensor, sample: Callable[..., Tensor]) -> Tensor:
         ctx.save_for_backward(x, weight, y)
         ctx.sample = sample
-        return y.view_as(y)
+        return y.new_zeros(()).expand_as(y)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
-        return gy, None, ctx.sample(gy, *ctx.saved_tensors), None
+        return None, None, ctx.sample(gy, *ctx.saved_tensors), None
 
 
 def _before_step(optimizer: InterpretableSGD, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
@@ -286,9 +310,13 @@ def _hook(optimizer: InterpretableSGD, layer: nn.Linear) -> Callable[..., Tensor
     @torch.compiler.disable
     def hook(linear: nn.Linear, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor | None:
         alive = reference()
-        if alive is None or linear is not layer:
+        if alive is None or linear is not layer or getattr(output, "sampled", False):
             return None
-        return alive._forward(layer, args[0] if args else kwargs["input"])
+        y = alive._forward(layer, args[0] if args else kwargs["input"], output)
+        if y is not None:
+            # For an older optimiser of this layer, whose hook comes after this one's.
+            y.sampled = True  # type: ignore[attr-defined]
+        return y
 
     return hook
 

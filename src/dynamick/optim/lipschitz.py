@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
+from dynamick.nn import DynamicLinear
+from dynamick.optim.sampling import is_count
 
 ESTIMATES = ("local", "global", "votes")
 
@@ -67,7 +69,7 @@ def diagonal_ggn(
 
     Args:
         model: yields logits (B, C) from `inputs`, each sample by itself (no batch normalisation in training mode).
-        layer: a linear layer of it that sees one row a sample.
+        layer: a linear layer of it that sees one row a sample, and sums all products.
         inputs: the model's inputs, B of them.
         draws: classes to draw for each sample; None takes all of them and is exact.
         generator: where the draws come from.
@@ -76,12 +78,21 @@ def diagonal_ggn(
         Shape (B, O, M) for the layer's O x M weights, never negative.
 
     Raises:
-        InputError: draws is below 1, or the layer does not see one row a sample.
+        InputError: draws is no integer from 1 up, or the layer is none that can be told so.
     """
-    if draws is not None and draws < 1:
-        raise InputError(f"draws: {draws} is too few; give 1 or more, or None for the exact diagonal")
+    if draws is not None and not is_count(draws):
+        raise InputError(f"draws: {draws!r} is no number of classes; give 1 or more, or None for the exact diagonal")
+    if not isinstance(layer, nn.Linear) or (isinstance(layer, DynamicLinear) and layer.threshold == "activations"):
+        raise InputError(f"layer: a {type(layer).__name__} is no layer that sums all products; give an nn.Linear")
     seen: list[tuple[Tensor, Tensor]] = []
-    handle = layer.register_forward_hook(lambda _, args, output: seen.append((args[0].detach(), output)))
+
+    def hook(_: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        y = output if output.requires_grad else output.detach().requires_grad_()
+        seen.append((args[0].detach(), y))
+        # A copy goes on, since the next layer may work in place.
+        return y.clone()
+
+    handle = layer.register_forward_hook(hook)
     try:
         with torch.enable_grad():
             logits_BC = model(inputs)
