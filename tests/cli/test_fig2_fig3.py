@@ -11,6 +11,7 @@ from torch import nn
 import dynamick as dk
 from dynamick import models
 from dynamick.cli import fig2, fig3
+from dynamick.cli.main import main
 from dynamick.data import ComposedScenes
 from dynamick.training.recipe import DataRecipe, Recipe
 
@@ -125,3 +126,18 @@ def test_fig3_refuses_runs_that_cannot_be_compared(given: list[str], wrong: str,
     with pytest.raises(dk.InputError, match=rf"^reproduce fig3: [^\n]*{wrong}[^\n]*$"):
         fig3.fig3(runs, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_fig3_refuses_runs_of_other_classes(tmp_path: Path) -> None:
+    """Two folders of images are both of kind `folder`, and may be of one size."""
+    runs = [make_run("res8"), make_run("res8-d2a")]
+    runs[1]["network"].classes = [f"class {c}" for c in range(10)]
+    with pytest.raises(dk.InputError, match=r"^reproduce fig3: the runs are of different data; [^\n]+$"):
+        fig3.fig3(runs, tmp_path)
+
+
+def test_fig2_trains_as_many_seeds_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fig2, "SCENES", 100)
+    monkeypatch.setattr(fig2, "STEPS", 2)
+    main(["reproduce", "fig2", "--seeds", "2", "--out", str(tmp_path / "new")])
+    assert [row["runs"] for row in json.loads((tmp_path / "new" / "fig2.json").read_text())["rows"]] == [2, 2]

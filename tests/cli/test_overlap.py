@@ -92,3 +92,11 @@ def test_it_refuses_what_cannot_be_compared(given: list[str], wrong: str, tmp_pa
     with pytest.raises(dk.InputError, match=rf"^reproduce overlap: [^\n]*{wrong}[^\n]*$"):
         overlap.overlap_figure(runs, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_it_refuses_runs_of_other_classes(tmp_path: Path) -> None:
+    """Two folders of images are both of kind `folder`, and may be of one size."""
+    runs = [make_run("res8"), make_run("res8-d2a")]
+    runs[1]["network"].classes = [f"class {c}" for c in range(10)]
+    with pytest.raises(dk.InputError, match=r"^reproduce overlap: the runs are of different data; [^\n]+$"):
+        overlap.overlap_figure(runs, tmp_path)

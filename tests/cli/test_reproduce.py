@@ -98,6 +98,8 @@ def test_figures_of_dissected_runs(tmp_path: Path, figure: str) -> None:
     [
         (["fig3", "--seeds", "0"], "--seeds 0: give an integer from 1 up"),
         (["fig9"], "reproduce fig9: no such figure"),
+        (["fig2", "whole"], "reproduce fig2: whole would not be read; give no runs"),
+        (["fig3", "--out", "whole/config.yaml"], "--out whole/config.yaml: is no folder"),
         (["table1", "--data", "nowhere"], "nowhere/cifar-10-batches-py: missing or damaged"),
         (["fig5", "--data", "nowhere"], "nowhere/minibroden"),
         (["table1", "nowhere"], "nowhere: no finished training (config.yaml is missing)"),

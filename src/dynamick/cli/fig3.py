@@ -52,8 +52,7 @@ def fig3(runs: list[Run], out: Path) -> str:
     from dynamick.training.callbacks import write_json
     from dynamick.training.recipe import DataRecipe
 
-    kinds = {(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"]) for run in runs}
-    if len(kinds) > 1:
+    if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"], tuple(run["network"].classes)) for run in runs}) > 1:
         raise InputError("reproduce fig3: the runs are of different data; give those of one")
     if len(runs) < 2 or not any(run["k"] for run in runs):
         raise InputError("reproduce fig3: give a run with a Dynamic-K head, and one or more others to compare it with")

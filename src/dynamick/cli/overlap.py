@@ -48,7 +48,7 @@ def overlap_figure(runs: list[Run], out: Path) -> str:
     from dynamick.training.callbacks import write_json
     from dynamick.training.recipe import DataRecipe
 
-    if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"]) for run in runs}) > 1:
+    if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"], tuple(run["network"].classes)) for run in runs}) > 1:
         raise InputError("reproduce overlap: the runs are of different data; give those of one")
     for run in runs:
         if run["head"].startswith("capsules"):

@@ -104,7 +104,7 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
         from dynamick.cli.fig2 import fig2
 
         args.out.mkdir(parents=True, exist_ok=True)
-        print(fig2(args.out))
+        print(fig2(args.out, args.seeds))
         return
     runs = [read_run(path, args.figure) for path in args.runs]
     if args.figure == "fig3":
@@ -147,7 +147,8 @@ def check(args: argparse.Namespace) -> None:
     """Hold the options to what is allowed.
 
     Raises:
-        InputError: a figure that there is not, no seeds, or no dissections of given runs where they are needed.
+        InputError: a figure that there is not, no seeds, runs where none is read, no dissections of given runs where they are
+            needed, or a file in the place of the folder.
     """
     from dynamick.errors import InputError
 
@@ -156,6 +157,10 @@ def check(args: argparse.Namespace) -> None:
         raise InputError(f"reproduce {args.figure}: no such figure; {known}")
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds}: give an integer from 1 up")
+    if args.runs and args.figure == "fig2":
+        raise InputError(f"reproduce fig2: {args.runs[0]} would not be read; give no runs, it trains its own networks")
+    if args.out.exists() and not args.out.is_dir():
+        raise InputError(f"--out {args.out}: is no folder; give another name")
     if args.runs and args.figure in DISSECTED and args.dissections is None:
         raise InputError(f"reproduce {args.figure}: give --dissections DIR, with RUN/tally.csv of each run")
 
