@@ -230,6 +230,26 @@ def test_autocast_computes_in_float32() -> None:
     assert want.poses.shape == got.poses.shape
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("routing", ROUTINGS)
+def test_half_precision_routes_in_float32(routing: str, dtype: torch.dtype) -> None:
+    """Poses of 0 too, as behind a ReLU: the numbers that keep quotients finite are none in float16."""
+    torch.manual_seed(0)
+    half = RoutingCapsules(6, 2, 3, 2, routing, dtype=dtype)
+    whole = RoutingCapsules(6, 2, 3, 2, routing)
+    whole.load_state_dict(half.state_dict())
+    x = torch.randn(2, 6, 2, dtype=dtype)
+    x[0] = 0
+    x.requires_grad_()
+    got, want = half(x), whole(x.detach().float())
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == dtype
+        torch.testing.assert_close(a.float(), b, rtol=0.05, atol=0.05)
+    (got.poses.sum() + got.log_odds.sum()).backward()
+    assert x.grad.isfinite().all()
+    assert half.weight.grad.isfinite().all()
+
+
 @pytest.mark.parametrize(
     ("wrong", "named"),
     [
@@ -241,6 +261,7 @@ def test_autocast_computes_in_float32() -> None:
         ({"routing": "most"}, "routing"),
         ({"inverse_temperature": 0.0}, "inverse_temperature"),
         ({"inverse_temperature": math.nan}, "inverse_temperature"),
+        ({"inverse_temperature": "0.1"}, "inverse_temperature"),
     ],
 )
 def test_bad_arguments_are_refused_in_one_line(wrong: dict, named: str) -> None:

@@ -1,6 +1,7 @@
 """Algorithm 1: capsules that route by agreement, the baseline that Dynamic-K is compared with (SPEC section 2)."""
 
 import math
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -84,7 +85,7 @@ class RoutingCapsules(nn.Module):
                 raise InputError(f"{name}: {value!r} is no number of them; give an integer from 1 up")
         if routing not in ROUTINGS:
             raise InputError(f"routing: {routing!r} is unknown; give {', '.join(ROUTINGS)}")
-        if not 0 < inverse_temperature < math.inf:
+        if not isinstance(inverse_temperature, Real) or not 0 < inverse_temperature < math.inf:
             raise InputError(f"inverse_temperature: {inverse_temperature!r} must be a number above 0")
         self.in_capsules, self.in_dim, self.out_capsules, self.out_dim = in_capsules, in_dim, out_capsules, out_dim
         self.routing, self.iterations, self.inverse_temperature = routing, iterations, inverse_temperature
@@ -121,19 +122,22 @@ class RoutingCapsules(nn.Module):
         if activations is not None and activations.shape != x.shape[:2]:
             raise InputError(f"activations: shape {tuple(activations.shape)}; give one a pose, shape {tuple(x.shape[:2])}")
         if torch.is_autocast_enabled(x.device.type):
-            # Differences of votes do not stand half precision.
             with torch.autocast(x.device.type, enabled=False):
                 return self._route(x.float(), None if activations is None else activations.float())
         return self._route(x, activations)
 
     def _route(self, x: Tensor, activations: Tensor | None) -> Capsules:
-        v_BCIE = self.votes(x)
+        votes = self.votes(x)
+        # Differences of votes do not stand half precision.
+        v_BCIE = votes.to(torch.promote_types(votes.dtype, torch.float32))
         if self.routing == "dynamic":
-            return dynamic_routing(v_BCIE, self.iterations)
-        if self.routing == "simplified":
-            return simplified_routing(v_BCIE, self.iterations)
-        a_BI = x.new_ones(x.shape[:2]) if activations is None else activations
-        return em_routing(v_BCIE, a_BI, self.beta_u, self.beta_a, self.iterations, self.inverse_temperature)
+            found = dynamic_routing(v_BCIE, self.iterations)
+        elif self.routing == "simplified":
+            found = simplified_routing(v_BCIE, self.iterations)
+        else:
+            a_BI = v_BCIE.new_ones(x.shape[:2]) if activations is None else activations
+            found = em_routing(v_BCIE, a_BI, self.beta_u, self.beta_a, self.iterations, self.inverse_temperature)
+        return Capsules(*(each.to(votes.dtype) for each in found))
 
     def votes(self, x: Tensor) -> Tensor:
         """Poses (B, in_capsules, in_dim) to votes (B, out_capsules, in_capsules, out_dim)."""
