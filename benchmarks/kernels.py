@@ -1,6 +1,6 @@
 """What the Dynamic-K linear map costs beside nn.Linear on the same tensors, in time and memory, on a CPU.
 
-python benchmarks/kernels.py [--pairs N] [--quick] [--out FILE.json]
+python benchmarks/kernels.py [--pairs N] [--quick] [--parts NAME ...] [--out FILE.json]
 
 Each row alternates the kernel and nn.Linear in one process; its ratio is the median of the pairs' ratios, with a 95 %
 interval. `random` weights are normal, and inputs rectified normal numbers, half of them 0. `trained` weights are what training
@@ -50,6 +50,14 @@ INFERENCE = [Case(M, 5, weights, training=False) for M in (512, 2048) for weight
 EXACTLY = [Case(M, 5, weights, rule="exactly") for M in (512, 2048) for weights in ("random", "trained")]
 AVX2 = [Case(M, 5, weights, level="v3") for M in (512, 2048) for weights in ("random", "trained")]
 LARGE = [Case(2048, 5, weights, O=21_841) for weights in ("random", "trained")]
+PARTS = {
+    "512": [case for case in GRID if case.M == 512],
+    "2048": [case for case in GRID if case.M == 2048],
+    "inference": INFERENCE,
+    "exactly": EXACTLY,
+    "avx2": AVX2,
+    "large": LARGE,
+}
 
 
 def main() -> None:
@@ -57,11 +65,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=40, help="pairs a row; rows of 21,841 classes take a tenth")
     parser.add_argument("--quick", action="store_true", help="K = 5 and 365 classes only, without memory and slow peers")
+    parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS), help="which rows of the table; all")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     if cpu.kernel is None:
         parser.error("there is no CPU kernel here; `dynamick doctor` says why")
-    cases = [case for case in GRID + INFERENCE if case.K == 5] if args.quick else GRID + INFERENCE + EXACTLY + AVX2 + LARGE
+    cases = [case for part in args.parts for case in PARTS[part]]
+    if args.quick:
+        cases = [case for case in cases if case in GRID + INFERENCE and case.K == 5]
     usable = [case for case in cases if case.level is None or runs(case.level)]
     print("| what | O | M | K | weights | level | nn.Linear, ms | kernel, ms | ratio | 95 % | memory ratio | chunked | naive |")
     print("|---" * 13 + "|")

@@ -113,6 +113,10 @@ def dynamic_linear_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, r
         Outputs (B, O) in float32. The K-th largest product of each, tau (O, B), float32: 0 (`at_most`) or -inf (`exactly`)
         where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are.
     """
+    return _forward(x, weight, mask, k, rule)
+
+
+def _forward(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor, Tensor]:
     (B, M), O = x.shape, weight.shape[0]
     y = x.new_empty(B, O, dtype=torch.float32)
     tau = x.new_empty(O, B, dtype=torch.float32)
@@ -151,6 +155,21 @@ def dynamic_linear_cpu_backward(
     want_w: bool,
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x and weight, in their dtypes; a tensor without elements for what is not wanted."""
+    return _gradients(gy, x, weight, mask, tau, last, k, rule, want_x, want_w)
+
+
+def _gradients(
+    gy: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    mask: Tensor | None,
+    tau: Tensor,
+    last: Tensor,
+    k: int,
+    rule: str,
+    want_x: bool,
+    want_w: bool,
+) -> tuple[Tensor, Tensor]:
     (B, M), O = x.shape, weight.shape[0]
     gx = x.new_empty((B, M) if want_x else (0,), dtype=torch.float32)
     gw = x.new_empty((O, M) if want_w else (0,), dtype=torch.float32)
@@ -176,9 +195,30 @@ def _backward(ctx: Any, gy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 dynamic_linear_cpu.register_autograd(_backward, setup_context=keep_for_sums)
 
 
+class _Sum(torch.autograd.Function):
+    """The same as the registered operator, without a registered operator's way through the dispatcher: 0.15 ms a step."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
+        y, tau, last = _forward(x, weight, mask, k, rule)
+        ctx.save_for_backward(x, weight, mask, tau, last)
+        ctx.k, ctx.rule = k, rule
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return sum_gradients(_gradients, ctx, gy)
+
+
 def sum_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
     """The sums of the routed products, shape (B, O), float32, differentiable."""
-    return dynamic_linear_cpu(x, weight, mask, k, rule)[0]
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or not _are_plain(x, weight):
+        return dynamic_linear_cpu(x, weight, mask, k, rule)[0]
+    return _Sum.apply(x, weight, mask, k, rule)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _are_plain(*tensors: Tensor) -> bool:
+    return all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
 
 
 def _dense(values: Tensor) -> Tensor:
