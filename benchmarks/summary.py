@@ -11,6 +11,8 @@ from pathlib import Path
 
 import yaml
 
+from dynamick.cli.backbones import kind_of
+
 COLUMNS = {
     "top1": "top-1, %",
     "weights_per_class": "weights/class",
@@ -32,7 +34,7 @@ def main(folders: list[str]) -> None:
         strength = f", strength {recipe['optim']['l1']:g}" if recipe["optim"]["l1"] else ""
         with (folder / "metrics.csv").open(newline="") as file:
             last = list(csv.DictReader(file))[-1]
-        groups[recipe["model"] + strength].append({name: float(last[name]) for name in COLUMNS})
+        groups[kind_of(recipe["model"], recipe) + strength].append({name: float(last[name]) for name in COLUMNS})
     print(f"| model | seeds | {' | '.join(COLUMNS.values())} |")
     print("|---" * (2 + len(COLUMNS)) + "|")
     for name, rows in groups.items():

@@ -74,21 +74,13 @@ def main() -> None:
         units = dissect(run["network"], LAYER, concepts, progress=False)
         (args.out / folder.name).mkdir(exist_ok=True)
         units.write_tally(args.out / folder.name / "tally.csv")
-        models.setdefault(title(run), []).append(figures(run, scenes, units))
+        models.setdefault(run["model"], []).append(figures(run, scenes, units))
     (args.out / "thresholding.json").write_text(json.dumps(models, indent=1) + "\n")
     for name, columns in TABLES.items():
         print(f"\n| {name} | seeds | {' | '.join(column for column, _ in columns.values())} |\n|{'---|' * (2 + len(columns))}")
         for model, rows in models.items():
             cells = [cell([row[key] for row in rows], places) for key, (_, places) in columns.items()]
             print(f"| {model} | {len(rows)} | {' | '.join(cells)} |")
-
-
-def title(run: dict[str, Any]) -> str:
-    """The model; where Interpretable SGD trained it, with what."""
-    optim = run["recipe"]["optim"]
-    if optim.get("s") is None:
-        return str(run["model"])
-    return f"{run['model']}, s = {optim['s']:g}, {optim['form']}, {optim['estimate']}"
 
 
 @torch.no_grad()

@@ -69,6 +69,24 @@ def test_table_1(cifar: list[str], tmp_path: Path) -> None:
     assert "| res8 | 2 | 95.10 | 83.50 ± 0.71 | 2.0 ± 1.4 |" in text
 
 
+def test_interpretable_sgd_is_not_averaged_with_sgd(cifar: list[str], tmp_path: Path) -> None:
+    sampled = []
+    for estimate in ("local", "votes"):
+        folder = make_run(tmp_path / estimate, "res8", 50.0, 0.5)
+        recipe = yaml.safe_load((folder / "config.yaml").read_text())
+        recipe["optim"] |= {"s": 0.9, "estimate": estimate}
+        (folder / "config.yaml").write_text(yaml.safe_dump(recipe))
+        sampled.append(str(folder))
+    main(["reproduce", "table1", *cifar, *sampled, "--out", str(tmp_path / "out")])
+    rows = {row["model"]: row for row in json.loads((tmp_path / "out" / "table1.json").read_text())["rows"]}
+    assert (rows["res8"]["runs"], rows["res8"]["top1"]) == (2, pytest.approx(83.5))
+    assert {name for name in rows if name.startswith("res8, ")} == {
+        f"res8, s = 0.9, K = 5, normalised, {estimate}" for estimate in ("local", "votes")
+    }
+    said = (tmp_path / "out" / "table1.md").read_text()
+    assert "res8-d5a behind dense by +0.10 points" in said
+
+
 def test_figure_4_says_what_fails(cifar: list[str], tmp_path: Path) -> None:
     main(["reproduce", "fig4", *cifar, "--out", str(tmp_path / "out")])
     found = json.loads((tmp_path / "out" / "fig4.json").read_text())
