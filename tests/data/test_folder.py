@@ -137,8 +137,10 @@ def test_no_images_and_no_masks(tmp_path):
         ConceptFolder(tmp_path)
 
 
-def test_hidden_files_are_passed_over(tmp_path):
+def test_hidden_files_and_folders_are_passed_over(tmp_path):
     folder(tmp_path)
+    put(tmp_path / "images" / ".thumbnails" / "one.png", [[1]])
+    (tmp_path / "images" / "holiday.png").mkdir()
     put(tmp_path / "images" / ".thumb.png", [[1]])
     (tmp_path / "masks" / ".cache").mkdir()
     assert len(ConceptFolder(tmp_path)) == 2

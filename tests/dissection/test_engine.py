@@ -271,23 +271,28 @@ def test_the_hook_goes_also_when_the_body_raises():
 class Odd(torch.nn.Module):
     def __init__(self):
         super().__init__()
-        self.used, self.unused, self.pair, self.tokens = (torch.nn.Identity() for _ in range(4))
+        self.used, self.unused, self.pair, self.tokens, self.mean, self.none = (torch.nn.Identity() for _ in range(6))
+        self.alias = self.used
         self.pair.forward = lambda x: (x, x)
         self.tokens.forward = lambda x: x.flatten(2)
 
     def forward(self, x):
         self.pair(x)
         self.tokens(x)
+        self.mean(x.mean(0, keepdim=True))
+        self.none(x[:, :0])
         return self.used(x)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"layer": "nowhere"}, "'nowhere' is not in the model; it has used, unused, pair, tokens"),
+        ({"layer": "nowhere"}, "'nowhere' is not in the model; it has used, unused, pair, tokens, mean, none, alias"),
         ({"layer": "unused"}, "'unused' is never used"),
         ({"layer": "pair"}, "puts out a tuple; choose"),
         ({"layer": "tokens"}, r"puts out a tensor of shape \(1, 3, 4\); choose"),
+        ({"layer": "mean"}, r"'mean' puts out 1 maps of each unit for 7 images; choose"),
+        ({"layer": "none"}, r"puts out a tensor of shape \(1, 0, 2, 2\); choose"),
         ({"rule": "light"}, "rule: 'light' is unknown; give netdissect or lite"),
         ({"quantile": 1.0}, "quantile: 1.0 must lie"),
         ({"preprocessing": None}, "preprocessing: the model does not name its own"),
@@ -300,6 +305,45 @@ def test_bad_arguments_are_named(small, change, message):
     with pytest.raises(InputError, match=message) as caught:
         dissect(Odd(), dataset=dataset, **arguments)
     assert "\n" not in str(caught.value)
+
+
+def test_a_module_of_two_names_is_found_by_either(small):
+    _, dataset = small.case(13)
+    one, other = (dissect(Odd(), layer, dataset, preprocessing=Preprocessing(), **QUIET) for layer in ("used", "alias"))
+    assert_same(one, other)
+
+
+def test_random_numbers_drawn_next_are_what_they_would_be(small):
+    """A training must go on as if its network had not been dissected in between."""
+    maps, dataset = small.case(20)
+    before = torch.random.get_rng_state()
+    dissect(small.Table(maps), "layer", dataset, **QUIET)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_what_is_wrong_in_a_loading_process_is_one_line(small):
+    maps, dataset = small.case(21)
+    dataset.__class__ = type("Broken", (small.InMemory,), {"maps": broken_from_20})
+    for workers in (0, 2):
+        with pytest.raises(InputError, match=r"^image-20: cannot be read$"):
+            dissect(small.Table(maps), "layer", dataset, workers=workers, **QUIET)
+
+
+def broken_from_20(self, index):
+    if index >= 20:
+        raise InputError(f"image-{index}: cannot be read")
+    return self[index].maps
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.uint16, torch.int64])
+def test_label_maps_of_any_integers(small, dtype):
+    maps, dataset = small.case(22)
+    expected = dissect(small.Table(maps), "layer", dataset, quantile=0.9, **QUIET)
+    dataset.all_maps = [
+        {category: torch.as_tensor(each).to(dtype) for category, each in all_maps.items()} for all_maps in dataset.all_maps
+    ]
+    dataset.map_size = list(dataset.map_size)
+    assert_same(dissect(small.Table(maps), "layer", dataset, quantile=0.9, **QUIET), expected)
 
 
 def test_bad_data_is_named(small):
@@ -316,6 +360,10 @@ def test_bad_data_is_named(small):
     assert "no labels" in problem(labels=[])
     assert "no images" in problem(everything=[])
     assert "none of the images has a label" in problem(everything=[{}] * 5)
+    assert "category is given twice in object, part, object" in problem(categories=["object", "part", "object"])
+    for number in (0, -1, 2**40):
+        assert f"label x has number {number}, not from 1 to" in problem(labels=[*dataset.labels, Label(number, "x", "part")])
+    assert "label x has number 7, twice" in problem(labels=[*dataset.labels, Label(7, "x", "part")])
     assert "category 'scene'" in problem(categories=["object", "part", "texture"])
     assert "image-1: label 9 is not one of" in problem(everything=[{}, {"scene": np.full((1, 1, 1), 9)}])
     assert "label 3 is not one of" in problem(everything=[{"scene": np.full((1, 1, 1), 3)}])

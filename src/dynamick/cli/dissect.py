@@ -118,10 +118,11 @@ def _device(name: str | None) -> "torch.device | None":
 
 def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", args: argparse.Namespace) -> None:
     from dynamick.dissection import gallery
+    from dynamick.dissection.survivors import write_atomically
 
     args.out.mkdir(parents=True, exist_ok=True)
     result.write_tally(args.out / "tally.csv")
-    (args.out / "dissection.json").write_text(result.to_json())
+    write_atomically(args.out / "dissection.json", result.to_json().encode())
     best = result.scores.argsort(kind="stable")[::-1][:PICTURED].tolist()
     examples = gallery.examples(model, dataset, result, best, preprocessing=_preprocessing(model, args))
     gallery.sheet(examples).save(args.out / "units.png")

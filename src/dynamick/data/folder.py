@@ -126,8 +126,8 @@ def scan(root: Path) -> tuple[list[str], list[str], dict[str, list[tuple[int, Pa
 
 
 def _images_under(folder: Path) -> list[str]:
-    paths = (path for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.name.startswith("."))
-    return sorted(path.relative_to(folder).as_posix() for path in paths)
+    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.is_dir())
+    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
 
 
 def _stem(name: str) -> str:

@@ -15,7 +15,8 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
     Raises:
         InputError: there is none; the message says which exist.
     """
-    modules = {name: module for name, module in model.named_modules() if name}
+    # A module that has two names is found by either.
+    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
     if layer not in modules:
         names = list(modules)
         level = [name for name in names if "." not in name] or names
@@ -36,7 +37,7 @@ class Capture:
         """Keep a copy: a later in-place module (a ReLU, say) would change what the layer itself put out."""
         if isinstance(output, Tensor) and output.ndim == 2:
             output = output[:, :, None, None]
-        if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point():
+        if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point() or not output.numel():
             form = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise InputError(
                 f"layer: {self.layer!r} puts out {form}; choose one that puts out a map (B, units, h, w) or vector (B, units)"

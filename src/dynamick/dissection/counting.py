@@ -12,6 +12,9 @@ from dynamick.dissection.selecting import above, places
 from dynamick.errors import InputError
 
 RULES = ("netdissect", "lite")
+MOST = 1 << 24
+"""The largest number of a label: a table holds a place for every number up to the largest used."""
+_UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 class _Labels(NamedTuple):
@@ -49,7 +52,8 @@ class Counts:
             `lite` when some label of that category lies under the mask.
 
     Raises:
-        InputError: no labels, an unknown rule, or a label of none of the categories.
+        InputError: no labels, an unknown rule, a label of none of the categories, a number or a category given twice, or a
+            number out of range.
     """
 
     def __init__(
@@ -69,7 +73,14 @@ class Counts:
         self.rule, self.device = rule, torch.device(device)
         self._arguments = (labels, categories, units, rule, device)
         position = {name: place for place, name in enumerate(categories)}
+        if len(position) < len(categories):
+            raise InputError(f"data: a category is given twice in {', '.join(categories)}; give each once")
+        seen: set[int] = set()
         for label in labels:
+            if not 1 <= label.number <= MOST or label.number in seen:
+                why = "twice" if label.number in seen else f"not from 1 to {MOST}"
+                raise InputError(f"data: label {label.name} has number {label.number}, {why}; give each a number of its own")
+            seen.add(label.number)
             if label.category not in position:
                 found = f"{label.number} ({label.name}) is of category {label.category!r}"
                 raise InputError(f"data: label {found}; there is {', '.join(position)}")
@@ -167,7 +178,8 @@ class Counts:
                 if several.shape[-2:] == (1, 1) and size != (1, 1):
                     whole += several.flatten().tolist()
                 elif several.shape[-2:] == size:
-                    planes.append(several.flatten(1))
+                    # PyTorch does not join the wider unsigned types with others.
+                    planes.append((several.long() if several.dtype in _UNSIGNED else several).flatten(1))
                 else:
                     found, right = ("x".join(map(str, each)) for each in (several.shape[-2:], size))
                     raise InputError(f"{name}: the {category} map is {found} pixels; it must be {right} as the others")

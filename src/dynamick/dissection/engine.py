@@ -18,7 +18,7 @@ from dynamick.dissection import shards
 from dynamick.dissection.activations import Capture, capture
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass, rank_nan_lowest
-from dynamick.dissection.loading import Part, image_of, load, maps_of
+from dynamick.dissection.loading import Part, image_of, load, maps_of, name_of
 from dynamick.dissection.progress import Progress
 from dynamick.dissection.result import Dissection, rank
 from dynamick.dissection.saving import Saved
@@ -163,10 +163,15 @@ class _Run:
         """What a saved state depends on, beside the arguments of `dissect`."""
         model = hashlib.sha256()
         for value in self.model.state_dict().values():
-            model.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+            if isinstance(value, Tensor):  # a module may add a state of any other kind
+                model.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         labels = hashlib.sha256(repr(concepts).encode())
+        names = [name_of(self.dataset, index) for index in range(len(self.dataset))]
+        images = hashlib.sha256(repr(names).encode())
+        images.update(image_of(self.dataset, 0)[1].cpu().contiguous().numpy().tobytes())
         sizes = {"images": len(self.dataset), "maps": list(self.shape), "label maps": list(self.dataset.map_size)}
-        digests = {"labels": labels.hexdigest()[:12], "model": model.hexdigest()[:12]}
+        hashes = {"labels": labels, "model": model, "names and first image": images}
+        digests = {name: each.hexdigest()[:12] for name, each in hashes.items()}
         return {**sizes, "preprocessing": self.preprocessing.to_dict(), **digests}
 
     def first_pass(self, first: FirstPass, counts: Counts, saved: Saved) -> None:
@@ -215,7 +220,8 @@ class _Run:
     ) -> None:
         units_S = units_S.to(self.device)
         excess_Shw = maps_Shw.to(self.device) - thresholds_U[units_S][:, None, None]
-        counts.update(images_S.to(self.device), units_S, excess_Shw, labels, self.dataset.map_size)
+        height, width = self.dataset.map_size
+        counts.update(images_S.to(self.device), units_S, excess_Shw, labels, (height, width))
 
     def _forward(self, images: list[tuple[str, Tensor]]) -> Tensor:
         """The layer's maps for images (name, uint8 (3, H, W)), which may differ in size before preprocessing."""
@@ -232,6 +238,9 @@ class _Run:
         with self._timed("forward"):
             self.model(prepared.to(self.dtype))
             maps_BUhw = self.taken.take()
+        if len(maps_BUhw) != len(images):
+            found = f"{len(maps_BUhw)} maps of each unit for {len(images)} images"
+            raise InputError(f"layer: {self.taken.layer!r} puts out {found}; choose one that puts out one for each image")
         if hasattr(self, "shape") and maps_BUhw.shape[1:] != self.shape:
             found = "x".join(map(str, maps_BUhw.shape[1:]))
             raise InputError(f"{images[0][0]}: its maps are {found}, the first image's are not; give one size for all (--size)")

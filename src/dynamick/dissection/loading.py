@@ -3,10 +3,12 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dynamick.data.concepts import ConceptDataset
+from dynamick.errors import InputError
 
 Part = Callable[[ConceptDataset, int], tuple[str, Any]]
 
@@ -40,7 +42,13 @@ def load(
 ) -> Iterator[list[tuple[str, Any]]]:
     """One part of each sample of the given batches; batch b holds samples b * batch_size up to the next batch's first."""
     places = [[*range(batch * batch_size, min((batch + 1) * batch_size, len(dataset)))] for batch in batches]
-    return iter(DataLoader(_Parts(dataset, part), batch_sampler=places, num_workers=workers, collate_fn=list))
+    # A generator of its own: a dissection between two epochs must not change what the training draws next.
+    own = torch.Generator()
+    try:
+        yield from DataLoader(_Parts(dataset, part), batch_sampler=places, num_workers=workers, collate_fn=list, generator=own)
+    except InputError as error:
+        # From another process it comes with that process's traceback, whose last line says what is wrong.
+        raise InputError(str(error).splitlines()[-1].removeprefix("dynamick.errors.InputError: ")) from error
 
 
 class _Parts(Dataset[tuple[str, Any]]):
