@@ -406,7 +406,7 @@ def test_the_keyboard_alone_reaches_everything(browser: Any, tmp_path: Path) -> 
 
 
 @browser_test
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (320, "dark")])
 def test_axe_finds_no_violation(browser: Any, tmp_path: Path, width: int, scheme: str) -> None:
     page = Sample("dense" if scheme == "dark" else "at_most").page()
     long = ["natural_history_museum_interior/exhibition", "river horse, Hippopotamus amphibius, known as hippopotamus"]
