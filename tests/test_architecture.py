@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "dynamick"
-ROOT = {"errors", "preprocessing", "torchvision_shim"}
+ROOT = {"errors", "preprocessing", "seeding", "torchvision_shim"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
     "preprocessing": {"errors"},
+    "seeding": set(),
     "torchvision_shim": set(),
     "ops": set(),
     "functional": {"ops"},

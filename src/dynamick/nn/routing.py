@@ -1,7 +1,6 @@
 """Algorithm 1: capsules that route by agreement, the baseline that Dynamic-K is compared with (SPEC section 2)."""
 
 import math
-from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -85,7 +84,7 @@ class RoutingCapsules(nn.Module):
                 raise InputError(f"{name}: {value!r} is no number of them; give an integer from 1 up")
         if routing not in ROUTINGS:
             raise InputError(f"routing: {routing!r} is unknown; give {', '.join(ROUTINGS)}")
-        if not isinstance(inverse_temperature, Real) or not 0 < inverse_temperature < math.inf:
+        if not isinstance(inverse_temperature, int | float) or not 0 < inverse_temperature < math.inf:
             raise InputError(f"inverse_temperature: {inverse_temperature!r} must be a number above 0")
         self.in_capsules, self.in_dim, self.out_capsules, self.out_dim = in_capsules, in_dim, out_capsules, out_dim
         self.routing, self.iterations, self.inverse_temperature = routing, iterations, inverse_temperature
