@@ -13,6 +13,7 @@ import dynamick as dk
 from dynamick import models
 from dynamick.cli import needed
 from dynamick.cli.main import main
+from dynamick.cli.reproduce import accuracy_verdicts
 from dynamick.data.scenes import ComposedScenes
 from dynamick.training.recipe import Recipe
 
@@ -67,6 +68,15 @@ def test_table_1(cifar: list[str], tmp_path: Path) -> None:
     text = (tmp_path / "out" / "table1.md").read_text()
     assert "width 4, 2 epochs" in text
     assert "| res8 | 2 | 95.10 | 83.50 ± 0.71 | 2.0 ± 1.4 |" in text
+
+
+@pytest.mark.parametrize(("top1", "verdict"), [(27.6, "holds"), (27.4, "fails"), (20.0, "fails")])
+def test_half_a_point_may_be_lost_or_what_the_paper_loses(top1: float, verdict: str) -> None:
+    dense = {"model": "res8", "head": "dense", "k": None, "top1": 28.0, "paper": 53.69}
+    one = {"model": "res8-d1a", "head": "d1", "k": 1, "top1": 28.0 - 25.8, "paper": 27.83}
+    five = {"model": "res8-d5a", "head": "d5", "k": 5, "top1": top1, "paper": 53.60}
+    said = accuracy_verdicts([one, five, dense])
+    assert [each.rsplit(" ", 1)[1] for each in said] == ["holds", verdict]
 
 
 def test_interpretable_sgd_is_not_averaged_with_sgd(cifar: list[str], tmp_path: Path) -> None:

@@ -33,8 +33,8 @@ KINDS = {"table1": ("cifar10", "folder"), "fig3": ANY, "fig4": ("cifar10",), "ov
 """Data that a figure's runs may be trained on, where it is not folders of scenes alone."""
 DISSECTED = ("fig5", "fig6", "fig7")
 TOLERANCE = 0.5
-"""So many points a sparse head may lie behind dense for "negligible loss" to hold (the paper's largest loss is 0.08, but for d1
-on Places365)."""
+"""So many points a sparse head may lie behind dense for "negligible loss" to hold (the paper's largest loss is 0.09, but for d1
+on Places365, which the paper itself gives 25.86)."""
 ORDER = ("d1", "d5", "l1", "dense")
 """Fig. 4b: from the sparsest to the densest."""
 BEST = 100
@@ -243,7 +243,7 @@ def summary(runs: list[Run]) -> list[Row]:
 
 
 def accuracy_verdicts(rows: list[Row]) -> list[str]:
-    """For each Dynamic-K row whether it loses at most 0.5 points to dense, as the paper's Table 1 claims."""
+    """For each Dynamic-K row whether it loses at most 0.5 points to dense, or no more than in the paper's Table 1."""
     dense = next((row for row in rows if row["head"] == "dense"), None)
     if dense is None:
         return ["No dense training is among the runs: nothing to hold the others against."]
@@ -252,8 +252,10 @@ def accuracy_verdicts(rows: list[Row]) -> list[str]:
         if row["k"]:
             loss = dense["top1"] - row["top1"]
             known = row["paper"] is not None and dense["paper"] is not None
-            paper = f" (paper: {dense['paper'] - row['paper']:+.2f})" if known else ""
-            out.append(f"{row['model']} behind dense by {loss:+.2f} points{paper}: {'holds' if loss <= TOLERANCE else 'fails'}")
+            claimed = dense["paper"] - row["paper"] if known else 0.0
+            paper = f" (paper: {claimed:+.2f})" if known else ""
+            holds = loss <= max(TOLERANCE, claimed)
+            out.append(f"{row['model']} behind dense by {loss:+.2f} points{paper}: {'holds' if holds else 'fails'}")
     return out
 
 
