@@ -126,6 +126,24 @@ def test_a_finished_state_is_not_computed_again_and_another_configuration_is_ref
     assert_equal(other, dissect(small.Table(maps), "layer", dataset, "lite", progress=False))
 
 
+def test_another_number_of_processes_does_not_hide_another_configuration(small, tmp_path):
+    maps, dataset = small.case(35)
+
+    def run(rule, **more):
+        return dissect(small.Table(maps), "layer", dataset, rule, state=tmp_path, progress=False, **more)
+
+    expected = run("lite")
+    (tmp_path / "process-0-of-1").rename(tmp_path / "process-0-of-3")
+    with pytest.raises(InputError, match="rule 'lite', now 'netdissect'"):
+        run("netdissect")
+    assert_equal(run("lite"), expected)
+    (tmp_path / "process-0-of-1" / ".state.pt.123").write_bytes(b"killed while it saved")
+    run("lite")
+    assert [each.name for each in (tmp_path / "process-0-of-1").iterdir()] == ["state.pt"]
+    run("netdissect", restart=True)
+    assert [each.name for each in tmp_path.iterdir()] == ["process-0-of-1"]
+
+
 def test_other_images_are_another_configuration(small, tmp_path):
     maps, dataset = small.case(34)
     model = small.Table(maps)
@@ -210,7 +228,11 @@ def directory(tmp_path):
         "    model = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Flatten())\n"
         "    return model\n"
         "number = lambda: 3\n"
+        "def imports_more():\n"
+        "    from own_helper import bright\n"
+        "    return bright()\n"
     )
+    (tmp_path / "own_helper.py").write_text("from own_model import bright\n")
     return tmp_path / "data"
 
 
@@ -239,7 +261,7 @@ def test_the_command_finds_the_square(directory, monkeypatch, capsys):
     with pytest.raises(SystemExit) as caught:
         command(directory, *PREPARED, "--rule", "lite")
     assert caught.value.code == 2
-    command(directory, *PREPARED, "--rule", "lite", "--restart")
+    command(directory, *PREPARED, "--rule", "lite", "--restart", model="own_model:imports_more")
 
 
 def offline(*arguments, **options):

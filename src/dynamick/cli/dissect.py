@@ -187,12 +187,14 @@ def _from_function(name: str, weights: str | None) -> "nn.Module":
     # A user's own module lies where the command is given.
     sys.path.insert(0, str(Path.cwd()))
     try:
-        make = getattr(importlib.import_module(package), function)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"--model {name}: {error}; give package.module:function") from error
+        try:
+            make = getattr(importlib.import_module(package), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(f"--model {name}: {error}; give package.module:function") from error
+        # The function may import more of the user's own.
+        model = make()
     finally:
         sys.path.remove(str(Path.cwd()))
-    model = make()
     if not isinstance(model, nn.Module):
         raise InputError(f"--model {name}: returns a {type(model).__name__}; it must return a torch.nn.Module")
     return _with_weights(model, weights) if weights else model

@@ -35,30 +35,44 @@ class Saved:
     """
 
     def __init__(self, folder: str | Path | None, config: dict[str, Any], restart: bool = False) -> None:
-        self.folder = Path(folder) / f"process-{shards.rank()}-of-{shards.world()}" if folder else None
+        mine = f"process-{shards.rank()}-of-{shards.world()}"
+        self.folder = Path(folder) / mine if folder else None
         self.config, self.counted = config, 0
         self._last = time.monotonic()
         self._state: dict[str, Any] | None = None
         if self.folder is None:
             return
         if restart:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            # Also what other numbers of processes left; what the other processes of this run left is theirs to drop.
+            for each in self.folder.parent.glob("process-*"):
+                if each.name == mine or not each.name.endswith(f"-of-{shards.world()}"):
+                    shutil.rmtree(each, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
+        for partial in self.folder.glob(".state.pt.*"):
+            partial.unlink()  # of a process that was killed while it saved
         path = self.folder / "state.pt"
-        if not path.exists():
-            return
+        if path.exists():
+            self._state = self._read(path)
+        elif not restart and (others := sorted(self.folder.parent.glob("process-*/state.pt"))):
+            # Another number of processes cannot go on from it, but it must be of the same configuration.
+            self._read(others[0])
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        """A saved state of this configuration."""
         try:
-            self._state = torch.load(path, map_location="cpu", weights_only=True)
-            before = self._state["config"]
+            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            before = state["config"]
         except Exception as error:
             raise InputError(f"{path}: is not the state of a dissection; remove it, or restart (--restart)") from error
         differing = [
-            f"{name} {before.get(name)!r}, now {value!r}" for name, value in config.items() if before.get(name) != value
+            f"{name} {before.get(name)!r}, now {value!r}" for name, value in self.config.items() if before.get(name) != value
         ]
         if differing:
             raise InputError(
-                f"{folder}: holds another configuration's dissection ({'; '.join(differing)}); use another folder, or --restart"
+                f"{path.parent.parent}: holds another configuration's dissection ({'; '.join(differing)}); "
+                "use another folder, or --restart"
             )
+        return state
 
     @property
     def maps_folder(self) -> Path | None:
