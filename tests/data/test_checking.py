@@ -62,10 +62,10 @@ def test_everything_wrong_at_once(broden):
         ("b_part.png", "cannot be read"),
         ("c.png", "its size is 7 x 8; index.csv says 8 x 8"),
         ("c_part.png", "its size is 3 x 4; index.csv says 4 x 4"),
-        ("d_part.png", "part label 9 out of range; label.csv has numbers from 1 to 3"),
+        ("d_part.png", "part label 9 is not in label.csv; it has numbers from 1 to 3"),
         ("e_part.png", "part label 2 is of category object"),
         ("f_part.png", "mode is L"),
-        ("f.png", "scene label 4 out of range"),
+        ("f.png", "scene label 4 is not in label.csv"),
     ]
     problems = check(broden)
     assert len(problems) == len(expected)

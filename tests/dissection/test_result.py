@@ -105,6 +105,7 @@ def test_detectors_start_at_004():
     [
         ("", "first line is no tally's"),
         ("unit,category,label\n", "first line is no tally's"),
+        ("unit,category,label,score,a-label,a-truth,a-activation,a-intersect,a-iou\n", "no units"),
         ("unit,category,label,score,a-label,a-truth,a-activation,a-intersect,a-iou\n1,a,b,0.1\n", "line 2: 4 cells"),
         ("unit,category,label,score,a-label,a-truth,a-activation,a-intersect,a-iou\n1,a,b,x,b,1,1,1,1\n", "line 2: could not"),
         ("unit,category,label,score,a-label,a-truth,a-activation,a-intersect,a-iou\n2,a,b,1,b,1,1,1,1\n", "units must be"),
@@ -114,6 +115,12 @@ def test_a_bad_tally_is_named(tmp_path, text, message):
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(InputError, match=rf"t\.csv: .*{message}"):
         read_tally(tmp_path / "t.csv")
+
+
+def test_a_tally_saved_by_a_spreadsheet_is_read(papers, tmp_path):
+    expected = read_tally(papers)
+    (tmp_path / "t.csv").write_bytes(b"\xef\xbb\xbf" + papers.read_bytes())
+    assert read_tally(tmp_path / "t.csv").rows == expected.rows
 
 
 def test_bad_files_are_named(tmp_path):

@@ -112,8 +112,8 @@ def _unlisted(where: Path, numbers: list[int], category: str, tables: Tables) ->
         return  # said once already
     unknown = [number for number in numbers if number and number not in tables.listed]
     if unknown:
-        listed = f"{min(tables.listed)} to {max(tables.listed)}"
-        yield f"{where}: {category} label {', '.join(map(str, unknown[:5]))} out of range; label.csv has numbers from {listed}"
+        listed = f"it has numbers from {min(tables.listed)} to {max(tables.listed)}"
+        yield f"{where}: {category} label {', '.join(map(str, unknown[:5]))} is not in label.csv; {listed}"
     for number in numbers:
         if number in tables.listed and category not in tables.listed[number]:
             names = ", ".join(tables.listed[number])

@@ -137,7 +137,8 @@ class Dissection:
         """
         path = Path(path)
         try:
-            with path.open(newline="", encoding="utf-8") as file:
+            # Spreadsheets put a mark before the first letter.
+            with path.open(newline="", encoding="utf-8-sig") as file:
                 header, *lines = list(csv.reader(file)) or [[]]
         except (OSError, UnicodeDecodeError) as error:
             raise InputError(f"{path}: cannot be read as a tally ({error}); give a tally.csv") from error
@@ -151,6 +152,8 @@ class Dissection:
                 rows.append(_row(line, len(header)))
             except ValueError as error:
                 raise InputError(f"{path}: line {number}: {error}") from error
+        if not rows:
+            raise InputError(f"{path}: no units; it must have one or more under its first line")
         if sorted(row.unit for row in rows) != list(range(1, len(rows) + 1)):
             raise InputError(f"{path}: units must be 1 to {len(rows)}, each once")
         return cls(sorted(rows), categories)
