@@ -8,6 +8,10 @@
 #include "lanes.h"
 #include "order.h"
 
+// What is sorted stays in registers only where the loops around it are part of the same function.
+#define INLINED __attribute__((always_inline))
+#define ALWAYS_INLINE INLINED inline
+
 constexpr float TINY = std::numeric_limits<float>::denorm_min();
 constexpr float LOWEST = -std::numeric_limits<float>::infinity();
 constexpr int64_t SMALL = 1 << 21;  // products below which a second thread costs more than it brings
@@ -42,7 +46,7 @@ inline int32_t last_index(const Problem& problem, int64_t c, int64_t b, float ta
 }
 
 // Puts a product where it belongs among the sorted keys from place k on; returns what falls out behind the last.
-template <int k, int K> inline Wholes sift(Wholes (&keys)[K], Wholes product) {
+template <int k, int K> ALWAYS_INLINE Wholes sift(Wholes (&keys)[K], Wholes product) {
     if constexpr (k == K) return product;
     else {
         const Wholes kept = larger(product, keys[k]), rest = smaller(product, keys[k]);

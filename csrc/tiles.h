@@ -12,10 +12,6 @@
 #include "problem.h"
 #include "threads.h"
 
-// What is sorted stays in registers only where the loops around it are part of the same function.
-#define INLINED __attribute__((always_inline))
-#define ALWAYS_INLINE INLINED inline
-
 namespace tiles {
 
 constexpr int64_t STEP = 4;    // visits between two looks at the bound
