@@ -131,6 +131,8 @@ def test_figures_of_dissected_runs(tmp_path: Path, figure: str) -> None:
         (["table1", "--data", "nowhere"], "nowhere/cifar-10-batches-py: missing or damaged"),
         (["fig5", "--data", "nowhere"], "nowhere/minibroden"),
         (["table1", "nowhere"], "nowhere: no finished training (config.yaml is missing)"),
+        (["fig3", "empty"], "empty/config.yaml: damaged, or no training's; give a folder that `dynamick train` wrote"),
+        (["overlap", "garbled"], "garbled/config.yaml: damaged, or no training's"),
         (["fig4", "places"], "places: trained on folder; the paper's fig4 is of cifar10"),
         (["fig5", "places"], "give --dissections DIR"),
         (["fig5", "places", "--dissections", "d"], "d/places/tally.csv: no such file"),
@@ -145,6 +147,8 @@ def test_bad_input_is_one_line(
     make_run(Path("places"), "res8", 30.0, 0.0, "folder")
     make_run(Path("whole"), "res8", 30.0, 0.0)
     make_run(Path("short"), "res8", 30.0, 0.0, epochs=1)
+    (make_run(Path("empty"), "res8", 30.0, 0.0) / "config.yaml").write_text("")
+    (make_run(Path("garbled"), "res8", 30.0, 0.0) / "config.yaml").write_text("model: [")
     with pytest.raises(SystemExit) as stop:
         main(["reproduce", *given])
     assert stop.value.code == 2

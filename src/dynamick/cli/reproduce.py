@@ -169,7 +169,7 @@ def read_run(folder: Path, figure: str) -> Run:
     """A finished training: `model`, `head` (dense, l1, d5, ...), `recipe`, `history` (metrics.csv), `network` (last epoch).
 
     Raises:
-        InputError: the folder holds none, it is not finished, or it is on other data than the figure.
+        InputError: the folder holds none, it is damaged or not finished, or it is on other data than the figure.
     """
     import yaml
 
@@ -181,20 +181,25 @@ def read_run(folder: Path, figure: str) -> Run:
     try:
         recipe = yaml.safe_load((folder / "config.yaml").read_text())
         history = read_history(folder)
+        kind, epochs, model = recipe["data"]["kind"], recipe["optim"]["epochs"], recipe["model"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: no finished training ({Path(error.filename).name} is missing)") from None
-    kind, allowed = recipe["data"]["kind"], KINDS.get(figure, ("folder",))
+    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
+        raise InputError(
+            f"{folder / 'config.yaml'}: damaged, or no training's; give a folder that `dynamick train` wrote"
+        ) from None
+    allowed = KINDS.get(figure, ("folder",))
     if kind not in allowed:
         raise InputError(f"{folder}: trained on {kind}; the paper's {figure} is of {' or '.join(allowed)}")
-    if len(history) < recipe["optim"]["epochs"]:
-        raise InputError(f"{folder}: {len(history)} of {recipe['optim']['epochs']} epochs are done; train it to its end first")
-    name = models.parse(recipe["model"])
+    if len(history) < epochs:
+        raise InputError(f"{folder}: {len(history)} of {epochs} epochs are done; train it to its end first")
+    name = models.parse(model)
     network = checkpoint.load(folder / "last.safetensors")
     # A head that thresholds gradients computes as a dense one does, and is no Dynamic-K head of the paper's tables.
     k = name.k if name.head == "dynamic" else None
     head = f"d{k}" if k else name.head
     return {
-        "model": kind_of(recipe["model"], recipe),
+        "model": kind_of(model, recipe),
         "head": head,
         "k": k,
         "recipe": recipe,
