@@ -1,10 +1,8 @@
 // The Dynamic-K sum and its gradients on a CPU (Algorithm 2; SPEC sections 1 and 8), without the B*O*M products.
 //
-// Sixteen inputs, the lanes of a tile, advance together through the weights of a class, largest first. A lane that cannot
-// find a larger product any more (the next weight times the lane's largest input is below its K-th product) is done; when all
-// are, so is the tile. Only each lane's K-th product (tau) and the last index routed among its equals are kept: the backward
-// pass finds the routed set again from them. Where a number is not finite, or a sum could overflow, it says so and stops:
-// those are the caller's.
+// Small K, and weights most of which have decayed, are served by tiles (tiles.h), all else by rows (rows.h). Only each output's
+// K-th product (tau) and the last index routed among its equals are kept: the backward pass finds the routed set again from them.
+// Where a number is not finite, or a sum could overflow, it says so and stops: those are the caller's.
 
 #include <algorithm>
 #include <atomic>
@@ -12,7 +10,6 @@
 #include <cstdint>
 #include <cstring>
 #include <limits>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -22,7 +19,6 @@
 #include "rows.h"
 #include "threads.h"
 #include "tiles.h"
-
 namespace {
 
 constexpr int64_t BLOCK = 8;          // classes that go through a tile of inputs while it is in the cache
