@@ -31,10 +31,9 @@ def main(folders: list[str]) -> None:
             print(f"{folder}: not finished, left out", file=sys.stderr)
             continue
         recipe = yaml.safe_load((folder / "config.yaml").read_text())
-        strength = f", strength {recipe['optim']['l1']:g}" if recipe["optim"]["l1"] else ""
         with (folder / "metrics.csv").open(newline="") as file:
             last = list(csv.DictReader(file))[-1]
-        groups[kind_of(recipe["model"], recipe) + strength].append({name: float(last[name]) for name in COLUMNS})
+        groups[kind_of(recipe["model"], recipe)].append({name: float(last[name]) for name in COLUMNS})
     print(f"| model | seeds | {' | '.join(COLUMNS.values())} |")
     print("|---" * (2 + len(COLUMNS)) + "|")
     for name, rows in groups.items():

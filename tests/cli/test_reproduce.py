@@ -97,6 +97,22 @@ def test_interpretable_sgd_is_not_averaged_with_sgd(cifar: list[str], tmp_path: 
     assert "res8-d5a behind dense by +0.10 points" in said
 
 
+def test_strengths_of_l1_are_not_averaged(tmp_path: Path) -> None:
+    runs = []
+    for strength in (0.01, 0.03):
+        folder = make_run(tmp_path / str(strength), "res8-l1", 1000 * strength, 0.5)
+        recipe = yaml.safe_load((folder / "config.yaml").read_text())
+        recipe["optim"] |= {"l1": strength}
+        (folder / "config.yaml").write_text(yaml.safe_dump(recipe))
+        runs.append(str(folder))
+    main(["reproduce", "table1", *runs, "--out", str(tmp_path / "out")])
+    rows = json.loads((tmp_path / "out" / "table1.json").read_text())["rows"]
+    assert {row["model"]: row["top1"] for row in rows} == {
+        "res8-l1, strength 0.01": pytest.approx(10),
+        "res8-l1, strength 0.03": pytest.approx(30),
+    }
+
+
 def test_figure_4_says_what_fails(cifar: list[str], tmp_path: Path) -> None:
     main(["reproduce", "fig4", *cifar, "--out", str(tmp_path / "out")])
     found = json.loads((tmp_path / "out" / "fig4.json").read_text())

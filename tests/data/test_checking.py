@@ -1,7 +1,6 @@
 """The check of a data directory: all that is wrong, at once; nothing where all is well."""
 
 import os
-import time
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +138,5 @@ def test_the_folder_form_is_recognised(folder):
 
 @pytest.mark.data
 @pytest.mark.slow
-def test_real_set_is_checked_in_seconds():
-    start = time.process_time()
+def test_nothing_is_wrong_with_the_real_set():
     assert check(Path(os.environ["DYNAMICK_DATA"]) / "minibroden") == []
-    assert time.process_time() - start < 30
