@@ -16,11 +16,14 @@ from pathlib import Path
 
 import yaml
 from pairs import in_turn, machine
+from summary import spread
 
+from dynamick.cli.backbones import kind_of
 from training import BATCH, stepper
 
 MARKS = (60.0, 70.0, 75.0, 80.0, 82.0)
 STEPS = 50_000 // BATCH
+SAMPLING = ("s", "block_size", "form", "beta", "estimate")
 
 
 def main() -> None:
@@ -30,20 +33,26 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=40)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    curves: dict[tuple[str, float | None], list[list[float]]] = defaultdict(list)
+    curves: dict[str, list[list[float]]] = defaultdict(list)
+    steps = {}
     for run in args.runs:
         recipe = yaml.safe_load((run / "config.yaml").read_text())
-        curves[recipe["model"], recipe["optim"].get("s")].append(curve(run))
-    step = {kind: statistics.median(each) for kind, each in timed([*curves], args.rounds).items()}
+        kind = kind_of(recipe["model"], recipe)
+        curves[kind].append(curve(run))
+        if kind not in steps:
+            steps[kind] = stepper(
+                recipe["model"], **{name: recipe["optim"][name] for name in SAMPLING if name in recipe["optim"]}
+            )
+    step = {kind: statistics.median(each) for kind, each in in_turn(steps, args.rounds).items()}
     print(f"| trained as | seeds | ms a step | {' | '.join(f'{mark:g} %' for mark in MARKS)} | at the end, % |")
     print("|---" * (4 + len(MARKS)) + "|")
     found = {}
     for kind, runs in curves.items():
         reached = {f"{mark:g}": [epochs(run, mark) for run in runs] for mark in MARKS}
-        cells = [named(*kind), str(len(runs)), f"{1000 * step[kind]:.1f}"]
+        cells = [kind, str(len(runs)), f"{1000 * step[kind]:.1f}"]
         cells += [told(each, STEPS * step[kind]) for each in reached.values()]
-        print(f"| {' | '.join(cells)} | {spread([run[-1] for run in runs])} |")
-        found[named(*kind)] = {"curves": runs, "step_seconds": step[kind], "epochs": reached}
+        print(f"| {' | '.join(cells)} | {spread([run[-1] for run in runs], 2)} |")
+        found[kind] = {"curves": runs, "step_seconds": step[kind], "epochs": reached}
     if args.out:
         args.out.write_text(json.dumps({"machine": machine(), "found": found}, indent=1) + "\n")
 
@@ -64,28 +73,12 @@ def epochs(accuracies: list[float], mark: float) -> float | None:
     return None
 
 
-def timed(kinds: list[tuple[str, float | None]], rounds: int) -> dict[tuple[str, float | None], list[float]]:
-    """Seconds of a training step of each kind."""
-    names = {named(*kind): kind for kind in kinds}
-    seconds = in_turn({name: stepper(model, s=s) for name, (model, s) in names.items()}, rounds)
-    return {names[name]: each for name, each in seconds.items()}
-
-
-def named(model: str, s: float | None) -> str:
-    return model if s is None else f"{model}, Interpretable SGD at s = {s:g}"
-
-
 def told(reached: list[float | None], seconds: float) -> str:
     """Epochs, and the mean's seconds at so many an epoch."""
     known = [each for each in reached if each is not None]
     if len(known) < len(reached):
         return f"by {len(known)} only"
-    return f"{spread(known)}; {statistics.fmean(known) * seconds:.0f} s"
-
-
-def spread(values: list[float]) -> str:
-    mean = f"{statistics.fmean(values):.2f}"
-    return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
+    return f"{spread(known, 2)}; {statistics.fmean(known) * seconds:.0f} s"
 
 
 if __name__ == "__main__":

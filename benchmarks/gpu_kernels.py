@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kernels import GRID, LARGE, Case, interval, tensors
-from pairs import in_turn, machine, ratios
+from kernels import GRID, LARGE, Case, tensors
+from pairs import in_turn, interval, machine, ratios
 
 from dynamick.functional import dynamic_linear
 
@@ -68,12 +68,13 @@ def measure(case: Case, dtype: torch.dtype, pairs: int) -> dict[str, Any]:
     names = ["nn.Linear", "kernel"] + (["naive"] if case.B * case.O * case.M <= NAIVE_AT_MOST else [])
     steps = {name: step(name, case, dtype) for name in names}
     seconds = in_turn(steps, pairs)
+    against = ratios(seconds, "kernel")
     return {
         "case": asdict(case),
         "dtype": str(dtype).removeprefix("torch."),
         "seconds": {name: statistics.median(each) for name, each in seconds.items()},
-        "ratio": statistics.median(ratios(seconds, "kernel")),
-        "interval": interval(ratios(seconds, "kernel")),
+        "ratio": statistics.median(against),
+        "interval": interval(against),
         "memory_ratio": memory(steps["kernel"]) / memory(steps["nn.Linear"]),
     }
 
@@ -88,10 +89,15 @@ def function(name: str, case: Case) -> Callable[..., torch.Tensor]:
     return lambda x, w, b: dynamic_linear(x, w, b, case.K, case.rule, implementation)
 
 
+def on_device(case: Case, dtype: torch.dtype) -> tuple[list[torch.Tensor], torch.Tensor]:
+    """x, weight and bias, which ask for gradients, and the gradient of the outputs."""
+    *leaves, gy = (each.to("cuda", dtype) for each in tensors(case))
+    return [each.requires_grad_() for each in leaves], gy
+
+
 def step(name: str, case: Case, dtype: torch.dtype) -> Callable[[], None]:
     """A forward and backward pass with gradients of inputs, weights and bias, to its end on the GPU."""
-    x, w, b, gy = (each.to("cuda", dtype) for each in tensors(case))
-    leaves = [each.requires_grad_() for each in (x, w, b)]
+    leaves, gy = on_device(case, dtype)
     compute = function(name, case)
 
     def run() -> None:
@@ -106,8 +112,7 @@ def check(case: Case, dtype: torch.dtype) -> None:
     """Refuse to time what is wrong."""
     results = []
     for name in ("kernel", "PyTorch"):
-        x, w, b, gy = (each.to("cuda", dtype) for each in tensors(case))
-        leaves = [each.requires_grad_() for each in (x, w, b)]
+        leaves, gy = on_device(case, dtype)
         y = function(name, case)(*leaves)
         results.append([y, *torch.autograd.grad(y, leaves, gy)])
     tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}

@@ -15,9 +15,7 @@ import json
 import math
 import multiprocessing
 import os
-import platform
 import statistics
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pairs import in_turn, interval, machine, ratios
 from torch import Tensor
 
 from dynamick.functional import dynamic_linear
@@ -112,16 +111,18 @@ def measure(case: Case, pairs: int, peers: bool) -> dict[str, Any]:
         level = cpu.kernel.level
         check(case)
         steps = {"nn.Linear": step("nn.Linear", case), "kernel": step("kernel", case)}
-        seconds, ratios = paired(steps, pairs)
-        found: dict[str, Any] = {"case": asdict(case), "level": level, "seconds": seconds, "pairs": pairs}
-        found["ratio"], found["interval"] = statistics.median(ratios), interval(ratios)
+        seconds = in_turn(steps, pairs, warm=min(3, pairs))
+        medians = {name: statistics.median(each) for name, each in seconds.items()}
+        found: dict[str, Any] = {"case": asdict(case), "level": level, "seconds": medians, "pairs": pairs}
+        against = ratios(seconds, "kernel")
+        found["ratio"], found["interval"] = statistics.median(against), interval(against)
         found["needed"] = needed(case)
         if peers and case.level is None and case.rule == "at_most":
             found["memory_ratio"] = memory("kernel", case) / memory("nn.Linear", case)
         if peers and case.level is None and case.O < 1000 and case.training and case.rule == "at_most":
             for name in ("chunked", "naive"):
-                slow, _ = paired({name: step(name, case)}, 1)
-                found[f"{name}_ratio"] = slow[name] / seconds["nn.Linear"]
+                slow = in_turn({name: step(name, case)}, 1, warm=1)
+                found[f"{name}_ratio"] = slow[name][0] / medians["nn.Linear"]
     finally:
         cpu.kernel = before
     return found
@@ -185,29 +186,6 @@ def check(case: Case) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-def paired(steps: dict[str, Callable[[], None]], pairs: int) -> tuple[dict[str, float], list[float]]:
-    """The median seconds of each step, and each pair's ratio of the last step to the first."""
-    for each in steps.values():
-        for _ in range(min(3, pairs)):
-            each()
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
-    for pair in range(pairs):
-        # Who goes first alternates, so that neither always runs on warmer caches.
-        for name in list(steps)[:: -1 if pair % 2 else 1]:
-            began = time.perf_counter()
-            steps[name]()
-            seconds[name].append(time.perf_counter() - began)
-    first, *_, last = [*seconds.values()] * 2
-    return {name: statistics.median(each) for name, each in seconds.items()}, [b / a for a, b in zip(first, last, strict=True)]
-
-
-def interval(ratios: list[float]) -> tuple[float, float]:
-    """A 95 % interval of the median, from order statistics."""
-    ordered, n = sorted(ratios), len(ratios)
-    low = max(0, math.floor(n / 2 - 0.98 * math.sqrt(n)))
-    return ordered[low], ordered[n - 1 - low]
-
-
 def needed(case: Case) -> dict[str, int]:
     """The least there is to do: bytes to move once (inputs, weights, outputs, gradients), and routed products to form."""
     passes = 3 if case.training else 1
@@ -237,17 +215,6 @@ def _peak() -> int:
     """The most memory that this process ever held, in bytes. Not getrusage's: a new process begins with its parent's there."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
-
-
-def machine() -> dict[str, Any]:
-    """What the figures depend on."""
-    return {
-        "machine": platform.machine(),
-        "capability": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-    }
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Timing by turns in one process, and what it ran on: what the benchmarks of steps share."""
 
+import math
 import os
 import platform
 import time
@@ -29,6 +30,13 @@ def in_turn(steps: dict[str, Callable[[], None]], rounds: int, warm: int = 5) ->
 def ratios(seconds: dict[str, list[float]], name: str) -> list[float]:
     """A step's seconds over the first one's, round by round."""
     return [own / first for own, first in zip(seconds[name], next(iter(seconds.values())), strict=True)]
+
+
+def interval(ratios: list[float]) -> tuple[float, float]:
+    """A 95 % interval of the median, from order statistics."""
+    ordered, n = sorted(ratios), len(ratios)
+    low = max(0, math.floor(n / 2 - 0.98 * math.sqrt(n)))
+    return ordered[low], ordered[n - 1 - low]
 
 
 def machine() -> dict[str, Any]:

@@ -37,11 +37,12 @@ def main(folders: list[str]) -> None:
     print(f"| model | seeds | {' | '.join(COLUMNS.values())} |")
     print("|---" * (2 + len(COLUMNS)) + "|")
     for name, rows in groups.items():
-        cells = [_cell([row[column] for row in rows], 3 if column == "sparse_share" else 2) for column in COLUMNS]
+        cells = [spread([row[column] for row in rows], 3 if column == "sparse_share" else 2) for column in COLUMNS]
         print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
 
 
-def _cell(values: list[float], places: int) -> str:
+def spread(values: list[float], places: int) -> str:
+    """Mean ± deviation, or the one value."""
     mean = f"{statistics.fmean(values):.{places}f}"
     return f"{mean} ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else mean
 

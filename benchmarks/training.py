@@ -6,7 +6,6 @@ With --places a ResNet18 on 8 images of 224 x 224 and 365 classes takes the step
 
 import argparse
 import json
-import math
 import resource
 import statistics
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pairs import in_turn, machine, ratios
+from pairs import in_turn, interval, machine, ratios
 
 import dynamick as dk
 from dynamick.training.module import make_optimizer
@@ -58,14 +57,13 @@ def check_heads_agree() -> None:
 def step_ratio(pairs: int, names: tuple[str, str], make: Callable[[str], Callable[[], None]]) -> dict[str, Any]:
     """Seconds of a training step with each head, and the median of the pairs' ratios with its 95 % interval."""
     seconds = in_turn({name: make(name) for name in names}, pairs)
-    ordered = sorted(ratios(seconds, names[1]))
-    quartiles = statistics.quantiles(ordered, n=4)
-    low = max(0, math.floor(pairs / 2 - 0.98 * math.sqrt(pairs)))  # order statistics
+    against = ratios(seconds, names[1])
+    quartiles = statistics.quantiles(against, n=4)
     return {
         "dense_ms": round(1000 * statistics.median(seconds[names[0]]), 2),
         "dynamic_5_ms": round(1000 * statistics.median(seconds[names[1]]), 2),
         "ratio": round(quartiles[1], 4),
-        "ratio_interval": [round(ordered[low], 4), round(ordered[pairs - 1 - low], 4)],
+        "ratio_interval": [round(each, 4) for each in interval(against)],
         "ratio_quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
         "pairs": pairs,
     }
@@ -73,31 +71,30 @@ def step_ratio(pairs: int, names: tuple[str, str], make: Callable[[str], Callabl
 
 def places(name: str) -> Callable[[], None]:
     """A step of a ResNet18 on 8 images of 224 x 224, 365 classes: the head of a network for Places."""
-    model = dk.models.create(name, num_classes=365, stem="imagenet").to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(model, OptimRecipe(lr=0.01, nesterov=True, head_weight_decay=1e-2))
-    images, labels = torch.randn(8, 3, 224, 224).contiguous(memory_format=torch.channels_last), torch.randint(0, 365, (8,))
-
-    def step() -> None:
-        with autocast("auto", torch.device("cpu")):
-            logits = model(images)
-        loss = F.cross_entropy(logits.float(), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-
-    return step
+    model = dk.models.create(name, num_classes=365, stem="imagenet")
+    images = torch.randn(8, 3, 224, 224).contiguous(memory_format=torch.channels_last)
+    return step_of(model, lambda: images, torch.randint(0, 365, (8,)))
 
 
 def stepper(name: str, **options: Any) -> Callable[[], None]:
     """A function that takes one training step as the recipe does; options are of its `optim`."""
-    model = dk.models.create(name, stem=STEM, width=WIDTH).to(memory_format=torch.channels_last).train()
-    optimizer = make_optimizer(model, OptimRecipe(lr=0.01, nesterov=True, head_weight_decay=1e-2, **options))
+    model = dk.models.create(name, stem=STEM, width=WIDTH)
     images = torch.randint(0, 256, (BATCH, 3, 32, 32), dtype=torch.uint8)
-    labels = torch.randint(0, 10, (BATCH,))
+
+    def prepared() -> torch.Tensor:
+        return model.preprocessing(images).contiguous(memory_format=torch.channels_last)
+
+    return step_of(model, prepared, torch.randint(0, 10, (BATCH,)), **options)
+
+
+def step_of(model: Any, prepared: Callable[[], torch.Tensor], labels: torch.Tensor, **options: Any) -> Callable[[], None]:
+    """A training step of a model on images, channels last; options are of the recipe's `optim`."""
+    model = model.to(memory_format=torch.channels_last).train()
+    optimizer = make_optimizer(model, OptimRecipe(lr=0.01, nesterov=True, head_weight_decay=1e-2, **options))
 
     def step() -> None:
         with autocast("auto", torch.device("cpu")):
-            logits = model(model.preprocessing(images).contiguous(memory_format=torch.channels_last))
+            logits = model(prepared())
         loss = F.cross_entropy(logits.float(), labels)
         optimizer.zero_grad()
         loss.backward()
