@@ -117,8 +117,8 @@ def _device(name: str | None) -> "torch.device | None":
 
 
 def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", args: argparse.Namespace) -> None:
+    from dynamick.checkpoint import write_atomically
     from dynamick.dissection import gallery
-    from dynamick.dissection.survivors import write_atomically
 
     args.out.mkdir(parents=True, exist_ok=True)
     result.write_tally(args.out / "tally.csv")
