@@ -31,12 +31,18 @@ def compiler() -> list[str] | None:
 
 def compile_level(command: list[str], level: str, folder: Path) -> str:
     """Compile one library; returns a line that says what came of it."""
-    target = folder / f"dynamic_k_{level}.so"
+    target, unfinished = folder / f"dynamic_k_{level}.so", folder / f"dynamic_k_{level}.unfinished"
     target.unlink(missing_ok=True)
     march = [MARCH[level]] if level in MARCH else []
-    done = subprocess.run([*command, *FLAGS, *march, SOURCE, "-o", str(target)], capture_output=True, text=True)
+    try:
+        done = subprocess.run([*command, *FLAGS, *march, SOURCE, "-o", str(unfinished)], capture_output=True, text=True)
+    except OSError as error:
+        return f"{level}: {' '.join(command)} failed: {error}"
     if done.returncode == 0:
-        return f"{level}: compiled by {command[0]}"
+        # A library that is cut off would end the process that loads it: never under its name, and its size is noted.
+        unfinished.replace(target)
+        return f"{level}: compiled by {command[0]}, {target.stat().st_size} bytes"
+    unfinished.unlink(missing_ok=True)
     said = [line for line in done.stderr.splitlines() if "error" in line] or done.stderr.splitlines() or ["no message"]
     return f"{level}: {' '.join(command)} failed: {said[0].strip()}"
 

@@ -170,7 +170,8 @@ struct Class {
 
     // Looks whether a class keeps at most K weights, and the others have decayed.
     void find_gap(int64_t K) {
-        while (positive.left > 0 && positive.count <= K) {
+        // Infinity has no next power of 2, nor is it served here.
+        while (positive.left > 0 && std::isfinite(positive.left) && positive.count <= K) {
             if (positive.count && positive.left < GAP * positive.least()) break;
             positive.grow();
         }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <cstdint>
 #include <exception>
 #include <system_error>
@@ -13,12 +14,29 @@
 using Parallel = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 inline Parallel openmp = nullptr;
 
+// While it lives, its thread keeps subnormal numbers apart from 0, as comparisons with TINY need, whatever the caller has set
+// (torch.set_flush_denormal).
+class Subnormals {
+public:
+    Subnormals() {
+        std::fegetenv(&before);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    ~Subnormals() { std::fesetenv(&before); }
+    Subnormals(const Subnormals&) = delete;
+    Subnormals& operator=(const Subnormals&) = delete;
+
+private:
+    std::fenv_t before;
+};
+
 // Runs work(part, first, last) on parts of [0, count): the same parts for the same number of threads.
 template <typename Work> void split(int64_t count, int64_t threads, Work work) {
     threads = std::max<int64_t>(1, std::min(threads, count));
     std::vector<std::exception_ptr> wrong(threads);
     std::atomic<int64_t> next{0};
     auto take = [&] {
+        const Subnormals apart;
         for (int64_t part = next++; part < threads; part = next++) try {
                 work(part, count * part / threads, count * (part + 1) / threads);
             } catch (...) {

@@ -1,5 +1,6 @@
 """Pure functions: the Dynamic-K linear map, the Dynamic-K convolution, and the routes that explain them."""
 
+import operator
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -10,7 +11,6 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from dynamick.ops import conv, linear
-from dynamick.ops.registry import select
 
 
 class Route(NamedTuple):
@@ -26,14 +26,15 @@ class Route(NamedTuple):
 
 
 def check_k(k: int) -> int:
-    """K itself, where it is an integer from 1 up.
+    """K itself, where it is an integer from 1 up (and as far as PyTorch's integers go).
 
     Raises:
         ValueError: it is not.
     """
-    if isinstance(k, bool) or not isinstance(k, int) or k < 1:
+    number = _integer(k)
+    if number is None or not 1 <= number < 2**63:
         raise ValueError(f"k: {k!r} is no number of routed inputs; give an integer from 1 up")
-    return k
+    return number
 
 
 def check_rule(rule: str) -> str:
@@ -69,7 +70,7 @@ def dynamic_linear(
 ) -> Tensor:
     """The Dynamic-K linear map: every output sums the at most K inputs that speak most for it (Algorithm 2).
 
-    Under autocast it computes in float32, as losses do: which products are largest should not hang on rounding.
+    Under autocast narrower inputs are computed in float32: which products are largest should not hang on rounding.
 
     Args:
         x: inputs, shape (..., M).
@@ -85,16 +86,15 @@ def dynamic_linear(
         Outputs, shape (..., O).
 
     Raises:
-        ValueError: k is no integer from 1 up, the rule or implementation is unknown, or shapes or dtypes do not match.
-        TypeError: x is no tensor.
+        ValueError: k is no integer from 1 up, the rule or implementation is unknown, or shapes, dtypes, devices or layouts do
+            not match.
+        TypeError: x, weight, bias or mask is no tensor.
     """
     if has_torch_function((x, weight, bias)):  # torch.fx's proxies, say, which keep the call as one node
         arguments = (x, weight, bias, k, rule, implementation, mask)
         return handle_torch_function(dynamic_linear, (x, weight, bias), *arguments)
-    _check_tensor(x)
-    if _autocasts(x):
-        x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
-    _check_linear(x, weight, mask, k, rule)
+    x, weight, bias = _check_tensors(x, weight, bias, mask)
+    k = _check_linear(x, weight, mask, k, rule)
     _check_bias_and_mask(bias, mask, weight)
     with _without_autocast(x):
         y, _ = linear.dynamic_linear(_rows(x), weight, bias, mask, k, rule, implementation)
@@ -127,16 +127,13 @@ def dynamic_route(
     """
     if has_torch_function((x, weight)):
         return handle_torch_function(dynamic_route, (x, weight), x, weight, k, classes, rule, implementation, mask)
-    _check_tensor(x)
-    _check_linear(x, weight, mask, k, rule)
-    chosen = torch.arange(weight.shape[0]) if classes is None else torch.as_tensor(classes, dtype=torch.int64).cpu()
-    if chosen.ndim != 1 or (chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < weight.shape[0]):
-        raise ValueError(f"classes: {chosen.tolist()} must be a list of integers in 0..{weight.shape[0] - 1}")
-    chosen = chosen.to(weight.device)
+    x, weight, _ = _check_tensors(x, weight, None, mask)
+    k = _check_linear(x, weight, mask, k, rule)
+    chosen = _check_classes(classes, weight.shape[0]).to(weight.device)
     w_CM = weight[chosen]
     mask_CM = None if mask is None else mask[chosen]
     rows = _rows(x)
-    _, indices = select(implementation, rows, w_CM).route(rows, w_CM, mask_CM, k, rule)
+    _, indices = linear.dynamic_linear_routed(rows.detach(), w_CM.detach(), None, mask_CM, k, rule, implementation)
     products = linear.routed_products(rows, w_CM, indices)
     shape = (*x.shape[:-1], *indices.shape[1:])
     return Route(indices.reshape(shape), products.reshape(shape))
@@ -169,21 +166,19 @@ def dynamic_conv2d(
         Outputs, shape (B, O, H', W') or (O, H', W').
 
     Raises:
-        ValueError: k, rule or routing is not one of those allowed, or shapes or dtypes do not match.
-        TypeError: x is no tensor.
+        ValueError: k, rule or routing is not one of those allowed, or shapes, dtypes, devices or layouts do not match.
+        TypeError: x, weight, bias or mask is no tensor.
     """
     if has_torch_function((x, weight, bias)):
         arguments = (x, weight, bias, stride, padding, dilation, groups, k, rule, routing, mask)
         return handle_torch_function(dynamic_conv2d, (x, weight, bias), *arguments)
-    _check_tensor(x)
-    if _autocasts(x):
-        x, weight, bias = x.float(), weight.float(), None if bias is None else bias.float()
-    check_k(k), check_rule(rule), check_routing(routing)
+    x, weight, bias = _check_tensors(x, weight, bias, mask)
+    k = check_k(k)
+    check_rule(rule), check_routing(routing)
     if x.ndim == 3:
         return dynamic_conv2d(x[None], weight, bias, stride, padding, dilation, groups, k, rule, routing, mask)[0]
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)} in {groups} groups")
-    _check_dtype(x, weight)
     _check_bias_and_mask(bias, mask, weight)
     step, spread = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
     if isinstance(padding, str):
@@ -222,17 +217,62 @@ def _without_autocast(x: Tensor) -> AbstractContextManager:
     return torch.autocast(x.device.type, enabled=False) if _autocasts(x) else nullcontext()
 
 
-def _check_tensor(x: object) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"x: a {type(x).__name__} is no tensor; give a torch.Tensor")
+def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The tensors that are computed with: float32 where autocast is on and they are narrower.
+
+    Raises:
+        ValueError: they are not of one device and one floating point type, or not dense.
+        TypeError: one is no tensor.
+    """
+    named = {"x": x, "weight": weight, "bias": bias, "mask": mask}
+    for name, each in named.items():
+        if each is None and name in ("bias", "mask"):
+            continue
+        if not isinstance(each, Tensor):
+            raise TypeError(f"{name}: a {type(each).__name__} is no tensor; give a torch.Tensor")
+        if each.layout != torch.strided or each.is_nested:
+            raise ValueError(f"{name}: a tensor of layout {each.layout}; give a dense one")
+        if each.device != x.device:
+            raise ValueError(f"{name}: on {each.device}, but x is on {x.device}; move one to the other")
+        if name != "mask" and not each.is_floating_point():
+            raise ValueError(f"{name}: {each.dtype} is no floating point type")
+    if _autocasts(x):
+        x, weight, bias = _at_least_float32(x), _at_least_float32(weight), None if bias is None else _at_least_float32(bias)
+    if x.dtype != weight.dtype:
+        raise ValueError(f"x: {x.dtype} and the weight's {weight.dtype} must be one floating point type")
+    return x, weight, bias
 
 
-def _check_linear(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> None:
-    check_k(k), check_rule(rule)
+def _at_least_float32(values: Tensor) -> Tensor:
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def _integer(value: object) -> int | None:
+    """Python's int of an integer of any kind, NumPy's say; None for anything else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def _check_classes(classes: Sequence[int] | Tensor | None, O: int) -> Tensor:
+    """The chosen classes, int64, shape (C,), on the CPU."""
+    if classes is None:
+        return torch.arange(O)
+    chosen = torch.as_tensor(classes).cpu()
+    whole = chosen.numel() == 0 or not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
+    if chosen.ndim != 1 or not whole or (chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < O):
+        raise ValueError(f"classes: {chosen.tolist()} must be a list of integers in 0..{O - 1}")
+    return chosen.to(torch.int64)
+
+
+def _check_linear(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> int:
+    """K, where everything fits together."""
+    check_rule(rule)
     if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)}")
     _check_bias_and_mask(None, mask, weight)
-    _check_dtype(x, weight)
+    return check_k(k)
 
 
 def _check_bias_and_mask(bias: Tensor | None, mask: Tensor | None, weight: Tensor) -> None:
@@ -243,16 +283,13 @@ def _check_bias_and_mask(bias: Tensor | None, mask: Tensor | None, weight: Tenso
         raise ValueError(f"mask: {mask.dtype} of shape {tuple(mask.shape)} must be boolean, of shape {wanted}")
 
 
-def _check_dtype(x: Tensor, weight: Tensor) -> None:
-    if x.dtype != weight.dtype or not x.is_floating_point():
-        raise ValueError(f"x: {x.dtype} and the weight's {weight.dtype} must be one floating point type")
-
-
 def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
-    pair = [value, value] if isinstance(value, int) else [int(each) for each in value]
-    if len(pair) != 2 or min(pair) < least:
+    given = value if isinstance(value, (list, tuple)) else [value]
+    whole = [_integer(each) for each in given]
+    numbers = [each for each in whole if each is not None and each >= least]
+    if len(numbers) != len(given) or len(numbers) not in (1, 2):
         raise ValueError(f"{name}: {value!r} must be one or two integers from {least} up")
-    return pair
+    return numbers if len(numbers) == 2 else 2 * numbers
 
 
 def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: list[int], dilation: list[int]) -> Tensor:

@@ -220,21 +220,47 @@ def test_ties_route_the_lower_index(rule: str) -> None:
 @pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), 3e38])
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("where", ["x", "w"])
-def test_what_is_not_finite_takes_the_plain_path(bad: float, rule: str, where: str) -> None:
+@pytest.mark.parametrize("k", [3, 13])
+def test_what_is_not_finite_takes_the_plain_path(bad: float, rule: str, where: str, k: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    x, w = values("normal", (18, 9), generator), values("normal", (4, 9), generator) * 4
+    x, w = values("normal", (18, 19), generator), values("normal", (4, 19), generator) * 4
     (x if where == "x" else w)[2, 3] = bad
-    mask = torch.rand((4, 9), generator=generator) > 0.2
+    mask = torch.rand((4, 19), generator=generator) > 0.2
+    mask[2, 3] = True
     results = []
     for implementation in ("cpu", "chunked", "reference"):
         a, b = x.clone().requires_grad_(), w.clone().requires_grad_()
-        y = functional.dynamic_linear(a, b, None, 3, rule, implementation, mask)
+        y = functional.dynamic_linear(a, b, None, k, rule, implementation, mask)
         results.append((y, *torch.autograd.grad(y.sum(), (a, b))))
     for theirs in results[1:]:
         for one, other in zip(results[0], theirs, strict=True):
             torch.testing.assert_close(one, other, equal_nan=True)
-    _, _, last = cpu.dynamic_linear_cpu(x, w, mask, 3, rule)
+    _, _, last = cpu.dynamic_linear_cpu(x, w, mask, k, rule)
     assert (last == cpu.PLAIN).all()
+
+
+@NO_KERNEL
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("k", [5, 50])
+def test_zero_is_not_routed_where_subnormals_are_flushed(k: int, threads: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, w = values("normal", (64, 128), generator).sub(1.5).relu(), values("normal", (300, 128), generator)
+    before = torch.get_num_threads()
+    results = []
+    try:
+        torch.set_num_threads(threads)
+        if not torch.set_flush_denormal(True):
+            pytest.skip("this CPU flushes no subnormals")
+        for implementation in ("cpu", "chunked"):
+            a, b = x.clone().requires_grad_(), w.clone().requires_grad_()
+            y = functional.dynamic_linear(a, b, None, k, implementation=implementation)
+            results.append((y, *torch.autograd.grad(y.sum(), (a, b))))
+        assert not torch.tensor(1e-40).mul(1.0)  # the caller's setting is as it was
+    finally:
+        torch.set_flush_denormal(False)
+        torch.set_num_threads(before)
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @NO_KERNEL
@@ -350,10 +376,9 @@ def test_a_level_that_is_none_is_refused(level: str) -> None:
 
 def test_a_library_that_is_missing_or_broken_is_said_in_one_line(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
     monkeypatch.setattr(cpu, "FOLDER", tmp_path)
-    with pytest.raises(cpu.MissingKernelError, match=r"^[^\n]*not compiled at install[^\n]*$"):
+    with pytest.raises(cpu.MissingKernelError, match=r"^[^\n]*cannot open shared object[^\n]*$"):
         cpu.load(None)
     (tmp_path / "build.txt").write_text("".join(f"{level}: no C++ compiler was found at install\n" for level in cpu.LEVELS))
-    assert any("no C++ compiler" in line for line in doctor.findings())
     with pytest.raises(cpu.MissingKernelError, match=r"^[^\n]*no C\+\+ compiler was found at install[^\n]*$"):
         cpu.load(None)
     (tmp_path / "build.txt").write_text("".join(f"{level}: compiled by c++\n" for level in cpu.LEVELS))
@@ -361,6 +386,34 @@ def test_a_library_that_is_missing_or_broken_is_said_in_one_line(tmp_path, monke
         (tmp_path / f"dynamic_k_{level}.so").write_text("no library")
     with pytest.raises(cpu.MissingKernelError, match=r"^[^\n]+$"):
         cpu.load(None)
+
+
+@NO_KERNEL
+def test_a_library_that_is_cut_off_is_passed_over_and_doctor_says_why(tmp_path, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    runs = [
+        level for level in cpu.LEVELS if level in cpu.SUPPORTED.get(torch.backends.cpu.get_cpu_capability(), cpu.LEVELS[-1:])
+    ]
+    for level in runs:
+        whole = (cpu.FOLDER / f"dynamic_k_{level}.so").read_bytes()
+        cut = len(whole) // 2 if level == runs[0] else len(whole)
+        (tmp_path / f"dynamic_k_{level}.so").write_bytes(whole[:cut])
+    sizes = {level: (cpu.FOLDER / f"dynamic_k_{level}.so").stat().st_size for level in runs}
+    (tmp_path / "build.txt").write_text("".join(f"{level}: compiled by c++, {size} bytes\n" for level, size in sizes.items()))
+    monkeypatch.setattr(cpu, "FOLDER", tmp_path)
+    if len(runs) == 1:
+        with pytest.raises(cpu.MissingKernelError, match=r"^[^\n]*install again[^\n]*$"):
+            cpu.load(None)
+        return
+    kernel = cpu.load(None)
+    assert kernel.level == runs[1]
+    monkeypatch.setattr(cpu, "kernel", kernel)
+    assert any(line.startswith(f"{runs[0]}: ") and "install again" in line for line in doctor.findings())
+
+
+def test_a_level_that_cannot_run_is_warned_of() -> None:
+    code = "import warnings\nwith warnings.catch_warnings(record=True) as told:\n import dynamick.ops\n"
+    assert "this CPU runs" in run_with("v9", code + "print(*(each.message for each in told))")
+    assert run_with("none", code + "print(*(each.message for each in told))").strip() == ""
 
 
 def test_doctor_prints_what_serves(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,9 @@
 """Every implementation of the linear operator against Algorithm 2: the same routed set, not only the same sum."""
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from dynamick import functional, ops
+from dynamick.nn import DynamicLinear
 from dynamick.ops import chunked
 
 FAST = [name for name in ops.implementations() if name != "reference"]
@@ -202,16 +205,62 @@ def test_what_does_not_fit_is_said_in_one_line() -> None:
         lambda: functional.dynamic_linear(x, w, mask=torch.ones(4, 3)),
         lambda: functional.dynamic_route(x, w, 2, [4]),
         lambda: functional.dynamic_route(x, w, 2, [-1]),
+        lambda: functional.dynamic_route(x, w, 2, [1.7]),  # type: ignore[list-item]
+        lambda: functional.dynamic_route(x, w, 2, torch.tensor([True, False])),
+        lambda: functional.dynamic_linear(x, w, torch.ones(4, dtype=torch.int64)),
+        lambda: functional.dynamic_linear(x, w.to_sparse()),
+        lambda: functional.dynamic_linear(x, w.to("meta")),
+        lambda: functional.dynamic_linear(x, w, mask=torch.ones(4, 3, dtype=torch.bool, device="meta")),
+        lambda: functional.dynamic_linear(x, w, None, 2**63),
     ):
         with pytest.raises(ValueError, match=r"^[^\n]+$"):
             wrong()
+    for no_tensor in (
+        lambda: functional.dynamic_linear(x, None),  # type: ignore[arg-type]
+        lambda: functional.dynamic_linear(x, w, [1.0] * 4),  # type: ignore[arg-type]
+        lambda: functional.dynamic_linear(x, w, mask=[True]),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(TypeError, match=r"^(weight|bias|mask): [^\n]+ is no tensor"):
+            no_tensor()
+
+
+def test_an_integer_of_another_kind_is_an_integer() -> None:
+    x, w = torch.randn(2, 3), torch.randn(4, 3)
+    assert torch.equal(functional.dynamic_linear(x, w, None, np.int64(2)), functional.dynamic_linear(x, w, None, 2))  # type: ignore[arg-type]
+    assert functional.dynamic_linear(x.double(), w.double(), None, 2**63 - 1).shape == (2, 4)
 
 
 def test_autocast_computes_in_float32() -> None:
     x, w = torch.randn(8, 16).bfloat16(), torch.randn(4, 16)
     with torch.autocast("cpu", torch.bfloat16):
-        y = functional.dynamic_linear(x, w, None, 3)
+        y, route = functional.dynamic_linear(x, w, None, 3), functional.dynamic_route(x, w, 3)
+        assert functional.dynamic_linear(x.double(), w.double()).dtype == torch.float64
+        with pytest.raises(ValueError, match="int64"):
+            functional.dynamic_linear(x.to(torch.int64), w)
     assert torch.equal(y, functional.dynamic_linear(x.float(), w, None, 3))
+    assert torch.equal(route.indices, functional.dynamic_route(x.float(), w, 3).indices)
+
+
+def test_many_gradients_at_once() -> None:
+    x, w = torch.rand(3, 7), torch.randn(4, 7)
+    function = lambda x: functional.dynamic_linear(x, w, None, 2).pow(2)  # noqa: E731
+    for derivative in (torch.autograd.functional.jacobian, torch.autograd.functional.hessian):
+        of = function if derivative is torch.autograd.functional.jacobian else lambda x: function(x).sum()
+        torch.testing.assert_close(derivative(of, x, vectorize=True), derivative(of, x))
+
+
+def test_routes_under_vmap_and_on_meta() -> None:
+    x, w = torch.rand(5, 3, 7), torch.randn(4, 7)
+    together = torch.func.vmap(lambda q: functional.dynamic_route(q, w, 2))(x)
+    assert torch.equal(together.indices, functional.dynamic_route(x, w, 2).indices)
+    assert functional.dynamic_route(x.to("meta"), w.to("meta"), 2).products.shape == (5, 3, 4, 2)
+    assert torch.func.vmap(lambda q: functional.dynamic_linear(x[0], q))(torch.rand(0, 4, 7)).shape == (0, 3, 4)
+
+
+def test_a_traced_layer_is_saved_and_loaded(tmp_path: Path) -> None:
+    x, layer = torch.rand(3, 7), DynamicLinear(7, 4, 2)
+    torch.jit.save(torch.jit.trace(layer, x), tmp_path / "traced.pt")
+    assert torch.equal(torch.jit.load(tmp_path / "traced.pt")(x), layer(x))
 
 
 def test_compiles_as_one_graph() -> None:
@@ -225,26 +274,42 @@ def test_compiles_as_one_graph() -> None:
         assert torch.equal(ours, theirs)
 
 
+class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+    """Notes the bytes of the largest tensor that any operation yields."""
+
+    bytes = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        out = func(*args, **(kwargs or {}))
+        for each in out if isinstance(out, tuple) else (out,):
+            if isinstance(each, Tensor):
+                self.bytes = max(self.bytes, each.untyped_storage().nbytes())
+        return out
+
+
 def test_memory_is_bounded_by_the_setting() -> None:
     """The largest tensor that the chunked path makes stays under the setting, whatever B is."""
-    largest = 0
-
-    class Watch(torch.utils._python_dispatch.TorchDispatchMode):
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
-            nonlocal largest
-            out = func(*args, **(kwargs or {}))
-            for each in out if isinstance(out, tuple) else (out,):
-                if isinstance(each, Tensor):
-                    largest = max(largest, each.untyped_storage().nbytes())
-            return out
-
     B, M, O = 512, 64, 32
     before, chunked.chunk_bytes = chunked.chunk_bytes, 4 * 8 * O * M
     try:
-        with Watch():
+        with Largest() as largest:
             chunked.route_chunked(torch.randn(B, M), torch.randn(O, M), None, 3, "exactly")
     finally:
         chunked.chunk_bytes = before
     kept = B * O * 3 * 8
-    assert largest <= max(4 * 8 * O * M, kept, B * M * 4)
-    assert largest < 4 * B * O * M / 4
+    assert largest.bytes <= max(4 * 8 * O * M, kept, B * M * 4)
+    assert largest.bytes < 4 * B * O * M / 4
+
+
+def test_no_derivative_holds_all_products() -> None:
+    B, M, O, K = 32, 512, 64, 2
+    x, w = torch.randn(B, M, requires_grad=True), torch.randn(O, M, requires_grad=True)
+    before, chunked.chunk_bytes = chunked.chunk_bytes, 4 * O * M
+    try:
+        with Largest() as largest:
+            gradients = torch.autograd.grad(functional.dynamic_linear(x, w, None, K).pow(2).sum(), (x, w), create_graph=True)
+            sum(each.pow(2).sum() for each in gradients).backward()  # type: ignore[union-attr]
+            functional.dynamic_route(x, w, K).products.sum().backward()
+    finally:
+        chunked.chunk_bytes = before
+    assert 0 < largest.bytes <= 4 * max(O * M, B * M, 2 * B * O * K)

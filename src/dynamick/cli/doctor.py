@@ -41,4 +41,4 @@ def findings() -> list[str]:
         )
         lines.append(f"dynamic_linear on the GPU: {registry.select(None, tensor, tensor).name}{named}")
     lines += [f"{name}: cannot run here: {why}" for name, why in registry.absent().items()]
-    return lines + cpu.not_compiled()
+    return lines + list(cpu.kernel.passed_over if cpu.kernel else ())

@@ -31,6 +31,12 @@ def call_batched(
         for each, dim in zip(arguments, in_dims, strict=True)
     ]
     size = next(len(each) for each in apart if each is not None)
+    if size == 0:
+        # Of what shape the results would be, a call with zeros tells.
+        dims = zip(arguments, in_dims, strict=True)
+        one = [each if dim is None else each.new_zeros(each.movedim(dim, 0).shape[1:]) for each, dim in dims]
+        results = tuple(each.new_empty(0, *each.shape) for each in operator(*one))
+        return results, (0,) * len(results)
     rows = [
         operator(*(each if parts is None else parts[i] for each, parts in zip(arguments, apart, strict=True)))
         for i in range(size)

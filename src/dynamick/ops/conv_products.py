@@ -68,7 +68,11 @@ class Products:
         outputs = self.O // self.groups
         fit = max(1, chunked.chunk_bytes // max(1, self.I * self.L * torch.finfo(self.dtype).bits // 8))
         per_group = max(outputs, self.T)  # the patches that a product is formed of need room, too
-        steps = (max(1, fit // (self.groups * per_group)), min(self.groups, max(1, fit // per_group)), min(outputs, fit))
+        steps = (
+            max(1, fit // (self.groups * per_group)),
+            min(self.groups, max(1, fit // per_group)),
+            max(1, min(outputs, fit)),
+        )
         ends = (self.B, self.groups, outputs)
         for starts in itertools.product(*(range(0, end, step) for end, step in zip(ends, steps, strict=True))):
             yield Block(*(slice(s, min(s + step, end)) for s, step, end in zip(starts, steps, ends, strict=True)))

@@ -8,6 +8,7 @@ import ctypes
 import os
 import platform
 import re
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ FOLDER = Path(__file__).parent / "_native"
 LEVELS = ("v4", "v3", "v2") if platform.machine().lower() in ("x86_64", "amd64") else ("portable",)
 # The levels that the CPU has, by what PyTorch finds; ATEN_CPU_CAPABILITY, which lowers PyTorch's, lowers ours.
 SUPPORTED = {"AVX512": LEVELS, "AVX2": LEVELS[-2:]}
+COMPILED = ": compiled by"
 DONE, OUT_OF_MEMORY, NOT_FINITE = 0, 1, 2
 PLAIN = -2
 """What `last` holds where the kernel did not serve: the backward pass takes the PyTorch path as well."""
@@ -34,10 +36,11 @@ class MissingKernelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A loaded library, and the level that it was compiled for."""
+    """A loaded library, the level that it was compiled for, and why those above it do not run, a line each."""
 
     level: str
     library: ctypes.CDLL
+    passed_over: tuple[str, ...] = ()
 
 
 def load(forced: str | None) -> Kernel:
@@ -51,29 +54,34 @@ def load(forced: str | None) -> Kernel:
         raise MissingKernelError("DYNAMICK_CPU_LEVEL=none")
     if forced and forced not in runs:
         raise MissingKernelError(f"DYNAMICK_CPU_LEVEL={forced}: this CPU runs {', '.join(runs)}, or give none")
-    why = {line.split(":")[0]: line for line in not_compiled()}
+    built = {line.split(":")[0]: line for line in _built()}
+    why: list[str] = []
     for level in [forced] if forced else runs:
         try:
-            return Kernel(level, _open(FOLDER / f"dynamic_k_{level}.so"))
+            return Kernel(level, _open(FOLDER / f"dynamic_k_{level}.so", built.get(level, "")), tuple(why))
         except (OSError, AttributeError) as error:
-            why.setdefault(level, f"{level}: {' '.join(str(error).split())}")
-    raise MissingKernelError("; ".join(why[level] for level in ([forced] if forced else runs)))
+            failed = level in built and COMPILED not in built[level]
+            why.append(built[level] if failed else f"{level}: {' '.join(str(error).split())}")
+    raise MissingKernelError("; ".join(why))
 
 
-def not_compiled() -> list[str]:
-    """What the install noted of the levels that it could not compile, a line each."""
+def _built() -> list[str]:
+    """What the install noted of the levels, a line each."""
     try:
-        lines = (FOLDER / "build.txt").read_text().splitlines()
+        return (FOLDER / "build.txt").read_text().splitlines()
     except OSError:
-        return [f"{level}: not compiled at install" for level in LEVELS]
-    return [line for line in lines if ": compiled by" not in line]
+        return []
 
 
-def _open(path: Path) -> ctypes.CDLL:
+def _open(path: Path, built: str) -> ctypes.CDLL:
+    size = re.search(r", (\d+) bytes", built)
+    if size and path.exists() and path.stat().st_size != int(size[1]):
+        # The loader would end the process.
+        raise OSError(f"{path.name} has {path.stat().st_size} bytes, not the {size[1]} that were compiled; install again")
     library = ctypes.CDLL(str(path))
-    pointer, size = ctypes.c_void_p, ctypes.c_int64
-    library.dynamick_forward.argtypes = [pointer] * 3 + [size] * 4 + [ctypes.c_int, size] + [pointer] * 3
-    library.dynamick_backward.argtypes = [pointer] * 3 + [size] * 4 + [ctypes.c_int, size] + [pointer] * 5
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    library.dynamick_forward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 3
+    library.dynamick_backward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 5
     library.dynamick_set_parallel.argtypes = [pointer]
     library.dynamick_set_parallel(_parallel())
     return library
@@ -84,6 +92,10 @@ def _parallel() -> int | None:
 
     On the same pool as PyTorch's operators, no thread of theirs waits in a loop for work while ours need its core.
     """
+    # Asked of PyTorch's own library, the name is found in what that depends on, though other packages bring an OpenMP as well.
+    for own in Path(torch.__file__).parent.glob("lib/libtorch_cpu.*"):
+        with contextlib.suppress(OSError, AttributeError):
+            return ctypes.cast(ctypes.CDLL(str(own)).GOMP_parallel, ctypes.c_void_p).value
     try:
         mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
     except OSError:
@@ -212,7 +224,8 @@ class _Sum(torch.autograd.Function):
 
 def sum_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
     """The sums of the routed products, shape (B, O), float32, differentiable."""
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or not _are_plain(x, weight):
+    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
+    if recorded or not _are_plain(x, weight):
         return dynamic_linear_cpu(x, weight, mask, k, rule)[0]
     return _Sum.apply(x, weight, mask, k, rule)  # type: ignore[no-any-return, no-untyped-call]
 
@@ -246,6 +259,8 @@ try:
     kernel = load(os.environ.get("DYNAMICK_CPU_LEVEL"))
 except MissingKernelError as missing:
     register_absent("cpu", str(missing))
+    if os.environ.get("DYNAMICK_CPU_LEVEL") not in (None, "", "none"):
+        warnings.warn(f"dynamick takes its slow PyTorch path: {missing}", stacklevel=2)
 else:
     # Whoever asks for the routes themselves, or for float64, is served by the PyTorch path under this name too.
     register("cpu", priority=1, supports=_on_cpu, sum=sum_cpu)(route_chunked)

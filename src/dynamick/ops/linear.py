@@ -63,11 +63,19 @@ def _by_torch_func(
 def routed_products(x: Tensor, weight: Tensor, indices: Tensor) -> Tensor:
     """The products at routed indices (B, O, K), differentiable, in float32 (float64 where x is); 0 where nothing is routed."""
     dtype = compute_dtype(x.dtype)
-    (B, O, _), M = indices.shape, x.shape[1]
     place = indices.clamp(min=0)
-    x_BOK = x.to(dtype)[:, None, :].expand(B, O, M).gather(2, place)
-    w_BOK = weight.to(dtype).expand(B, O, M).gather(2, place)
-    return torch.where(indices >= 0, x_BOK * w_BOK, 0)
+    return torch.where(indices >= 0, _inputs_at(place, x.to(dtype)) * _weights_at(place, weight.to(dtype)), 0)
+
+
+def _inputs_at(place: Tensor, x: Tensor) -> Tensor:
+    """The inputs (B, M) at some places (B, O, K). Without an expanded (B, O, M), whose derivative would be as large."""
+    return x.gather(1, place.flatten(1)).reshape(place.shape)
+
+
+def _weights_at(place: Tensor, weight: Tensor) -> Tensor:
+    """The weights (O, M) at some places (B, O, K), likewise."""
+    place_OBK = place.transpose(0, 1)
+    return weight.gather(1, place_OBK.flatten(1)).reshape(place_OBK.shape).transpose(0, 1)
 
 
 @torch.library.custom_op("dynamick::dynamic_linear", mutates_args=())
@@ -148,12 +156,10 @@ def routed_gradients(
     gy_BO = gy.to(dtype)
     gx = gw = None
     if want_x:
-        w_BOK = weight.to(dtype).expand(B, O, M).gather(2, place)
-        parts = torch.where(routed, gy_BO[:, :, None] * w_BOK, 0)
+        parts = torch.where(routed, gy_BO[:, :, None] * _weights_at(place, weight.to(dtype)), 0)
         gx = x.new_zeros(B, M, dtype=dtype).scatter_add(1, place.reshape(B, O * K), parts.reshape(B, O * K)).to(x.dtype)
     if want_w:
-        x_BOK = x.to(dtype)[:, None, :].expand(B, O, M).gather(2, place)
-        parts = torch.where(routed, gy_BO[:, :, None] * x_BOK, 0)
+        parts = torch.where(routed, gy_BO[:, :, None] * _inputs_at(place, x.to(dtype)), 0)
         by_class = place.transpose(0, 1).reshape(O, B * K)
         gw = weight.new_zeros(O, M, dtype=dtype).scatter_add(1, by_class, parts.transpose(0, 1).reshape(O, B * K))
         gw = gw.to(weight.dtype)
@@ -174,13 +180,18 @@ def sum_gradients(operator: Any, ctx: Any, gy: Tensor) -> tuple[Tensor | None, .
     """The backward pass of such an operator, by an operator of (gy, x, weight, mask, *kept, k, rule, want_x, want_w)."""
     x, weight, mask, *kept = ctx.saved_tensors
     want_x, want_w = ctx.needs_input_grad[:2]
-    if torch.is_grad_enabled():
-        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates.
+    if torch.is_grad_enabled() or _is_batched(gy):
+        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates and batches.
         _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
         gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
     else:
         gx, gw = operator(gy, x, weight, mask, *kept, ctx.k, ctx.rule, want_x, want_w)
     return gx if want_x else None, gw if want_w else None, None, None, None
+
+
+def _is_batched(gy: Tensor) -> bool:
+    """Whether many gradients of the outputs come at once (is_grads_batched, or vectorize=True)."""
+    return torch._C._functorch.is_batchedtensor(gy) or torch._C._functorch.is_legacy_batchedtensor(gy)
 
 
 def unfilled_gradients(gy: Tensor, x: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
