@@ -1,10 +1,13 @@
 """`convert` and `revert` on any module tree: the paper's "plugged into any CNN"."""
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import dynamick as dk
 from dynamick.nn import find_classifier
@@ -114,3 +117,152 @@ def test_a_name_that_is_not_there_is_said_and_nothing_is_changed() -> None:
     assert type(model.again) is nn.Linear
     with pytest.raises(ValueError, match="no linear layer"):
         dk.convert(nn.Sequential(nn.ReLU()))
+
+
+def encoder(**options: Any) -> nn.TransformerEncoder:
+    torch.manual_seed(0)
+    layer = nn.TransformerEncoderLayer(16, 2, 32, dropout=0.0, batch_first=True, **options)
+    return nn.TransformerEncoder(layer, 2, enable_nested_tensor=not options).eval()
+
+
+@pytest.mark.parametrize("layers", [None, "layers.0.linear1", ["layers.0.linear2", "layers.1.linear1"]])
+@pytest.mark.parametrize("padded", [False, True])
+def test_a_transformer_computes_the_same_with_and_without_gradients(layers: Any, padded: bool) -> None:
+    model, x = encoder(), torch.randn(2, 5, 16)
+    hidden = torch.arange(5) >= torch.tensor([[5], [3]]) if padded else None
+    seen = ~hidden if padded else slice(None)
+    with torch.no_grad():
+        dense = model(x, src_key_padding_mask=hidden)
+    for _ in range(2):
+        dk.convert(model, k=1, layers=layers)
+    routed = model(x, src_key_padding_mask=hidden)
+    twin = copy.deepcopy(model)
+    with torch.no_grad():
+        for each in (model, twin):
+            torch.testing.assert_close(each(x, src_key_padding_mask=hidden)[seen], routed[seen])
+            assert not torch.allclose(routed[seen], dense[seen], atol=1e-2)
+            dk.revert(each)
+            assert torch.equal(each(x, src_key_padding_mask=hidden), dense)
+
+
+def test_only_the_transformer_layers_converted_leave_the_fast_path_and_only_while_they_are() -> None:
+    model = nn.ModuleDict({"a": encoder(), "b": encoder(activation="gelu"), "c": encoder(activation=torch.tanh)})
+
+    def switches() -> dict[str, list[int]]:
+        return {
+            key: [each.use_nested_tensor, *(layer.activation_relu_or_gelu for layer in each.layers)]
+            for key, each in model.items()
+        }
+
+    before = switches()
+    assert before == {"a": [1, 1, 1], "b": [0, 2, 2], "c": [0, 0, 0]}
+    dk.convert(model, k=2, layers=["a.layers.1.linear2", "b.layers.0.linear1", "c.layers.0.linear1"])
+    assert switches() == {"a": [0, 1, 0], "b": [0, 0, 2], "c": [0, 0, 0]}
+    names = set(vars(encoder()))
+    dk.revert(model)
+    assert switches() == before
+    assert set(vars(model["a"])) == names
+
+
+def test_an_attentions_projection_is_never_called_and_so_never_converted() -> None:
+    model = nn.ModuleDict({"head": nn.Linear(8, 4), "attention": nn.MultiheadAttention(8, 2)})
+    assert find_classifier(model) == "head"
+    # Some libraries put a plain layer there, and perhaps use it elsewhere too.
+    model["attention"].out_proj = model["again"] = nn.Linear(8, 8)
+    assert find_classifier(model) == "head"
+    for name in ("attention.out_proj", "again"):
+        with pytest.raises(ValueError, match=rf"^layers: '{name}' is never called[^\n]+$"):
+            dk.convert(model, layers=["head", name])
+    assert type(model["head"]) is nn.Linear
+    with pytest.raises(ValueError, match="no linear layer"):
+        dk.convert(model["attention"])
+
+
+def test_hooks_move_both_ways_and_their_handles_still_remove_them() -> None:
+    model = nn.Sequential(nn.Linear(6, 4))
+    state = model.state_dict()
+    calls: list[str] = []
+
+    def note(name: str) -> Callable[..., None]:
+        return lambda *args, **kwargs: calls.append(name)
+
+    layer = model[0]
+    handles = [
+        layer.register_forward_pre_hook(note("forward-pre"), with_kwargs=True),
+        layer.register_forward_hook(note("forward"), with_kwargs=True, always_call=True),
+        layer.register_full_backward_pre_hook(note("backward-pre")),
+        layer.register_full_backward_hook(note("backward")),
+        layer.register_state_dict_pre_hook(note("state-pre")),
+        layer.register_state_dict_post_hook(note("state")),
+        layer.register_load_state_dict_pre_hook(lambda module, *args: calls.append(type(module).__name__)),
+        layer.register_load_state_dict_post_hook(note("load")),
+    ]
+    del layer
+
+    def called() -> list[str]:
+        calls.clear()
+        model(torch.randn(3, 6, requires_grad=True)).sum().backward()
+        model.state_dict()
+        model.load_state_dict(state)
+        return list(calls)
+
+    want = called()
+    assert len(want) == 8
+    dk.convert(model, k=2)
+    assert called() == [*want[:6], "DynamicLinear", "load"]
+    dk.convert(model, k=3)
+    dk.revert(model)
+    assert called() == want
+    dk.convert(model, k=2)
+    for handle in handles:
+        handle.remove()
+    assert called() == []
+
+
+COMPUTED: dict[str, Callable[[nn.Module], Any]] = {
+    "prune": lambda layer: prune.l1_unstructured(layer, "weight", 0.5),
+    "prune the bias": lambda layer: prune.l1_unstructured(layer, "bias", 0.5),
+    "weight_norm": weight_norm,
+    "spectral_norm": spectral_norm,
+    "parametrized": parametrizations.weight_norm,
+}
+
+
+@pytest.mark.filterwarnings("ignore:`torch.nn.utils.weight_norm` is deprecated")
+@pytest.mark.parametrize("how", COMPUTED)
+def test_a_layer_whose_parameters_are_computed_is_refused_and_nothing_is_changed(how: str) -> None:
+    x = torch.randn(2, 3, 8, 8)
+    for layers in (["heads.a", "heads.b"], ["heads.a", "body.1.1"]):
+        model = Tree().eval()
+        COMPUTED[how](model.get_submodule(layers[1]))
+        before, y = dict(model.named_modules()), model(x)
+        with pytest.raises(ValueError, match=rf"^model: the weight or bias of '{layers[1]}' is computed; call [^\n]+ first$"):
+            dk.convert(model, k=2, layers=layers)
+        assert dict(model.named_modules()) == before
+        assert torch.equal(model(x), y)
+
+        model = dk.convert(Tree().eval(), k=2, layers=layers)
+        model.heads["a"].set_mask(torch.rand(4, 8) > 0.5)
+        COMPUTED[how](model.get_submodule(layers[1]))
+        before, weight = dict(model.named_modules()), model.heads["a"].weight.clone()
+        with pytest.raises(ValueError, match=rf"^model: the weight or bias of '{layers[1]}' is computed; call [^\n]+ first$"):
+            dk.revert(model)
+        assert dict(model.named_modules()) == before
+        assert torch.equal(model.heads["a"].weight, weight)
+
+
+def test_pruned_weights_stay_pruned_without_the_mask() -> None:
+    model = dk.convert(Tree(), k=10**6, rule="exactly", layers=["heads.b", "body.0"])
+    kept = {"heads.b": torch.rand(4, 8) > 0.5, "body.0": torch.rand(8, 3) > 0.5}
+    for name, mask in kept.items():
+        model.get_submodule(name).set_mask(mask)
+    x = torch.randn(2, 3, 8, 8)
+    want = model(x)
+    parameters = dict(model.named_parameters())
+    dk.revert(model)
+    torch.testing.assert_close(model(x), want)
+    for name, mask in kept.items():
+        weight = model.get_submodule(name).weight
+        assert weight is parameters[f"{name}.weight"]
+        assert not weight[~mask].any()
+        assert bool(weight[mask].all())

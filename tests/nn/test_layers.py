@@ -40,6 +40,50 @@ def test_a_mask_is_saved_and_loaded() -> None:
     assert fresh.mask is None
 
 
+def test_a_load_that_does_not_name_a_layer_leaves_its_mask() -> None:
+    model = nn.Sequential(dk.DynamicLinear(7, 4, k=2), dk.DynamicConv2d(7, 4, 3, k=2))
+    masks = [torch.rand(4, 7) > 0.5 for _ in model]
+    for layer, mask in zip(model, masks, strict=True):
+        layer.set_mask(mask)
+    model.load_state_dict({}, strict=False)
+    model.load_state_dict({"0.bias": torch.zeros(4)}, strict=False)
+    assert torch.equal(model[0].mask, masks[0])
+    model.load_state_dict({"0.weight": torch.zeros(4, 7)}, strict=False)
+    assert model[0].mask is None
+    assert torch.equal(model[1].mask, masks[1])
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (torch.zeros(7, 4, dtype=torch.bool), r"size mismatch for 0\.mask"),
+        (torch.zeros(4, dtype=torch.bool), r"size mismatch for 0\.mask"),
+        (torch.zeros(4, 7), r"0\.mask: dtype torch\.float32; a mask is torch\.bool"),
+        (torch.zeros(4, 7, dtype=torch.uint8), r"0\.mask: dtype torch\.uint8; a mask is torch\.bool"),
+        ("no tensor", r'"0\.mask", expected torch\.Tensor'),
+    ],
+)
+def test_a_saved_mask_of_another_shape_or_type_is_refused(wrong: object, message: str, masked: bool, assign: bool) -> None:
+    model = nn.Sequential(dk.DynamicLinear(7, 4, k=2))
+    mask = torch.rand(4, 7) > 0.5
+    model[0].set_mask(mask if masked else None)
+    x = torch.randn(3, 7)
+    want = model(x)
+    with pytest.raises(RuntimeError, match=message):
+        model.load_state_dict({**model.state_dict(), "0.mask": wrong}, assign=assign)
+    assert torch.equal(model(x), want)
+
+
+def test_loading_a_mask_leaves_the_tensor_given_to_set_mask() -> None:
+    layer, mask = dk.DynamicLinear(7, 4, k=2), torch.ones(4, 7, dtype=torch.bool)
+    layer.set_mask(mask)
+    layer.load_state_dict({**layer.state_dict(), "mask": ~mask})
+    assert not layer.mask.any()
+    assert bool(mask.all())
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

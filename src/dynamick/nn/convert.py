@@ -1,31 +1,45 @@
 """Put Dynamic-K layers into any module tree, and take them out again. Parameters are shared, never copied."""
 
 import difflib
+import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
+import torch
 from torch import nn
 
+from dynamick.errors import InputError
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
 
 DENSE = (nn.Linear, nn.Conv2d)
 DYNAMIC = (DynamicLinear, DynamicConv2d)
+HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
+
+# In evaluation PyTorch's encoder reads its linear layers' weights instead of calling the layers, and makes nested tensors of
+# padded inputs, which Dynamic-K layers do not take. These attributes, at 0, switch that off.
+FAST_PATHS = {nn.TransformerEncoderLayer: "activation_relu_or_gelu", nn.TransformerEncoder: "use_nested_tensor"}
 
 
 def find_classifier(model: nn.Module) -> str:
     """The dotted name of the layer that yields the classes: the last linear layer or 1x1 convolution of the tree.
 
+    The out_proj of an nn.MultiheadAttention is none: it is never called.
+
     Raises:
         ValueError: there is no such layer.
     """
-    names = [name for name, module in model.named_modules() if _may_classify(module)]
+    uncalled = _uncalled(model)
+    names = [name for name, each in model.named_modules() if _may_classify(each) and id(each) not in uncalled]
     if not names:
         raise ValueError(f"model: {type(model).__name__} has no linear layer and no 1x1 convolution; name its layers")
     return names[-1]
 
 
 def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = None, rule: str = "at_most") -> nn.Module:
-    """Replace layers by their Dynamic-K forms, in place.
+    """Replace layers by their Dynamic-K forms, in place. Hooks move to the new layers.
+
+    An nn.TransformerEncoder leaves PyTorch's fast path, which would compute densely, until `revert`; pass the whole encoder.
+    Other modules that read a layer's weight and do not call the layer (torchvision's Swin attention) stay dense.
 
     Args:
         model: any module tree; a model that is itself a layer is replaced as a whole.
@@ -38,14 +52,19 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
         The model; a new module only where the model itself is the layer.
 
     Raises:
-        ValueError: a name is not there or names another kind of layer, k is no integer from 1 up, the rule is unknown.
+        ValueError: a name is not there or names another kind of layer, an attention's out_proj, or a layer whose weight or bias
+            is computed (pruning, weight norm, parametrizations); k is no integer from 1 up; the rule is unknown.
     """
     names = [find_classifier(model)] if layers is None else [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules(remove_duplicate=False))
+    uncalled = _uncalled(model)
     for name in names:
         if name not in modules:
             near = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:6]
             raise ValueError(f"layers: the model has no {name!r}; near it are {', '.join(map(repr, near))}")
+        if id(modules[name]) in uncalled:
+            raise InputError(f"layers: {name!r} is never called, nn.MultiheadAttention reads its weight; name another layer")
+        _check_parameters(name, modules[name])
         if type(modules[name]) not in DENSE + DYNAMIC:
             kind = type(modules[name]).__name__
             raise ValueError(f"layers: {name!r} is a {kind}; only nn.Linear and nn.Conv2d can be converted")
@@ -55,14 +74,33 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
 
 
 def revert(model: nn.Module) -> nn.Module:
-    """Replace every Dynamic-K layer by the dense layer with the same parameters, in place; the inverse of `convert`."""
-    return _replace(model, {id(module): _dense(module) for module in model.modules() if isinstance(module, DYNAMIC)})
+    """Replace every Dynamic-K layer by the dense layer with the same parameters and hooks, in place; the inverse of `convert`.
+
+    A dense layer has no mask, so the weights that a mask prunes are set to zero, in the parameter itself.
+
+    Raises:
+        ValueError: the weight or bias of a layer is computed (pruning, weight norm, parametrizations).
+    """
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, DYNAMIC)}
+    for name, layer in layers.items():
+        _check_parameters(name, layer)
+    return _replace(model, {id(layer): _dense(layer) for layer in layers.values()})
 
 
 def _may_classify(module: nn.Module) -> bool:
     if isinstance(module, nn.Conv2d):
         return module.kernel_size == (1, 1) and module.groups == 1
     return isinstance(module, nn.Linear)
+
+
+def _uncalled(model: nn.Module) -> set[int]:
+    return {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+
+
+def _check_parameters(name: str, layer: nn.Module) -> None:
+    if isinstance(layer, DENSE) and not {"weight", "bias"} <= layer._parameters.keys():
+        undo = "prune.remove, remove_weight_norm, remove_spectral_norm or parametrize.remove_parametrizations"
+        raise InputError(f"model: the weight or bias of {name!r} is computed; call torch.nn.utils' {undo} first")
 
 
 def _replace(model: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
@@ -72,7 +110,21 @@ def _replace(model: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
         for name, child in list(parent._modules.items()):
             if id(child) in new:
                 parent._modules[name] = new[id(child)]
+    _switch_fast_paths(model)
     return model
+
+
+def _switch_fast_paths(model: nn.Module) -> None:
+    for module in model.modules():
+        for kind, switch in FAST_PATHS.items():
+            if not isinstance(module, kind):
+                continue
+            state, saved = vars(module), f"_dense_{switch}"
+            dynamic = any(isinstance(each, DYNAMIC) for each in module.modules())
+            if dynamic and saved not in state:
+                state[saved], state[switch] = state.get(switch, 0), 0
+            elif not dynamic and saved in state:
+                state[switch] = state.pop(saved)
 
 
 def _dynamic(layer: nn.Module, k: int, rule: str) -> nn.Module:
@@ -88,10 +140,18 @@ def _dynamic(layer: nn.Module, k: int, rule: str) -> nn.Module:
 
 
 def _dense(layer: nn.Module) -> nn.Module:
+    _zero_pruned(layer)
     if isinstance(layer, nn.Linear):
         return _share(layer, nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, "meta"))
     assert isinstance(layer, nn.Conv2d)
     return _share(layer, nn.Conv2d(**_conv_arguments(layer)))
+
+
+def _zero_pruned(layer: Any) -> None:
+    if layer.mask is not None:
+        pruned = ~layer.mask.reshape(layer.mask.shape + (1,) * (layer.weight.ndim - 2))
+        with torch.no_grad():
+            layer.weight.masked_fill_(pruned, 0)
 
 
 def _conv_arguments(layer: nn.Conv2d) -> dict[str, Any]:
@@ -103,4 +163,14 @@ def _share(old: nn.Module, new: nn.Module) -> nn.Module:
     new.weight, new.bias = old.weight, old.bias
     if isinstance(old, DYNAMIC) and isinstance(new, DYNAMIC):
         new.mask = old.mask
+    _share_hooks(old, new)
     return new.train(old.training)
+
+
+def _share_hooks(old: nn.Module, new: nn.Module) -> None:
+    # The same dictionaries, so that the handles that registering gave still remove the hooks.
+    vars(new).update({name: vars(old)[name] for name in HOOKS})
+    # These know their module.
+    for hook in cast("dict[int, Any]", new._load_state_dict_pre_hooks).values():
+        if hook.with_module:
+            hook.module = weakref.ref(new)

@@ -40,10 +40,29 @@ class _Routed(nn.Module):
     def _device(self) -> torch.device:
         return next(self.parameters()).device
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        saved = state_dict.get(prefix + "mask")
-        self.mask = None if saved is None else torch.empty_like(saved, device=self._device())
-        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        key = prefix + "mask"
+        if key in state_dict:
+            # A tensor of its own: PyTorch compares its shape and copies into it, and set_mask may have kept the caller's.
+            old = self.mask
+            shape = self.weight.shape[:2]
+            self.mask = torch.ones(shape, dtype=torch.bool, device=self._device()) if old is None else old.clone()
+            dtype = getattr(state_dict[key], "dtype", torch.bool)
+            if dtype != torch.bool:
+                error_msgs.append(f"{key}: dtype {dtype}; a mask is torch.bool")
+                state_dict[key] = self.mask
+        elif prefix + "weight" in state_dict:
+            self.mask = None
+        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
 
 class DynamicLinear(_Routed, nn.Linear):
