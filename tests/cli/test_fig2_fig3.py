@@ -110,6 +110,7 @@ def test_fig3_writes_its_page(tmp_path: Path) -> None:
     rows = json.loads((tmp_path / "fig3.json").read_text())["rows"]
     assert [row["model"] for row in rows] == ["res8", "res8-d2a", "capsnet-em"]
     assert rows[1]["selected"] <= 2
+    assert "Medians over 12 validation images" in page
     assert (tmp_path / "fig3.svg").stat().st_size > 1000
 
 

@@ -90,7 +90,9 @@ def test_fig_7_from_runs(images: Path, tmp_path: Path, capsys: pytest.CaptureFix
     out = tmp_path / "out"
     options = ["--dissections", str(tmp_path / "dissections"), "--out", str(out)]
     main(["reproduce", "fig7", *map(str, runs), *options])
-    assert "| res8 | 2 |" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "| res8 | 2 |" in page
+    assert "Medians over 12 validation images" in page
     found = json.loads((out / "fig7.json").read_text())
     assert [row["runs"] for row in found["rows"]] == [2, 1]
     drawn = (out / "fig7.svg").read_text()

@@ -31,7 +31,7 @@ def fig2(out: Path, seeds: int = SEEDS) -> str:
     every weight has a meaning. It is trained on all ten classes; laptop and television are drawn.
 
     Args:
-        out: an existing folder.
+        out: a folder; made where it is missing.
         seeds: so many initial weights; the first one is drawn.
     """
     from dynamick import checkpoint
@@ -47,6 +47,7 @@ def fig2(out: Path, seeds: int = SEEDS) -> str:
     rows = [summary(name, some, x_unseen, unseen.labels, scenes.table, chosen, screen) for name, some in heads.items()]
     said = verdicts(rows)
     page = as_markdown(rows, said)
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig2.json", {"rows": rows, "verdicts": said, "settings": settings()})
     first = {name: some[0].weight.detach()[chosen] for name, some in heads.items()}
     draw(first, scenes.parts, scenes.table[chosen]).savefig(out / "fig2.svg")

@@ -1,5 +1,6 @@
 """The paper's Fig. 3 on real images: the inputs that dense, Dynamic-K and routing by agreement select for a class."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
 MOST = 0.9
 """An input counts as selected when it is among the fewest that make up so much of a class's sum."""
 MEASURED = 500
-"""So many validation images, evenly spaced, give the medians."""
+"""At most so many validation images, evenly spaced, give the medians."""
 CLASSES = 3
 """Classes that are drawn, as many as in the paper: the image's own, and the likeliest others to the first network."""
 
@@ -35,13 +36,14 @@ class Selection(NamedTuple):
     logits: "Tensor"
 
 
-def fig3(runs: list[Run], out: Path) -> str:
+def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     """Write fig3.md, fig3.json and fig3.svg, and return the page.
 
     Args:
         runs: as `dynamick.cli.reproduce.read_run`, all on the same data, such as a dense, a Dynamic-K and some CapsNets; `k` is
             None for all but Dynamic-K.
-        out: an existing folder.
+        out: a folder; made when there is something to write.
+        failed: a line for each training that failed.
 
     Raises:
         InputError: fewer than two runs, runs of different data, or no Dynamic-K one.
@@ -58,9 +60,10 @@ def fig3(runs: list[Run], out: Path) -> str:
         raise InputError("reproduce fig3: give a run with a Dynamic-K head, and one or more others to compare it with")
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary(runs, data)
-    said = verdicts(rows)
+    said = [*verdicts(rows), *failed]
     size = f"{len(data.classes)} classes, {data.images.shape[-1]} pixels; every network as its last epoch left it."
-    page = as_markdown(rows, said, size)
+    page = as_markdown(rows, said, size, len(measured(data)[1]))
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig3.json", {"rows": rows, "verdicts": said, "sizes": size})
     draw(list({run["model"]: run for run in reversed(runs)}.values())[::-1], data).savefig(out / "fig3.svg")
     # The page goes last: where it is, all is there.
@@ -123,6 +126,12 @@ def selected(shares: "Tensor") -> "Tensor":
     return 1 + (ordered < MOST * ordered[..., -1:]).sum(-1)
 
 
+def measured(data: Any) -> "tuple[Tensor, Tensor]":
+    """The images that give the medians, evenly spaced, and their labels."""
+    step = max(1, len(data) // MEASURED)
+    return data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
+
+
 def summary(runs: list[Run], data: Any) -> list[Row]:
     """One row a model, in the runs' order: medians over images, then means (and deviations, `_std`) over its runs.
 
@@ -132,8 +141,7 @@ def summary(runs: list[Run], data: Any) -> list[Row]:
     """
     import torch
 
-    step = max(1, len(data) // MEASURED)
-    images, labels = data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
+    images, labels = measured(data)
     groups: dict[str, list[Row]] = {}
     for run in runs:
         found = [select(run["network"], batch) for batch in images.split(100)]
@@ -166,11 +174,11 @@ def verdicts(rows: list[Row]) -> list[str]:
     return out
 
 
-def as_markdown(rows: list[Row], said: list[str], size: str) -> str:
+def as_markdown(rows: list[Row], said: list[str], size: str, images: int) -> str:
     """The page."""
     lines = ["# Fig. 3: which inputs a class selects", "", size, ""]
     lines += [f"Selected are the fewest inputs that make up {MOST:.0%} of the predicted class's sum, by size."]
-    lines += [f"Medians over {MEASURED} validation images, means and deviations of those over runs."]
+    lines += [f"Medians over {images} validation images, means and deviations of those over runs."]
     lines += ["", "| model | runs | inputs | selected | selected, % | top-1 of these images, % |", "|---|---|---|---|---|---|"]
     for row in rows:
         cells = [_spread(row, "selected"), _spread(row, "part"), _spread(row, "top1")]
@@ -201,13 +209,12 @@ def known_by_all(runs: list[Run], data: Any) -> int:
     """The first validation image, of some evenly spaced, that the most networks tell right."""
     import torch
 
-    step = max(1, len(data) // MEASURED)
-    images, labels = data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
+    images, labels = measured(data)
     right = torch.zeros(len(labels))
     for run in runs:
         answers = [select(run["network"], batch).logits.argmax(1) for batch in images.split(100)]
         right += (torch.cat(answers) == labels).float()
-    return step * int(right.argmax())
+    return max(1, len(data) // MEASURED) * int(right.argmax())
 
 
 def _row(axes: "list[Axes]", run: Run, found: Selection, image: "Tensor", classes: list[int], names: list[str]) -> None:

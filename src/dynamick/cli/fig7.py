@@ -1,5 +1,6 @@
 """The paper's Fig. 7 from finished trainings: which units decide about an image, in a dense and in a Dynamic-K network."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
@@ -7,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from torch import Tensor
 
     from dynamick.data.images import ImageTensors
     from dynamick.explanation import Explanation
@@ -18,7 +20,7 @@ LEFT = 0.02
 LEFT_BY_IBD = 0.45
 """... and IBD leaves 45 % of the dense network's."""
 EXPLAINED = 500
-"""So many validation images, evenly spaced, give the medians."""
+"""At most so many validation images, evenly spaced, give the medians."""
 DRAWN, SHOWN = 3, 5
 """Images in the figure, and units of each."""
 
@@ -26,15 +28,16 @@ Run = dict[str, Any]
 Row = dict[str, Any]
 
 
-def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None) -> str:
+def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, failed: Sequence[str] = ()) -> str:
     """Write fig7.md, fig7.json and fig7.svg, and return the page.
 
     Args:
         runs: as `dynamick.cli.reproduce.read_run`, with `units`, their dissections; one or more of them dense, one or more
             Dynamic-K.
         size: at which size they were made, in words.
-        out: an existing folder.
+        out: a folder; made when there is something to write.
         concepts: images with label maps; IBD is then held against the dense networks.
+        failed: a line for each training that failed.
 
     Raises:
         InputError: a kind of network is missing, or as `dynamick.explanation.explain`.
@@ -50,8 +53,9 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None) ->
         raise InputError("reproduce fig7: give one run or more with a dense head, and one or more with a Dynamic-K head")
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary([*dense, *dynamic], data, concepts)
-    said = verdicts(rows)
-    page = as_markdown(rows, said, size)
+    said = [*verdicts(rows), *failed]
+    page = as_markdown(rows, said, size, len(explained(data)))
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig7.json", {"rows": rows, "verdicts": said, "sizes": size})
     figure = draw(dense[0], min(dynamic, key=lambda run: abs(run["k"] - SHOWN)), data)
     figure.suptitle(size.replace(" Paper:", "\nPaper:"), fontsize=8)
@@ -59,6 +63,11 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None) ->
     # The page goes last: where it is, all is there.
     checkpoint.write_atomically(out / "fig7.md", page.encode())
     return page
+
+
+def explained(data: "ImageTensors") -> "Tensor":
+    """The images that give the medians, evenly spaced."""
+    return data.images[:: max(1, len(data) // EXPLAINED)][:EXPLAINED]
 
 
 def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> list[Row]:
@@ -71,7 +80,7 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
     """
     from dynamick.explanation import explain
 
-    images = data.images[:: max(1, len(data) // EXPLAINED)][:EXPLAINED]
+    images = explained(data)
     groups: dict[str, list[dict[str, float | None]]] = {}
     for run in runs:
         found = explain(run["network"], images, maps=False)
@@ -119,10 +128,10 @@ def verdicts(rows: list[Row]) -> list[str]:
     return out
 
 
-def as_markdown(rows: list[Row], said: list[str], size: str) -> str:
+def as_markdown(rows: list[Row], said: list[str], size: str, images: int) -> str:
     """The page."""
     lines = ["# Fig. 7: the units that decide about an image", "", size, ""]
-    lines += [f"Medians over {EXPLAINED} validation images, of the predicted class; means and deviations of those over runs."]
+    lines += [f"Medians over {images} validation images, of the predicted class; means and deviations of those over runs."]
     lines += ["", f"| model | runs | units for 98 % | the {FEW} largest leave, % | IBD leaves, % |", "|---|---|---|---|---|"]
     for row in rows:
         cells = [_spread(row, "n98", 1, 1), _spread(row, "left", 100, 1), _spread(row, "ibd", 100, 1)]

@@ -52,6 +52,30 @@ class Training:
 
         return (self.folder / RESULT).exists()
 
+    def refuse_another(self) -> None:
+        """Hold what is in the folder, finished or not, to the recipe.
+
+        Raises:
+            InputError: it was made by another one; the first setting that differs is named.
+        """
+        from dynamick.cli.train import parse
+        from dynamick.errors import InputError
+        from dynamick.training.recipe import difference
+        from dynamick.training.run import CONFIG
+
+        if not (self.folder / CONFIG).exists():
+            return
+        there, here = _settings(parse(["--config", str(self.folder / CONFIG)])), _settings(self.recipe)
+        if changes := difference(there, here):
+            raise InputError(f"{self.folder}: holds another recipe's training ({changes[0]}); give another --trainings DIR")
+
+
+def _settings(recipe: "Recipe") -> dict[str, Any]:
+    """A recipe as plain values; of the data's folder it counts which it is, not how it is written. Scenes have none."""
+    settings = recipe.to_dict()
+    settings["data"]["root"] = "" if recipe.data.kind == "scenes" else str(Path(recipe.data.root).resolve())
+    return settings
+
 
 def needed(figure: str, folder: Path, seeds: int, root: Path) -> list[Training]:
     """All trainings that a figure needs, in FOLDER/RECIPE/MODEL-SEED; seed by seed, so that an early end leaves whole sets.
@@ -91,12 +115,14 @@ def train_all(trainings: list[Training]) -> list[str]:
         A line for each that failed, with its reason; the others went on.
 
     Raises:
-        InputError: a folder holds a run of another recipe, or the data is missing: nothing can go on then.
+        InputError: a folder holds a run of another recipe, finished or not, or the data is missing: nothing can go on then.
     """
     from dynamick.cli.backbones import in_words
     from dynamick.errors import InputError
     from dynamick.training import train
 
+    for each in trainings:
+        each.refuse_another()
     left = [each for each in trainings if not each.done]
     if not left:
         return []
@@ -156,17 +182,28 @@ def step_seconds(recipe: "Recipe", classes: int) -> float:
 
 
 def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
-    """Dissect the last maps of finished trainings into FOLDER/RUN/tally.csv; what is there is not made again."""
+    """Dissect the last maps of finished trainings into FOLDER/RUN/tally.csv; what its `state/` says is done is not done again.
+
+    Raises:
+        InputError: a folder holds another network's dissection, or as `dynamick.comparison.detecting.dissect_features`.
+    """
     from dataclasses import replace
 
     from dynamick import checkpoint
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.checking import open_concepts
+    from dynamick.errors import InputError
 
-    left = [run for run in runs if not (folder / run.name / "tally.csv").exists()]
-    for number, run in enumerate(left, 1):
-        print(f"dissection {number} of {len(left)}: {folder / run.name}", flush=True)
+    for number, run in enumerate(runs, 1):
+        out = folder / run.resolve().name
+        print(f"dissection {number} of {len(runs)}: {out}", flush=True)
         model: Any = checkpoint.load(run / "last.safetensors")
         size = checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"]["size"]
-        (folder / run.name).mkdir(parents=True, exist_ok=True)
-        dissect_features(model, open_concepts(concepts), folder / run.name, replace(model.preprocessing, size=size))
+        out.mkdir(parents=True, exist_ok=True)
+        try:
+            dissect_features(model, open_concepts(concepts), out, replace(model.preprocessing, size=size))
+        except InputError as error:
+            # What is refused here has no --restart.
+            raise InputError(
+                str(error).replace("use another folder, or --restart", "give another --dissections DIR")
+            ) from error

@@ -1,5 +1,6 @@
 """The paper's sentence that Dynamic-K is exactly Algorithm 3 for large s, measured on trained networks."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -32,12 +33,13 @@ Run = dict[str, Any]
 Row = dict[str, Any]
 
 
-def overlap_figure(runs: list[Run], out: Path) -> str:
+def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     """Write overlap.md, overlap.json and overlap.svg, and return the page.
 
     Args:
         runs: as `dynamick.cli.reproduce.read_run`, all on the same data; not of CapsNets.
-        out: an existing folder.
+        out: a folder; made when there is something to write.
+        failed: a line for each training that failed.
 
     Raises:
         InputError: runs of different data, or of a CapsNet.
@@ -57,8 +59,9 @@ def overlap_figure(runs: list[Run], out: Path) -> str:
     step = max(1, len(data) // MEASURED)
     images, labels = data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
     rows = summary(runs, [measure(run, images, labels) for run in runs])
-    said = verdicts(rows)
+    said = [*verdicts(rows), *failed]
     page = as_markdown(rows, said, len(labels))
+    out.mkdir(parents=True, exist_ok=True)
     write_json(out / "overlap.json", {"rows": rows, "verdicts": said})
     draw(rows).savefig(out / "overlap.svg")
     # The page goes last: where it is, all is there.

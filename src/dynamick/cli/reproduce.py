@@ -1,6 +1,7 @@
 """`dynamick reproduce table1|fig2|...|fig7 [RUN ...] --out DIR`: a figure of the paper, from given trainings or its own."""
 
 import argparse
+import csv
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -48,7 +49,7 @@ Row = dict[str, Any]
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "figure", help="table1, fig2 (trains its own), fig3, fig4 (CIFAR-10), fig5 to fig7 (dissected), overlap"
+        "figure", nargs="?", help="table1, fig2 (trains its own), fig3, fig4 (CIFAR-10), fig5 to fig7 (dissected), overlap"
     )
     parser.add_argument("runs", type=Path, nargs="*", help="folders that `dynamick train` wrote; none: it trains its own")
     parser.add_argument("--seeds", type=int, default=3, help="of its own trainings (default %(default)s)")
@@ -60,9 +61,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    from dynamick.errors import InputError
+
     check(args)
     failed = [] if args.runs or args.figure == "fig2" else make_runs(args)
-    make_figure(args, failed)
+    try:
+        make_figure(args, failed)
+    except InputError as error:
+        # What the figure lacks may be what failed.
+        raise InputError("; ".join([str(error), *failed])) from error
     if failed:
         sys.exit(1)
 
@@ -103,21 +110,18 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     if args.figure == "fig2":
         from dynamick.cli.fig2 import fig2
 
-        args.out.mkdir(parents=True, exist_ok=True)
         print(fig2(args.out, args.seeds))
         return
     runs = [read_run(path, args.figure) for path in args.runs]
     if args.figure == "fig3":
         from dynamick.cli.fig3 import fig3
 
-        args.out.mkdir(parents=True, exist_ok=True)
-        print(fig3(runs, args.out))
+        print(fig3(runs, args.out, failed))
         return
     if args.figure == "overlap":
         from dynamick.cli.overlap import overlap_figure
 
-        args.out.mkdir(parents=True, exist_ok=True)
-        print(overlap_figure(runs, args.out))
+        print(overlap_figure(runs, args.out, failed))
         return
     dissected = [read_dissection(args.dissections, path) for path in args.runs] if args.figure in DISSECTED else []
     for each, units in zip(runs, dissected, strict=False):
@@ -125,8 +129,7 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     if args.figure == "fig7":
         from dynamick.cli.fig7 import fig7
 
-        args.out.mkdir(parents=True, exist_ok=True)
-        print(fig7(runs, sizes(runs), args.out, args.concepts))
+        print(fig7(runs, sizes(runs), args.out, args.concepts, failed))
         return
     size, rows = sizes(runs), summary(runs)
     verdicts = {"table1": accuracy_verdicts, "fig4": sparsity_verdicts, "fig5": dissection_verdicts, "fig6": cover_verdicts}
@@ -147,22 +150,46 @@ def check(args: argparse.Namespace) -> None:
     """Hold the options to what is allowed.
 
     Raises:
-        InputError: a figure that there is not, no seeds, runs where none is read, no dissections of given runs where they are
-            needed, or a file in the place of the folder.
+        InputError: a figure that there is not, no seeds, runs where none is read, a run given twice, no dissections of given
+            runs where they are needed, or a file in the place of a folder.
     """
+    from dynamick.checkpoint import why_no_folder
     from dynamick.errors import InputError
 
     known = f"give {', '.join(TITLES)}"
+    if args.figure is None:
+        raise InputError(f"reproduce: no figure is named; {known}, such as `dynamick reproduce table1`")
     if args.figure not in TITLES:
         raise InputError(f"reproduce {args.figure}: no such figure; {known}")
     if args.seeds < 1:
         raise InputError(f"--seeds {args.seeds}: give an integer from 1 up")
     if args.runs and args.figure == "fig2":
         raise InputError(f"reproduce fig2: {args.runs[0]} would not be read; give no runs, it trains its own networks")
-    if args.out.exists() and not args.out.is_dir():
-        raise InputError(f"--out {args.out}: is no folder; give another name")
+    # Dissections of given runs are read only.
+    for option in ("out",) if args.runs else ("out", "dissections"):
+        folder = getattr(args, option)
+        if folder is not None and (why := why_no_folder(folder)) is not None:
+            raise InputError(f"--{option} {folder}: {why}; give another name")
     if args.runs and args.figure in DISSECTED and args.dissections is None:
         raise InputError(f"reproduce {args.figure}: give --dissections DIR, with RUN/tally.csv of each run")
+    _refuse_twice(args.runs, args.figure)
+
+
+def _refuse_twice(runs: list[Path], figure: str) -> None:
+    """A run counts once; where runs are dissected, their folders' names must differ too.
+
+    Raises:
+        InputError: two are one, or have one name.
+    """
+    from dynamick.errors import InputError
+
+    places = [path.resolve() for path in runs]
+    names = [place.name for place in places]
+    for path, place in zip(runs, places, strict=True):
+        if places.count(place) > 1:
+            raise InputError(f"{path}: is given twice; give each run once")
+        if figure in DISSECTED and names.count(place.name) > 1:
+            raise InputError(f"{path}: two runs are called {place.name}; rename one, as dissections are found by name")
 
 
 def read_run(folder: Path, figure: str) -> Run:
@@ -179,15 +206,17 @@ def read_run(folder: Path, figure: str) -> Run:
     from dynamick.training.callbacks import read_history
 
     try:
-        recipe = yaml.safe_load((folder / "config.yaml").read_text())
-        history = read_history(folder)
+        part = "config.yaml"
+        recipe = yaml.safe_load((folder / part).read_text())
         kind, epochs, model = recipe["data"]["kind"], recipe["optim"]["epochs"], recipe["model"]
+        part = "metrics.csv"
+        history = read_history(folder)
+        for row in history:
+            row["epoch"], row["top1"], row["sparse_share"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: no finished training ({Path(error.filename).name} is missing)") from None
-    except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError):
-        raise InputError(
-            f"{folder / 'config.yaml'}: damaged, or no training's; give a folder that `dynamick train` wrote"
-        ) from None
+    except (yaml.YAMLError, csv.Error, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder / part}: damaged, or no training's; give a folder that `dynamick train` wrote") from None
     allowed = KINDS.get(figure, ("folder",))
     if kind not in allowed:
         raise InputError(f"{folder}: trained on {kind}; the paper's {figure} is of {' or '.join(allowed)}")
