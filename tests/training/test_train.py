@@ -17,7 +17,7 @@ from dynamick.data.images import ImageTensors
 from dynamick.errors import InputError
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
 from dynamick.training import Recipe, load_images, prune, read_history
-from dynamick.training.module import parameter_groups, schedule, soft_threshold_
+from dynamick.training.module import Classifier, parameter_groups, schedule, soft_threshold_
 from dynamick.training.recipe import OptimRecipe
 
 
@@ -244,3 +244,10 @@ def test_other_classes_in_train_and_val(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(data, "load_images", lambda recipe, split: ImageTensors(blank, torch.arange(2), sets[split]))
     with pytest.raises(InputError, match=r"different classes \(b, c\)"):
         data.Images(Recipe())
+
+
+@pytest.mark.parametrize(("width", "expected"), [(4, torch.contiguous_format), (16, torch.channels_last)])
+def test_networks_with_thin_cells_are_not_trained_channels_last(width: int, expected: torch.memory_format) -> None:
+    """There PyTorch's backward pass corrupts memory on CPUs with AVX2 alone."""
+    model = dk.models.create("res8", num_classes=4, width=width)
+    assert Classifier(model, OptimRecipe()).memory_format == expected

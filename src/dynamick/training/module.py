@@ -25,13 +25,13 @@ class Classifier(L.LightningModule):
     Args:
         model: made by `dynamick.models.create`; it prepares images by its own `preprocessing`.
         recipe: the optimiser's settings.
-        channels_last: the memory format of images and convolutions.
+        channels_last: the memory format of images and convolutions, where PyTorch serves these safely.
         seed: of the weights that Interpretable SGD draws.
     """
 
     def __init__(self, model: Network, recipe: OptimRecipe, channels_last: bool = True, seed: int = 0) -> None:
         super().__init__()
-        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.memory_format = torch.channels_last if channels_last and not _has_thin_cells(model) else torch.contiguous_format
         self.model = model
         self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
         self.recipe, self.seed = recipe, seed
@@ -146,6 +146,15 @@ def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int) -> LRScheduler:
 
 
 @torch.no_grad()
+def _has_thin_cells(model: torch.nn.Module) -> bool:
+    """Whether a 1x1 convolution sees fewer than 8 channels.
+
+    PyTorch 2.13's backward pass of these writes beyond its memory where they are channels-last and the CPU has AVX2 alone.
+    """
+    convolutions = (each for each in model.modules() if isinstance(each, torch.nn.Conv2d))
+    return any(each.kernel_size == (1, 1) and each.in_channels < 8 for each in convolutions)
+
+
 def soft_threshold_(weight: Tensor, amount: float) -> None:
     """The proximal step of an L1 penalty, in place: every weight moves towards zero by `amount`, and stops there."""
     weight.copy_(F.softshrink(weight, amount))
