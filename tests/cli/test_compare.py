@@ -1,8 +1,10 @@
 """`dynamick compare`: one command from a training's file to the table and the two plots; a second run computes nothing."""
 
+import argparse
 import csv
 import importlib
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,10 @@ from PIL import Image
 
 import dynamick as dk
 from dynamick import models
-from dynamick.cli.compare import backbone_names
+from dynamick.cli.compare import _backbone, backbone_names
 from dynamick.cli.main import main
 from dynamick.comparison.heads import HEADS, dynamic, tuning
+from dynamick.data.images import FolderImages
 from dynamick.errors import InputError
 
 RECIPE = {"data": {"kind": "scenes", "size": 32, "train_images": 120, "val_images": 60}}
@@ -84,6 +87,11 @@ def test_table_plots_and_a_second_run(
         (["--model", "resnet18"], "give --data folder --root DIR"),
         (["--weights", "nowhere.safetensors"], "nowhere.safetensors: no such file"),
         (["--data", "cifar10", "--root", "nowhere"], "missing or damaged"),
+        (["--size", "0"], "--size 0: give an integer from 1 up"),
+        (["--size", "-3"], "--size -3: give an integer from 1 up"),
+        (["--device", "foo"], "--device foo: not a device of this machine"),
+        (["--concepts", "nowhere"], "nowhere"),
+        (["--ood", "folder:nowhere"], "nowhere/val: no such folder"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_computed(
@@ -145,22 +153,30 @@ def test_a_failed_cell_is_told_and_the_rest_is_there(
     assert "2 cells failed" in capsys.readouterr().out
     text = (weights.parent / "out" / "table.md").read_text()
     assert "| DICE | 5 | failed |" in text
-    assert "DICE, 5: failed: RuntimeError: no luck" in text
+    assert "DICE, 5: failed: backbone, seed 0: RuntimeError: no luck" in text
     assert "| dense |" in text
+
+
+THEIRS = """
+from torch import nn
+def make():
+    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))
+"""
+
+
+def draw_images(root: Path, brighter: int = 0) -> None:
+    for split, count in (("train", 8), ("val", 4)):
+        for value, name in ((50, "dark"), (200, "light")):
+            (root / split / name).mkdir(parents=True)
+            for number in range(count):
+                grey = (value + number + brighter,) * 3
+                Image.new("RGB", (16, 16), grey).save(root / split / name / f"{number}.png")
 
 
 def test_a_foreign_network_on_its_owners_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module of the user's own and a folder of images: nothing of dynamick's in either."""
-    (tmp_path / "theirs.py").write_text(
-        "from torch import nn\n"
-        "def make():\n"
-        "    return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 2))\n"
-    )
-    for split, count in (("train", 8), ("val", 4)):
-        for value, name in ((50, "dark"), (200, "light")):
-            (tmp_path / "images" / split / name).mkdir(parents=True)
-            for number in range(count):
-                Image.new("RGB", (16, 16), (value + number,) * 3).save(tmp_path / "images" / split / name / f"{number}.png")
+    (tmp_path / "theirs.py").write_text(THEIRS)
+    draw_images(tmp_path / "images")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     torch.manual_seed(0)
@@ -197,3 +213,70 @@ def test_networks_whose_heads_were_trained_otherwise_are_not_averaged(weights: P
     compare(weights, "--weights", str(weights), str(other), "--heads", "dense")
     rows = json.loads((weights.parent / "out" / "table.json").read_text())["rows"]
     assert [(row["backbone"], row["cells"]) for row in rows] == [("res8", 1), ("res8, exactly, static after 6 epochs", 1)]
+
+
+@pytest.fixture
+def unsaid(tmp_path: Path) -> Path:
+    """A network for images of a folder whose file does not say on what it was trained, as `dynamick retrofit` writes them."""
+    torch.manual_seed(0)
+    path = tmp_path / "unsaid.safetensors"
+    dk.save(models.create("res8", 2, "patch", 2, classes=["dark", "light"]), path)
+    return path
+
+
+def test_cells_of_other_images_are_never_shown_as_those_of_these(unsaid: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Only features are taken away, as their refusal says; the cells are then of other images or another size."""
+    first, second = unsaid.parent / "first", unsaid.parent / "second"
+    draw_images(first)
+    draw_images(second, brighter=20)
+    of_first = ("--data", "folder", "--size", "16", "--heads", "dense", "--root", str(first))
+    out = compare(unsaid, *of_first)
+    table = (out / "table.md").read_bytes()
+    for change in (["--root", str(second)], ["--size", "12"], ["--root", str(second), "--heads", "magnitude"]):
+        shutil.rmtree(out / "features" / "unsaid")
+        with pytest.raises(SystemExit) as stop:
+            compare(unsaid, *of_first, *change)
+        assert stop.value.code == 2
+        assert "dense-0-0.json: made of other features" in capsys.readouterr().err
+        assert (out / "table.md").read_bytes() == table
+    shutil.rmtree(out / "features" / "unsaid")
+    compare(unsaid, *of_first)
+
+
+@pytest.mark.parametrize(("own", "size", "seen"), [(None, [], 224), (24, [], 24), (24, ["--size", "16"], 16)])
+@pytest.mark.parametrize("foreign", [False, True])
+def test_a_folders_images_have_the_networks_own_size(
+    tmp_path: Path, foreign: bool, own: int | None, size: list[str], seen: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are decoded at it, not decoded at another and then resized."""
+    draw_images(tmp_path / "images")
+    prepare = dk.Preprocessing(own)
+    path, opened = tmp_path / "net.safetensors", []
+    given = ["--data", "folder", "--root", str(tmp_path / "images"), "--heads", "dense", *size]
+    if foreign:
+        lines = f"import dynamick as dk\n{THEIRS}    net.preprocessing = dk.{prepare}\n    return net\n"
+        (tmp_path / f"theirs_{own}.py").write_text(lines.replace("return nn", "net = nn"))
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.syspath_prepend(str(tmp_path))
+        given += ["--model", f"theirs_{own}:make"]
+        safetensors.torch.save_file(importlib.import_module(f"theirs_{own}").make().state_dict(), path)
+    else:
+        dk.save(models.create("res8", 2, "patch", 2, prepare, classes=["dark", "light"]), path)
+    real = FolderImages.__getitem__
+
+    def watched(self: FolderImages, index: int) -> tuple[torch.Tensor, int]:
+        image, label = real(self, index)
+        opened.append(tuple(image.shape))
+        return image, label
+
+    monkeypatch.setattr(FolderImages, "__getitem__", watched)
+    compare(path, *given)
+    assert set(opened) == {(3, seen, seen)}
+
+
+def test_a_recipe_says_the_size(weights: Path) -> None:
+    """Of 32 pixels, and not that of the preprocessing, at which the network sees them."""
+    args = argparse.Namespace(model=None, data=None, root=None, size=None)
+    assert _backbone(args, weights, "backbone").recipe.size == 32
+    args.size = 48
+    assert _backbone(args, weights, "backbone").recipe.size == 48

@@ -115,7 +115,7 @@ def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path) -> No
         model, k, rule, out, data = "resnet18", 2, "exactly", tmp_path, tmp_path
 
     retrofit.save(model, head, Features(torch.zeros(0), torch.zeros(0), NAMES, []), PREPARED, Args)
-    assert explain(tmp_path, "--weights", tmp_path / "weights.safetensors", "--images", folder, *AS_PREPARED) == 0
+    assert explain(tmp_path, "--weights", tmp_path / "weights.safetensors", "--images", folder) == 0
     assert isinstance(model.fc, dk.DynamicLinear)
     assert logits_said(tmp_path) == logits_wanted(model, folder, NAMES)
     assert all(len(each["units"]) == 2 for each in json.loads((tmp_path / "e.json").read_text()))

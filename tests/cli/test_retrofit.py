@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 from PIL import Image
@@ -91,6 +92,8 @@ def test_a_network_of_the_users_own(
     written = json.loads(Path("out/retrofit.json").read_text())
     assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
     assert written["before"] is None
+    with safetensors.safe_open("out/weights.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["preprocessing"])["size"] == 16
 
 
 def test_a_network_of_torchvision_with_as_many_outputs_as_its_file(
@@ -114,7 +117,51 @@ def test_a_network_of_torchvision_with_as_many_outputs_as_its_file(
     with pytest.raises(SystemExit) as stop:
         main([*given[:3], "--weights", str(data / "train" / "red" / "0.png"), *given[5:], "--out", str(tmp_path / "other")])
     assert stop.value.code == 2
-    assert "no weights of a resnet18" in capsys.readouterr().err
+    assert "0.png: a whole model, or no weights at all; give a state dict" in capsys.readouterr().err
+
+
+def test_a_folder_holds_one_head(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same command again makes the same; another is refused, and changes nothing."""
+    torch.manual_seed(0)
+    for name in ("w", "v"):
+        dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / f"{name}.safetensors")
+    out = tmp_path / "out"
+    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data), "--size", "16"]
+    given += ["--out", str(out), "--k", "2"]
+    main(given)
+    files = [out / "weights.safetensors", out / "retrofit.json"]
+    made = [file.read_bytes() for file in files]
+    for change, said in (
+        (["--k", "3"], "--k 2, not 3"),
+        (["--rule", "exactly"], "--rule at_most, not exactly"),
+        (["--seed", "1"], "--seed 0, not 1"),
+        (["--weights", str(tmp_path / "v.safetensors")], "other weights"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main([*given, *change])
+        assert stop.value.code == 2
+        assert f"retrofit.json: its head was made with {said}; give another --out" in capsys.readouterr().err
+        assert [file.read_bytes() for file in files] == made
+    main(given)
+    assert [file.read_bytes() for file in files] == made
+    files[1].write_bytes(b"\xff")
+    with pytest.raises(SystemExit) as stop:
+        main(given)
+    assert stop.value.code == 2
+    assert "retrofit.json: damaged" in capsys.readouterr().err
+
+
+def test_the_size_of_the_images_is_kept(data: Path, tmp_path: Path) -> None:
+    """The network does not name one: they are opened at 224 pixels, and so they must be again."""
+    dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / "w.safetensors")
+    given = ["retrofit", "--model", "res8", "--data", str(data), "--k", "2"]
+    main([*given, "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")])
+    model = dk.load(tmp_path / "out" / "weights.safetensors")
+    assert model.preprocessing.size == 224
+    seen: list[tuple[int, ...]] = []
+    model.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape)))
+    model(model.preprocessing(torch.zeros(1, 3, 64, 64, dtype=torch.uint8)))
+    assert seen == [(1, 3, 224, 224)]
 
 
 def test_pruning_changes_no_training_logit() -> None:
@@ -135,6 +182,9 @@ def test_pruning_changes_no_training_logit() -> None:
         (["--model", "resnet18", "--weights", "nowhere.pth"], "nowhere.pth: no such file"),
         (["--mean", "1", "2", "3", "--std", "0", "1", "1"], "must be positive"),
         (["--out", "w.safetensors"], "w.safetensors/features/train: cannot be written"),
+        (["--size", "0"], "size: 0 is no image side"),
+        (["--device", "foo"], "--device foo: not a device of this machine"),
+        (["--device", "meta"], "--device meta: not a device of this machine"),
     ],
 )
 def test_bad_input_is_one_line(

@@ -1,10 +1,13 @@
 """The feature cache: what it holds, what it refuses, and what an interruption leaves."""
 
+import errno
 import json
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +68,11 @@ def change_weights(model: models.ResNet, images: ImageTensors) -> None:
         model.conv1.weight[0, 0, 0, 0] += 1e-6
 
 
+def change_padding(model: models.ResNet, images: ImageTensors) -> None:
+    model.layer1[0].conv1.padding = (0, 0)
+    model.layer1[0].conv2.padding = (2, 2)
+
+
 def change_preprocessing(model: models.ResNet, images: ImageTensors) -> None:
     model.preprocessing = Preprocessing(bgr=True)
 
@@ -79,7 +87,13 @@ def change_label(model: models.ResNet, images: ImageTensors) -> None:
 
 @pytest.mark.parametrize(
     ("change", "said"),
-    [(change_weights, "weights"), (change_preprocessing, "preprocessing"), (change_pixel, "data"), (change_label, "data")],
+    [
+        (change_weights, "weights"),
+        (change_padding, "model"),
+        (change_preprocessing, "preprocessing"),
+        (change_pixel, "data"),
+        (change_label, "data"),
+    ],
 )
 def test_a_cache_of_something_else_is_refused(
     model: models.ResNet, images: ImageTensors, tmp_path: Path, change: object, said: str
@@ -89,6 +103,24 @@ def test_a_cache_of_something_else_is_refused(
     change(model, images)
     with pytest.raises(InputError, match=f"made with another {said}"):
         cache_features(model, images, tmp_path / "f")
+
+
+def test_an_address_in_a_layers_settings_does_not_count(images: ImageTensors, tmp_path: Path) -> None:
+    class Apply(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.function = lambda x: 2 * x
+
+        def extra_repr(self) -> str:
+            return repr(self.function)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.function(x)  # type: ignore[no-any-return]
+
+    first, second = (torch.nn.Sequential(Apply(), torch.nn.Flatten(), torch.nn.Linear(192, 3)) for _ in range(2))
+    assert first[0].extra_repr() != second[0].extra_repr()
+    for net in (first, second):
+        assert len(cache_features(net, images, tmp_path / "f", Preprocessing())) == 70
 
 
 def test_a_nan_is_located(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
@@ -116,6 +148,95 @@ def test_a_class_without_images_is_named(model: models.ResNet, images: ImageTens
         cache_features(model, lacking, tmp_path / "f")
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_of_no_class_is_named(model: models.ResNet, images: ImageTensors, tmp_path: Path, label: int) -> None:
+    images.labels[7] = label
+    with pytest.raises(InputError, match=f"labels: {label} of image 7 is no class; give 0 to 2"):
+        cache_features(model, images, tmp_path / "f")
+
+
+def flat() -> torch.nn.Module:
+    """Of 192 units: 54 kB for 70 images."""
+    return torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 3))
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """Makes a small disk."""
+    place = tmp_path / "disk"
+    place.mkdir()
+
+    def make(size: str) -> Path:
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "none", str(place)]
+        try:
+            subprocess.run(mount, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no right to mount a file system")
+        return place
+
+    yield make
+    if place.is_mount():
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+def test_a_disk_too_small_is_told_at_once(images: ImageTensors, disk: Callable[[str], Path]) -> None:
+    place = disk("32k")
+    told: list[int] = []
+    with pytest.raises(InputError, match=r"f: cannot be written \(No space left .* need 0\.1 MB in all, and 0\.0 MB are"):
+        cache_features(flat(), images, place / "f", Preprocessing(), progress=lambda done, total: told.append(done))
+    assert told == []
+    assert list(place.iterdir()) == []
+
+
+def test_a_disk_that_fills_up_loses_nothing(
+    images: ImageTensors, disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "not supported")
+
+    monkeypatch.setattr(os, "posix_fallocate", cannot)
+    place = disk("128k")
+    (place / "other").write_bytes(bytes(88 * 1024))
+    told: list[int] = []
+    with pytest.raises(InputError, match="No space left"):
+        cache_features(flat(), images, place / "f", Preprocessing(), progress=lambda done, total: told.append(done))
+    assert told
+    assert told[-1] < 70
+    before = len(told)
+    (place / "other").unlink()
+    found = cache_features(flat(), images, place / "f", Preprocessing(), progress=lambda done, total: told.append(done))
+    assert told[before] == told[before - 1] + 16
+    torch.testing.assert_close(found.x, Preprocessing()(images.images).flatten(1))
+
+
+def test_a_file_that_may_not_grow_is_told(images: ImageTensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no small disk can be made: what a full one answers."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(InputError, match="/f: cannot be written"):
+        cache_features(flat(), images, tmp_path / "f", Preprocessing())
+    assert not (tmp_path / "f").exists()
+
+
+def test_a_folder_that_is_being_filled_is_left_alone(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    said: list[str] = []
+
+    def second(done: int, total: int) -> None:
+        if done == total:
+            return
+        with pytest.raises(InputError) as refused:
+            cache_features(model, images, tmp_path / "f")
+        said.append(str(refused.value))
+
+    found = cache_features(model, images, tmp_path / "f", progress=second)
+    assert len(said) == 4
+    assert all("another process is filling this" in each for each in said)
+    torch.testing.assert_close(found.x, expected(model, images))
+
+
 def test_a_truncated_file_is_refused(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
     cache_features(model, images, tmp_path / "f")
     with (tmp_path / "f" / "features.npy").open("r+b") as file:
@@ -135,11 +256,26 @@ def test_a_changed_byte_is_found(model: models.ResNet, images: ImageTensors, tmp
         open_features(tmp_path / "f")
 
 
-def test_damaged_state_is_refused(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b'{"key"', "damaged"),
+        (b"\xff\x00\x81", "damaged"),
+        (b"[]", "no feature cache's state"),
+        (b'{"key": [], "chunks": [], "shape": [1, 2], "labels": "", "classes": [], "names": []}', "no feature cache's state"),
+        (b'{"key": {}, "chunks": [], "shape": null, "labels": "", "classes": [], "names": []}', "no feature cache's state"),
+        (b'{"key": {}, "chunks": [], "shape": ["1", 2], "labels": "", "classes": [], "names": []}', "no feature cache's state"),
+    ],
+)
+def test_damaged_state_is_refused(
+    model: models.ResNet, images: ImageTensors, tmp_path: Path, content: bytes, said: str
+) -> None:
     cache_features(model, images, tmp_path / "f")
-    (tmp_path / "f" / "cache.json").write_text('{"key"')
-    with pytest.raises(InputError, match="damaged"):
+    (tmp_path / "f" / "cache.json").write_bytes(content)
+    with pytest.raises(InputError, match=rf"f/cache\.json: {said}"):
         open_features(tmp_path / "f")
+    with pytest.raises(InputError, match=rf"f/cache\.json: {said}"):
+        cache_features(model, images, tmp_path / "f")
 
 
 def test_a_classifier_of_maps_is_refused(images: ImageTensors, tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
 """Cells: each is stored once, failures stay apart, figures are what they say; table and detection by brute force."""
 
+import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,14 +73,14 @@ def broken(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed
 def test_a_failed_cell_says_why_and_stops_nothing(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, "l1", replace(HEADS["l1"], fit=broken))
     cells.run(jobs_of(backbone, ["l1", "dice"]), tell=lambda line: None)
-    found = {(cell["head"], cell["budget"]): cell for cell in cells.load_cells(backbone / "cells")}
+    found = {(cell["head"], cell["budget"]): cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
     assert found["l1", 2]["failed"] == "RuntimeError: the solver diverged"
     assert all("top1" in found[key] for key in (("l1", 1), ("dice", 1), ("dice", 2)))
     # It is tried again; what was finished is not.
     assert [(job.head, job.budgets) for job in jobs_of(backbone, ["l1", "dice"])] == [("l1", (2,))]
     rows = table.rows(("res8", "res8-0", cell) for cell in found.values())
     text = table.as_markdown(rows)
-    assert "L1 path, 2: failed: RuntimeError: the solver diverged" in text
+    assert "L1 path, 2: failed: res8-0, seed 0: RuntimeError: the solver diverged" in text
     assert "| L1 path | 2 | failed |" in text
 
 
@@ -101,7 +103,7 @@ def test_a_killed_process_takes_no_other_along(backbone: Path, monkeypatch: pyte
 
     forked(monkeypatch, killed)
     cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2, lambda line: None)
-    found = {cell["head"]: cell for cell in cells.load_cells(backbone / "cells")}
+    found = {cell["head"]: cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
     assert "status -9" in found["dice"]["failed"]
     assert "top1" in found["magnitude"]
 
@@ -123,7 +125,7 @@ def test_an_interrupted_run_ends_its_processes_and_blames_no_cell(backbone: Path
     with pytest.raises(KeyboardInterrupt):
         cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2, interrupt)
     assert time.monotonic() - began < 30
-    assert [cell["head"] for cell in cells.load_cells(backbone / "cells")] == ["magnitude"]
+    assert [cell["head"] for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["magnitude"]
     assert [job.head for job in jobs_of(backbone, ["dice", "magnitude"], (1,))] == ["dice"]
 
 
@@ -157,21 +159,164 @@ def test_a_killed_run_goes_on(backbone: Path) -> None:
     assert first.stat().st_mtime_ns == written
 
 
-def test_a_damaged_cell_is_named(backbone: Path) -> None:
+@pytest.mark.parametrize("signalled", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_first_one(backbone: Path, tmp_path: Path, signalled: signal.Signals) -> None:
+    """SIGTERM or kill -9 while two processes, of their own programs, are at work: both end, and no cell is blamed."""
+    (tmp_path / "slow.py").write_text(
+        textwrap.dedent(f"""
+        import os, time
+        from pathlib import Path
+        from dynamick.comparison import cells
+        place = Path({str(backbone)!r})
+        def work(job, threads):
+            (place / f"{{job.head}}.pid").write_text(str(os.getpid()))
+            real(job, threads)
+        def run_job(job):
+            while True:
+                pass
+        real, cells._work, cells.run_job = cells._work, work, run_job
+        if __name__ == "__main__":
+            cells.run(cells.pending(place / "features", place / "cells", ["dice", "magnitude"], [1], [0]), 2)
+        """)
+    )
+    run = subprocess.Popen([sys.executable, tmp_path / "slow.py"], stderr=subprocess.PIPE, text=True)
+    files = [backbone / "dice.pid", backbone / "magnitude.pid"]
+    wait_for(lambda: run.poll() is not None or all(file.exists() and file.read_text() for file in files))
+    workers = [int(file.read_text()) for file in files]
+    try:
+        run.send_signal(signalled)
+        _, err = run.communicate(timeout=30)
+        wait_for(lambda: not any(map(is_running, workers)))
+    finally:
+        for worker in filter(is_running, workers):
+            os.kill(worker, signal.SIGKILL)
+    assert ("KeyboardInterrupt" in err) == (signalled == signal.SIGTERM)
+    assert not (backbone / "cells").exists()
+
+
+def wait_for(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 60
+    while not what():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def is_running(process: int) -> bool:
+    try:
+        # A zombie has ended; where nothing collects orphans it stays in the list.
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_sigterm_does_again_what_it_did_before(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    forked(monkeypatch, cells.run_job)
+    cells.run(jobs_of(backbone, ["dice"], (1,)), 2, lambda line: None)
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"head": "den',
+        b"\xff\xfe\x00garbage",
+        b"[]",
+        b"{}",
+        b'{"head": ["dense"], "budget": 0, "seed": 0, "failed": "x"}',
+        b'{"head": "dense", "budget": "0", "seed": 0, "failed": "x"}',
+        b'{"head": "dense", "budget": 0, "seed": 0}',
+        b'{"head": "dense", "budget": 0, "seed": 0, "top1": "90"}',
+        b'{"head": "dense", "budget": 0, "seed": 0, "failed": null}',
+    ],
+)
+def test_a_damaged_cell_is_named(backbone: Path, content: bytes) -> None:
     cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
-    file = backbone / "cells" / "dense-0-0.json"
-    file.write_text(file.read_text()[:20])
+    (backbone / "cells" / "dense-0-0.json").write_bytes(content)
+    for heads in (["dense"], ["dice"]):
+        with pytest.raises(InputError, match=r"dense-0-0\.json: damaged"):
+            jobs_of(backbone, heads)
     with pytest.raises(InputError, match=r"dense-0-0\.json: damaged"):
-        jobs_of(backbone, ["dense"])
+        cells.load_cells(backbone / "cells", backbone / "features")
 
 
-def test_cells_of_another_backbone_are_refused(backbone: Path, model: ResNet, images: ImageTensors) -> None:
+@pytest.mark.parametrize("left", [None, 0, 100, -1])
+def test_a_cell_without_its_weights_is_computed_again(backbone: Path, left: int | None) -> None:
+    cells.run(jobs_of(backbone, ["dense", "dice"]), tell=lambda line: None)
+    weights = backbone / "cells" / "dense-0-0.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    if left is not None:
+        weights.write_bytes(whole[:left])
+    with pytest.raises(InputError, match=r"^[^\n]*dense-0-0\.safetensors: missing or damaged[^\n]*$"):
+        cells.load_head(weights.with_suffix(".json"))
+    jobs = jobs_of(backbone, ["dense", "dice"])
+    assert [job.head for job in jobs] == ["dense"]
+    cells.run(jobs, tell=lambda line: None)
+    assert weights.read_bytes() == whole
+
+
+def test_a_cell_that_lost_its_weights_and_fails_is_no_finished_one(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("no luck")
+
     cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    weights = backbone / "cells" / "dense-0-0.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    monkeypatch.setitem(HEADS, "dense", replace(HEADS["dense"], fit=fails))
+    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    assert [cell["failed"] for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["RuntimeError: no luck"]
+    with pytest.raises(InputError, match="no finished cell"):
+        cells.load_head(backbone / "cells" / "dense-0-0.json")
+
+
+def other_weights(model: ResNet, images: ImageTensors) -> None:
     with torch.no_grad():
         model.conv1.weight += 1
-    cache_features(model, images, backbone / "other" / "train")
-    with pytest.raises(InputError, match="made on another backbone"):
-        cells.pending(backbone / "other", backbone / "cells", ["dense"], [1], [0])
+
+
+def other_images(model: ResNet, images: ImageTensors) -> None:
+    images.images[0] += 1
+
+
+def other_preprocessing(model: ResNet, images: ImageTensors) -> None:
+    model.preprocessing = replace(model.preprocessing, mean=(0, 0, 0))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("change", [other_weights, other_images, other_preprocessing])
+@pytest.mark.parametrize("fails", [False, True])
+def test_cells_of_other_features_are_refused(
+    backbone: Path,
+    model: ResNet,
+    images: ImageTensors,
+    change: Callable[[ResNet, ImageTensors], None],
+    split: str,
+    fails: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether they are asked for or not: all of a folder's cells stand in one table."""
+    if fails:
+        monkeypatch.setitem(HEADS, "dense", replace(HEADS["dense"], fit=broken))
+    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    shutil.rmtree(backbone / "features" / split)
+    change(model, images)
+    cache_features(model, images, backbone / "features" / split)
+    for heads in (["dense"], ["magnitude"]):
+        with pytest.raises(
+            InputError, match=r"dense-0-0\.json: made of other features .* give another --out, or take the folder"
+        ):
+            jobs_of(backbone, heads)
+    with pytest.raises(InputError, match=r"dense-0-0\.json: made of other features"):
+        cells.load_cells(backbone / "cells", backbone / "features")
+
+
+def test_the_same_features_made_again_keep_their_cells(backbone: Path, model: ResNet, images: ImageTensors) -> None:
+    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    for split in ("train", "val"):
+        shutil.rmtree(backbone / "features" / split)
+        cache_features(model, images, backbone / "features" / split)
+    assert jobs_of(backbone, ["dense"]) == []
 
 
 def test_an_unknown_head_is_refused(backbone: Path) -> None:
@@ -282,6 +427,68 @@ def test_the_verdict_is_the_goal_as_written(static: float, path: float, dense: f
     rows = table.rows(("res8", "res8-0", each) for each in given)
     assert [each["met"] for each in table.verdict(rows)] == [met]
     assert ("missed", "met")[met] in table.verdict_lines(rows)[-1]
+
+
+def failed(head: str, budget: int, seed: int = 0) -> dict[str, Any]:
+    return {"head": head, "budget": budget, "seed": seed, "failed": "boom"}
+
+
+def test_the_verdict_is_over_the_networks_that_have_all_its_heads() -> None:
+    """The second network, on which everything is worse, lacks the deployed head; its path and dense head do not count."""
+    given = [("n0", cell("dense", 0, 90.0)), ("n0", cell("elastic-net", 5, 85.0)), ("n0", cell("dynamic-static", 5, 86.0))]
+    given += [("n0", cell("elastic-net-tuned", 5, 88.0)), ("n1", cell("dense", 0, 70.0)), ("n1", cell("elastic-net", 5, 60.0))]
+    given += [("n1", failed("dynamic-static", 5))]
+    rows = table.rows(("res8", name, each) for name, each in given)
+    (found,) = table.verdict(rows)
+    assert (found["static"], found["path"], found["tuned"], found["dense"]) == (86, 85, 88, 90)
+    assert (found["ahead"], found["behind"], found["met"]) == (1, 4, False)
+    assert "- res8 (1 of 2 networks): Dynamic-K static 86.00 %, elastic-net path 85.00 (88.00 fine-tuned) %" in (
+        table.as_markdown(rows)
+    )
+    # No network has all three.
+    apart = [("n0", cell("dense", 0, 90.0)), ("n0", cell("elastic-net", 5, 85.0)), ("n1", cell("dynamic-static", 5, 86.0))]
+    assert table.verdict(table.rows(("res8", *each) for each in apart)) == []
+
+
+def test_the_verdict_without_fine_tuning_on_one_network_gives_none() -> None:
+    given = [cell("dense", 0, 90.0), cell("elastic-net", 5, 85.0), cell("dynamic-static", 5, 89.8)]
+    both = [("res8", name, each) for name in ("n0", "n1") for each in given]
+    (found,) = table.verdict(table.rows([*both, ("res8", "n1", cell("elastic-net-tuned", 5, 60.0))]))
+    assert found["tuned"] is None
+    assert found["met"]
+    assert " networks)" not in table.verdict_lines(table.rows(both))[-1]
+
+
+def test_the_average_is_over_the_networks_that_have_all_budgets() -> None:
+    budgets = (5, 10, 15, 20, 25, 30)
+    given = [("res8", "n0", cell("dice", budget, 80.0)) for budget in budgets]
+    given += [("res8", "n1", cell("dice", budget, 60.0)) for budget in budgets[1:]]
+    rows = table.rows([*given, ("res8", "n1", failed("dice", 5))])
+    assert [each["top1"] for each in table.averages(rows)] == [80.0]
+    assert "| DICE (1 of 2 networks) | mean of 5 to 30 | 80.00 |" in table.as_markdown(rows)
+    # Each network lacks one budget.
+    assert table.averages(table.rows(given[1:])) == []
+
+
+def test_a_row_that_lacks_cells_says_so_and_names_the_failures(tmp_path: Path) -> None:
+    given = [("n0", cell("dice", 5, 80.0)), ("n1", failed("dice", 5)), ("n2", cell("dense", 0, 90.0))]
+    given += [("n0", cell("dynamic-static", 5, 70.0, 1)), ("n0", failed("dynamic-static", 5, 2))]
+    rows = table.rows(("res8", name, each) for name, each in given)
+    text = table.as_markdown(rows)
+    assert "| DICE (1 of 3 cells) | 5 | 80.00 |" in text
+    assert "exchanged, fine-tuned) (1 of 4 cells) | 5 | 70.00 |" in text
+    assert "- DICE, 5: failed: n1, seed 0: boom" in text
+    assert "fine-tuned), 5: failed: n0, seed 2: boom" in text
+    table.write(rows, [], tmp_path)
+    with (tmp_path / "table.csv").open() as file:
+        assert [row["lacking"] for row in csv.DictReader(file)] == ["2", "2", "3"]
+
+
+def test_one_network_of_several_has_no_deviation() -> None:
+    """The others' deviations are over networks; that of one network's seeds is another figure."""
+    given = [("res8", "n0", cell("dynamic-static", 5, top1, seed)) for seed, top1 in enumerate((70.0, 80.0))]
+    row = table.rows([*given, ("res8", "n1", failed("dynamic-static", 5))])[0]
+    assert (row["top1"], row["top1_std"]) == (75.0, None)
 
 
 def test_the_path_needs_no_seed(features: Features) -> None:

@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamick.comparison.cache import Features
-from dynamick.comparison.heads import elastic_net, l1
+from dynamick.comparison.heads import HEADS, elastic_net, l1
 from dynamick.comparison.heads.elastic_net import first, follow
 from dynamick.comparison.logistic import Problem, Solution, solve, standardise, unscale
+from dynamick.errors import InputError
 
 sklearn = pytest.importorskip("sklearn.linear_model")
 
@@ -133,3 +134,9 @@ def test_a_constant_feature_is_no_obstacle() -> None:
     scaled, _, std = standardise(x)
     assert std[2] == 1
     assert scaled[:, 2].abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("head", ["dense", "elastic-net"])
+def test_a_class_without_examples_is_named(features: Features, head: str) -> None:
+    with pytest.raises(InputError, match="no example of class 2; give each of the 3 classes one or more"):
+        list(HEADS[head].fit(features.x, features.labels.clamp(max=1), 3, [2]))

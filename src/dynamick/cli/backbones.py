@@ -49,9 +49,7 @@ def load_network(name: str, weights: str | Path | None) -> "nn.Module":
 
 
 def _from_torchvision(name: str, path: Path) -> "nn.Module":
-    import safetensors.torch
-    import torch
-
+    from dynamick.cli.dissect import put_weights, read_weights, unwrapped
     from dynamick.errors import InputError
     from dynamick.nn import find_classifier
     from dynamick.preprocessing import Preprocessing
@@ -59,19 +57,15 @@ def _from_torchvision(name: str, path: Path) -> "nn.Module":
 
     if not path.exists():
         raise InputError(f"{path}: no such file; give the state dict of a trained {name}, or DEFAULT")
+    tensors = unwrapped(read_weights(path))
     try:
-        read: Any = (
-            safetensors.torch.load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        tensors = read.get("state_dict", read)
         head = find_classifier(torchvision.models.get_model(name))
-        model = torchvision.models.get_model(name, num_classes=len(tensors[f"{head}.weight"]))
-        model.load_state_dict(tensors)
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: no weights of a {name} ({reason}); give its state dict") from error
+    except ValueError as error:
+        raise InputError(f"--model {name}: {error}") from None
+    if f"{head}.weight" not in tensors:
+        raise InputError(f"{path}: no weights of a {name} (they lack {head}.weight); give its state dict")
+    model = torchvision.models.get_model(name, num_classes=len(tensors[f"{head}.weight"]))
+    put_weights(model, tensors, path, f"a {name}")
     model.preprocessing = Preprocessing(size=224)
     return model
 
@@ -88,12 +82,13 @@ def preprocessing_of(model: "nn.Module", args: argparse.Namespace) -> "Preproces
     from dynamick.preprocessing import Preprocessing
 
     given: dict[str, Any] = {name: tuple(getattr(args, name)) for name in ("mean", "std") if getattr(args, name) is not None}
+    size = {} if args.size is None else {"size": args.size}
     own = getattr(model, "preprocessing", None)
     if isinstance(own, Preprocessing):
-        return replace(own, **given, size=args.size or own.size)
+        return replace(own, **given, **size)
     if len(given) < 2:
         raise InputError("--mean, --std: the model does not say how its images are prepared; give both")
-    return Preprocessing(size=args.size, **given)
+    return Preprocessing(**given, **size)
 
 
 def load_folder(root: str | Path, split: str, size: int | None, trained_on: "DataRecipe | None" = None) -> Any:
@@ -105,7 +100,7 @@ def load_folder(root: str | Path, split: str, size: int | None, trained_on: "Dat
     from dynamick.data.images import FolderImages, image_folder
 
     if size is not None or trained_on is None:
-        return FolderImages(root, split, size or 224)
+        return FolderImages(root, split, 224 if size is None else size)
     if trained_on.kind == "cifar10":
         return image_folder(root, split, 32)
     whole = trained_on.in_memory or trained_on.kind == "scenes"

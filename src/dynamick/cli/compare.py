@@ -10,6 +10,7 @@ from dynamick.cli.backbones import add_network_arguments, in_words
 
 if TYPE_CHECKING:
     from dynamick.comparison.cells import Job
+    from dynamick.data.concepts import ConceptDataset
     from dynamick.dissection import Dissection
     from dynamick.training.recipe import DataRecipe
 
@@ -17,6 +18,8 @@ BUDGETS = (1, 5, 10, 15, 20, 25, 30)
 OOD_K = 5
 """Of the routed head that foreign images are told by."""
 KINDS = ("scenes", "cifar10", "folder")
+USUAL_SIZE = 224
+"""In pixels, of a folder's images where nothing says another."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--budgets", type=int, nargs="+", default=BUDGETS, help="non-zeros a class, and K (1 5 ... 30)")
     parser.add_argument("--seeds", type=int, default=3, help="seeds of the heads on each of the weights (default %(default)s)")
     parser.add_argument(
-        "--ood", nargs="*", default=[], metavar="KIND:ROOT", help="foreign data: cifar10:DIR folder:DIR scenes:"
+        "--ood",
+        nargs="*",
+        default=[],
+        metavar="KIND:ROOT",
+        help="foreign data: cifar10:DIR folder:DIR (DIR/val/CLASS/*) scenes:",
     )
     parser.add_argument("--concepts", type=Path, help="images with label maps, in Broden's form: counts detectors")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once (default %(default)s)")
@@ -48,11 +55,13 @@ class Backbone:
 
 def run(args: argparse.Namespace) -> None:
     from dynamick.comparison import cells, plots, table
+    from dynamick.data.checking import open_concepts
 
     check(args)
+    concepts = None if args.concepts is None else open_concepts(args.concepts)
     backbones = [_backbone(args, path, name) for path, name in zip(args.weights, backbone_names(args.weights), strict=True)]
     foreign = [_foreign(each) for each in args.ood]
-    units = {backbone.name: _cache(args, backbone, foreign) for backbone in backbones}
+    units = {backbone.name: _cache(args, backbone, foreign, concepts) for backbone in backbones}
     check_alike(backbones, args.out)
     jobs = [job for backbone in backbones for job in _jobs(args, backbone)]
     if jobs:
@@ -62,7 +71,7 @@ def run(args: argparse.Namespace) -> None:
     found = [
         (each.kind, each.name, cell)
         for each in backbones
-        for cell in cells.load_cells(args.out / "cells" / each.name, units[each.name])
+        for cell in cells.load_cells(args.out / "cells" / each.name, args.out / "features" / each.name, units[each.name])
     ]
     rows = table.rows(found)
     table.write(rows, _detection(args, backbones, foreign), args.out)
@@ -81,19 +90,26 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         InputError: the first that is not.
     """
+    from dynamick.cli.dissect import _device
     from dynamick.comparison import cells
+    from dynamick.data.images import FolderImages
     from dynamick.errors import InputError
 
-    for name, value in {"jobs": args.jobs, "seeds": args.seeds, "budgets": min(args.budgets)}.items():
-        if value < 1:
+    _device(args.device)
+    for name, value in {"jobs": args.jobs, "seeds": args.seeds, "budgets": min(args.budgets), "size": args.size}.items():
+        if value is not None and value < 1:
             raise InputError(f"--{name} {value}: give an integer from 1 up")
     cells.check_heads(args.heads or [])
     if args.model and (args.data != "folder" or args.root is None):
         raise InputError("--model: dynamick cannot know a foreign network's data; give --data folder --root DIR")
-    places = [_place(*_foreign(each)) for each in args.ood]
+    foreign = [_foreign(each) for each in args.ood]
+    places = [_place(*each) for each in foreign]
     twice = [each for each in places if places.count(each) > 1]
     if twice:
         raise InputError(f"--ood: two sets are called {twice[0].removeprefix('ood-')}; rename one, as they are kept by name")
+    for kind, root in foreign:
+        if kind == "folder":
+            FolderImages(root, "val", USUAL_SIZE)
 
 
 def backbone_names(paths: list[Path]) -> list[str]:
@@ -146,25 +162,30 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
     if args.model:
         if not path.exists():
             raise InputError(f"{path}: no such file; give a file of weights")
-        recipe = DataRecipe(kind="folder", root=args.root, size=args.size or 224, in_memory=False)
+        # Its size is known when it is loaded.
+        recipe = DataRecipe(kind="folder", root=args.root, in_memory=False)
         return Backbone(path, name, args.model, recipe)
     config, known = checkpoint.read_config(path), trained_on(path)
     if known is None and args.data is None:
         raise InputError(f"{path}: does not say on which data it was trained; give --data and --root")
     changes = {"kind": args.data, "root": args.root, "size": args.size}
+    if known is None and args.data == "folder":
+        # As `dynamick retrofit` opens them.
+        known = DataRecipe(size=config["preprocessing"]["size"] or USUAL_SIZE, in_memory=False)
     recipe = replace(known or DataRecipe(), **{key: value for key, value in changes.items() if value is not None})
     return Backbone(path, name, kind_of(config["model"], config["extra"].get("recipe", {})), recipe)
 
 
-def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str, str]]) -> "Dissection | None":
-    """Cache a backbone's features of its own data, and of foreign data; with --concepts dissect what enters its head."""
+def _cache(
+    args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str, str]], concepts: "ConceptDataset | None"
+) -> "Dissection | None":
+    """Cache a backbone's features of its own data, and of foreign data; with concepts dissect what enters its head."""
     from dataclasses import replace
 
     from dynamick import checkpoint
     from dynamick.cli.backbones import load_network, open_data, preprocessing_of, side, teller
     from dynamick.comparison.cache import cache_features
     from dynamick.comparison.detecting import dissect_features
-    from dynamick.data.checking import open_concepts
     from dynamick.errors import InputError
     from dynamick.training.recipe import DataRecipe
 
@@ -175,7 +196,8 @@ def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str
         folder, tell = args.out / "features" / backbone.name / place, teller(f"{backbone.name}, {place}")
         cache_features(model, data, folder, prepare, args.dtype, device=args.device, progress=tell)
 
-    images = {split: open_data(backbone.recipe, split) for split in ("train", "val")}
+    recipe = replace(backbone.recipe, size=prepare.size or USUAL_SIZE) if args.model else backbone.recipe
+    images = {split: open_data(recipe, split) for split in ("train", "val")}
     train, val = (list(each.classes) for each in images.values())
     if train != val:
         odd = _odd(train, val)
@@ -186,12 +208,12 @@ def _cache(args: argparse.Namespace, backbone: Backbone, foreign: list[tuple[str
         cached(data, split)
     for kind, root in foreign:
         cached(open_data(DataRecipe(kind=kind, root=root), "val", side(images["val"])), _place(kind, root))
-    if args.concepts is None:
+    if concepts is None:
         return None
     print(f"dissection of {backbone.name}", flush=True)
     # The units must see concepts at the size at which they see their own images.
     prepare = replace(prepare, size=side(images["val"]))
-    return dissect_features(model, open_concepts(args.concepts), args.out / "dissections" / backbone.name, prepare, args.device)
+    return dissect_features(model, concepts, args.out / "dissections" / backbone.name, prepare, args.device)
 
 
 def _jobs(args: argparse.Namespace, backbone: Backbone) -> "list[Job]":

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
+    from torch import Tensor, nn
 
     from dynamick.data.concepts import ConceptDataset
     from dynamick.dissection import Dissection
     from dynamick.preprocessing import Preprocessing
 
 HELP = "Network Dissection: which concept each unit detects"
+WRAPPED = "module."
 PICTURED = 42
 """Of so many units, the best, the gallery shows the top images."""
 
@@ -223,17 +224,79 @@ def _from_torchvision(name: str, weights: str | None) -> "nn.Module":
 
 
 def _with_weights(model: "nn.Module", path: str) -> "nn.Module":
+    tensors = read_weights(path)
+    if not all(name.startswith(WRAPPED) for name in model.state_dict()):
+        tensors = unwrapped(tensors)
+    put_weights(model, tensors, path, "the model")
+    return model
+
+
+def read_weights(path: str | Path) -> "dict[str, Tensor]":
+    """The state dict in a file, also where a checkpoint holds it as `state_dict` or `model`.
+
+    Raises:
+        InputError: there is no such file, it cannot be read, or it holds no state dict.
+    """
+    import pickle
+
     import torch
     from safetensors.torch import load_file
 
     from dynamick.errors import InputError
 
+    advice = "give a state dict, saved by torch.save(model.state_dict(), FILE)"
     try:
-        read: Any = (
-            load_file(path) if path.endswith(".safetensors") else torch.load(path, map_location="cpu", weights_only=True)
-        )
-        model.load_state_dict(read.get("state_dict", read))
+        # torchvision's trainings keep their options beside the weights.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            read: Any = (
+                load_file(path)
+                if str(path).endswith(".safetensors")
+                else torch.load(path, map_location="cpu", weights_only=True)
+            )
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; {advice}") from None
+    except pickle.UnpicklingError as error:
+        raise InputError(f"{path}: a whole model, or no weights at all; {advice}") from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: these weights cannot be loaded into the model ({reason}); give its state dict") from error
-    return model
+        reason = " ".join(str(error).split()).split(". ")[0][:200]
+        raise InputError(f"{path}: cannot be read, it may be truncated or damaged ({reason}); {advice}") from error
+    for name in ("state_dict", "model"):
+        if isinstance(read, dict) and isinstance(read.get(name), dict):
+            read = read[name]
+    if not isinstance(read, dict) or not any(isinstance(value, torch.Tensor) for value in read.values()):
+        raise InputError(f"{path}: holds a {type(read).__name__}, and no state dict; {advice}")
+    return read
+
+
+def unwrapped(tensors: "dict[str, Tensor]") -> "dict[str, Tensor]":
+    """A state dict without the `module.` that DataParallel puts before every name."""
+    if all(name.startswith(WRAPPED) for name in tensors):
+        return {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
+    return tensors
+
+
+def put_weights(model: "nn.Module", tensors: "dict[str, Tensor]", path: str | Path, what: str) -> None:
+    """Load a state dict into a model.
+
+    Raises:
+        InputError: it does not fit; the message names the first weight that does not.
+    """
+    from dynamick.errors import InputError
+
+    try:
+        model.load_state_dict(tensors)
+    except Exception as error:
+        reason = _misfit(model.state_dict(), tensors) or " ".join(str(error).split())[:200]
+        raise InputError(f"{path}: no weights of {what} ({reason}); give its state dict") from error
+
+
+def _misfit(own: "dict[str, Tensor]", given: "dict[str, Tensor]") -> str | None:
+    lacking, odd = [name for name in own if name not in given], [name for name in given if name not in own]
+    if lacking or odd:
+        names, said = (lacking, "they lack") if lacking else (odd, "the model has no")
+        return f"{said} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+    for name, tensor in own.items():
+        found, wanted = (tuple(getattr(each, "shape", ())) for each in (given[name], tensor))
+        if found != wanted:
+            return f"{name} has the shape {found}, not {wanted}"
+    return None

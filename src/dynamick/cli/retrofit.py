@@ -1,6 +1,7 @@
 """`dynamick retrofit --model resnet50 --weights F --data DIR --k 5 --out DIR`: a Dynamic-K head for a pretrained network."""
 
 import argparse
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,9 +27,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from dynamick.cli.backbones import load_folder, load_network, preprocessing_of, teller, trained_on
+    from dataclasses import replace
+
+    from dynamick.cli.backbones import load_folder, load_network, preprocessing_of, side, teller, trained_on
+    from dynamick.cli.dissect import _device
     from dynamick.comparison import cells
-    from dynamick.comparison.cache import cache_features
+    from dynamick.comparison.cache import cache_features, weights_digest
     from dynamick.comparison.heads.dynamic import train
     from dynamick.comparison.measuring import measure
     from dynamick.errors import InputError
@@ -36,14 +40,16 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.nn import find_classifier
     from dynamick.training.callbacks import write_json
 
+    _device(args.device)
     try:
         check_k(args.k)
     except ValueError as error:
         raise InputError(f"--{error}") from None
     model = load_network(args.model, args.weights)
     prepare = preprocessing_of(model, args)
-    size = args.size or prepare.size
-    images = {split: load_folder(args.data, split, size, trained_on(args.weights)) for split in ("train", "val")}
+    made = {"k": args.k, "rule": args.rule, "seed": args.seed, "weights": weights_digest(model)}
+    check_same(args.out / "retrofit.json", made)
+    images = {split: load_folder(args.data, split, prepare.size, trained_on(args.weights)) for split in ("train", "val")}
     if images["train"].classes != images["val"].classes:
         odd = sorted(set(images["train"].classes) ^ set(images["val"].classes))
         raise InputError(f"{args.data}: train and val hold different classes ({', '.join(odd[:5])}); give both the same")
@@ -61,8 +67,9 @@ def run(args: argparse.Namespace) -> None:
     head = train(learn.x, learn.labels, len(learn.classes), args.k, args.seed, args.rule)
     prune_unrouted(head, learn.x)
     after = measure(head, held)
-    save(model, head, learn, prepare, args)
-    write_json(args.out / "retrofit.json", {"before": before, "after": after})
+    # Who opens the file later must show the network images of the size that its head learnt on.
+    save(model, head, learn, replace(prepare, size=side(images["train"])), args)
+    write_json(args.out / "retrofit.json", {"before": before, "after": after, **made})
     if before is None:
         print(f"before           {old.weight.shape[0]} outputs, and {len(held.classes)} classes: it was not trained on these")
     else:
@@ -71,6 +78,26 @@ def run(args: argparse.Namespace) -> None:
     print(f"non-zeros/class  {after['nec']:.2f} (at most {after['most']}), after removing what no training image routes")
     print(f"routed           {after['routed']:.2f} for each input and class (K = {args.k}, {args.rule})")
     print(f"written to       {args.out}/weights.safetensors, retrofit.json")
+
+
+def check_same(file: Path, wanted: dict[str, Any]) -> None:
+    """A folder holds one head: what its retrofit.json says must be what is wanted; a file that is not there says nothing.
+
+    Raises:
+        InputError: it names the first setting that differs, or the file is damaged.
+    """
+    from dynamick.errors import InputError
+
+    if not file.exists():
+        return
+    try:
+        made = dict(json.loads(file.read_text()))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{file}: damaged ({error}); take it away, or give another --out") from None
+    for name, value in wanted.items():
+        if made.get(name) != value:
+            told = "other weights" if name == "weights" else f"--{name} {made.get(name, 'unknown')}, not {value}"
+            raise InputError(f"{file}: its head was made with {told}; give another --out, or take this one away")
 
 
 def prune_unrouted(head: "DynamicLinear", x: "Tensor") -> None:
@@ -105,4 +132,5 @@ def save(
     setattr(model.get_submodule(parent), child, head)
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
     about = {"model": args.model, "classifier": name, "k": str(args.k), "rule": args.rule, "classes": "\n".join(data.classes)}
+    about["preprocessing"] = json.dumps(prepare.to_dict())
     checkpoint.write_atomically(path, safetensors.torch.save(tensors, about))

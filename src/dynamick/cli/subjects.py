@@ -134,11 +134,14 @@ def _trained_size(data: dict[str, Any]) -> int | None:
 
 def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
     """A network whose head `dynamick retrofit` replaced; the file says by what."""
+    import json
+
     import safetensors.torch
 
     from dynamick.cli.dissect import load_model
     from dynamick.errors import InputError
     from dynamick.nn import DynamicLinear
+    from dynamick.preprocessing import Preprocessing
     from dynamick.torchvision_shim import torchvision
 
     name = about["model"]
@@ -149,7 +152,10 @@ def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
         head = DynamicLinear(weight.shape[1], weight.shape[0], int(about["k"]), rule=about["rule"])
         model.set_submodule(about["classifier"], head)
         model.load_state_dict(tensors)
-    except (KeyError, AttributeError, RuntimeError) as error:
+        if "preprocessing" in about:
+            # The size that its head was made for, among others.
+            model.preprocessing = Preprocessing.from_dict(json.loads(about["preprocessing"]))
+    except (KeyError, AttributeError, RuntimeError, ValueError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"{file}: its weights do not fit the {name} that it says it is of ({reason})") from None
     return model

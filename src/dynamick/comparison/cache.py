@@ -1,11 +1,17 @@
 """What enters a network's classifier, kept on disk: one pass over the images, then heads train in seconds."""
 
+import contextlib
+import errno
+import fcntl
 import hashlib
 import json
+import os
+import re
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +24,7 @@ from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 
 STATE = "cache.json"
+LOCK = ".lock"
 DTYPES = ("float32", "bfloat16")
 CHUNK = 1024
 """So many images are computed, written and checksummed at a time: what an interruption can lose."""
@@ -63,7 +70,8 @@ def cache_features(
     Args:
         model: any whose classifier is a linear layer that sees one vector an image; run in evaluation mode.
         data: images in memory, or in folders and decoded as needed.
-        folder: `features.npy` (N x M; bfloat16 as its bits, uint16), `labels.npy` and `cache.json`.
+        folder: `features.npy` (N x M; bfloat16 as its bits, uint16), `labels.npy` and `cache.json`; one process fills it at a
+            time.
         preprocessing: None takes the model's own.
         dtype: `float32`, or `bfloat16` at half the size and 8 bits of precision.
         batch_size: images a forward pass.
@@ -71,9 +79,9 @@ def cache_features(
         progress: called with the number of images done, and of all.
 
     Raises:
-        InputError: the folder holds features of another model, preprocessing or data, or is damaged; a class has no image; a
-            feature is NaN or infinite (the message names image and unit); the classifier does not see one vector an image; the
-            folder cannot be written.
+        InputError: the folder holds features of another model, preprocessing or data, or is damaged; a class has no image, or a
+            label no class; a feature is NaN or infinite (the message names image and unit); the classifier does not see one
+            vector an image; another process fills the folder; it cannot be written, or the disk is full.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is unknown; give {' or '.join(DTYPES)}")
@@ -84,9 +92,14 @@ def cache_features(
     check_classes(labels, data.classes)
     folder = Path(folder)
     key = _key(model, data, prepare, dtype)
-    state = _open_state(folder, key)
-    if len(state["chunks"]) * CHUNK < len(data):
-        _fill(folder, state, model.to(device).eval(), data, prepare, batch_size, progress)
+    if not _is_filled(_open_state(folder, key), data):
+        if (why := checkpoint.why_no_folder(folder)) is not None:
+            raise InputError(f"{folder}: cannot be written ({why}); give another")
+        with _alone(folder):
+            # Another process may have filled it in between.
+            state = _open_state(folder, key)
+            if not _is_filled(state, data):
+                _fill(folder, state, model.to(device).eval(), data, prepare, batch_size, progress)
     return open_features(folder)
 
 
@@ -125,19 +138,25 @@ def read_state(folder: Path) -> dict[str, Any]:
         state: dict[str, Any] = json.loads((folder / STATE).read_text())
     except FileNotFoundError:
         raise InputError(f"{folder}: no feature cache; give a folder that cache_features wrote") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise InputError(f"{folder}/{STATE}: cannot be read ({error.strerror}); give a folder of your own") from None
+    except ValueError as error:
         raise InputError(f"{folder}/{STATE}: damaged ({error}); take the folder away and run again") from None
-    if not isinstance(state, dict) or not {"key", "chunks", "shape", "labels", "classes", "names"} <= set(state):
+    if not _is_state(state):
         raise InputError(f"{folder}/{STATE}: no feature cache's state; take the folder away and run again")
     return state
 
 
 def check_classes(labels: Tensor, classes: list[str]) -> None:
-    """Every class has an image.
+    """Every class has an image, and every label, shape (N,), a class.
 
     Raises:
-        InputError: it names those that have none.
+        InputError: it names the first label out of range, or the classes that have no image.
     """
+    odd = ((labels < 0) | (labels >= len(classes))).nonzero()
+    if len(odd):
+        row = int(odd[0])
+        raise InputError(f"labels: {labels[row].item()} of image {row} is no class; give 0 to {len(classes) - 1}")
     counts = torch.bincount(labels, minlength=len(classes))
     empty = [name for name, count in zip(classes, counts.tolist(), strict=True) if not count]
     if empty:
@@ -154,6 +173,51 @@ def _open_state(folder: Path, key: dict[str, str]) -> dict[str, Any]:
     return state
 
 
+def _is_state(state: Any) -> bool:
+    kinds = {"key": dict, "chunks": list, "shape": list, "labels": str, "classes": list, "names": list}
+    return (
+        isinstance(state, dict)
+        and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
+        and [type(size) for size in state["shape"]] == [int, int]
+        and {"weights", "data", "dtype"} <= set(state["key"])
+    )
+
+
+def _is_filled(state: dict[str, Any], data: ImageTensors | FolderImages) -> bool:
+    return len(state["chunks"]) * CHUNK >= len(data)
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder; the lock vanishes with this process. A folder that stays empty is taken away."""
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is filling this; wait for it, or give another folder") from None
+        except OSError:
+            # A file system without locks.
+            pass
+        try:
+            yield
+        finally:
+            _tidy(folder, new)
+
+
+def _tidy(folder: Path, new: list[Path]) -> None:
+    with contextlib.suppress(OSError):
+        if [each.name for each in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            for each in new:
+                each.rmdir()
+
+
 def _fill(
     folder: Path,
     state: dict[str, Any],
@@ -163,33 +227,70 @@ def _fill(
     batch_size: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    # Nothing is made yet, as a first chunk may be refused.
-    if (why := checkpoint.why_no_folder(folder)) is not None:
-        raise InputError(f"{folder}: cannot be written ({why}); give another")
     done = len(state["chunks"])
     for number, x in enumerate(_chunks(model, data, prepare, batch_size, done), done):
         first = number * CHUNK
         _check_finite(x, [_name(data, first + row) for row in range(len(x))])
         stored = x.bfloat16().view(torch.uint16).numpy() if state["key"]["dtype"] == "bfloat16" else x.numpy()
-        if number == 0:
-            _begin(folder, state, data, stored)
-        file = _map(folder / "features.npy", (len(data), stored.shape[1]), "r+")
-        file[first : first + len(x)] = stored
-        file.flush()
-        # The state goes last: what it says is done has been written.
-        state["chunks"].append(_sha(stored))
-        checkpoint.write_atomically(folder / STATE, json.dumps(state).encode())
+        try:
+            if number == 0:
+                _begin(folder, state, data, stored)
+            _write_rows(folder / "features.npy", (len(data), stored.shape[1]), first, stored)
+            # The state goes last: what it says is done has been written.
+            state["chunks"].append(_sha(stored))
+            checkpoint.write_atomically(folder / STATE, json.dumps(state).encode())
+        except OSError as error:
+            if number == 0:
+                _take_back(folder)
+            raise _no_room(folder, error, len(data) * stored[0].nbytes) from error
         if progress is not None:
             progress(first + len(x), len(data))
 
 
 def _begin(folder: Path, state: dict[str, Any], data: ImageTensors | FolderImages, stored: np.ndarray[Any, Any]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
     labels = _labels(data).numpy()
-    np.lib.format.open_memmap(folder / "features.npy", "w+", stored.dtype, (len(data), stored.shape[1])).flush()
+    np.lib.format.open_memmap(folder / "features.npy", "w+", stored.dtype, (len(data), stored.shape[1]))
+    _reserve(folder / "features.npy")
     np.save(folder / "labels.npy", labels)
     names = [_name(data, row) for row in range(len(data))]
     state.update(shape=[len(data), stored.shape[1]], labels=_sha(labels), classes=list(data.classes), names=names)
+
+
+def _reserve(path: Path) -> None:
+    """Take the space of a sparse file at once: a disk too small is told before hours of work."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    with path.open("r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as error:
+            # Some file systems cannot.
+            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
+                raise
+
+
+def _write_rows(path: Path, shape: tuple[int, int], first: int, rows: np.ndarray[Any, Any]) -> None:
+    # Not through the map: there a full disk kills the process.
+    place = _map(path, shape).offset + first * rows[0].nbytes
+    with path.open("r+b") as file:
+        file.seek(place)
+        file.write(np.ascontiguousarray(rows).data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _take_back(folder: Path) -> None:
+    """Remove what a cache just begun has written: it says nothing yet."""
+    for name in ("features.npy", "labels.npy"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _no_room(folder: Path, error: OSError, needed: int) -> InputError:
+    free = shutil.disk_usage(folder).free
+    return InputError(
+        f"{folder}: cannot be written ({error.strerror}); its features need {needed / 1e6:.1f} MB in all, and "
+        f"{free / 1e6:.1f} MB are free; make room and run the same command again, or give another folder"
+    )
 
 
 @torch.no_grad()
@@ -239,19 +340,25 @@ def _key(model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, 
     """What a cache belongs to; the names are those of a refusal's message."""
     head = find_classifier(model)
     # Neither the classifier's weights nor its form change what enters it.
-    parts = [type(module).__name__ for name, module in model.named_modules() if name != head]
-    weights = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if not name.startswith(f"{head}."):
-            weights.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            weights.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    parts = [f"{type(module).__name__}({module.extra_repr()})" for name, module in model.named_modules() if name != head]
     return {
-        "model": f"{head} of {' '.join(parts)}",
-        "weights": weights.hexdigest(),
+        # Addresses and devices differ between runs of the same model.
+        "model": re.sub(r" at 0x[0-9a-f]+| \(GPU \d+\)", "", f"{head} of {' '.join(parts)}"),
+        "weights": weights_digest(model, head),
         "preprocessing": json.dumps(prepare.to_dict()) if isinstance(prepare, Preprocessing) else repr(prepare),
         "data": _listing(data),
         "dtype": dtype,
     }
+
+
+def weights_digest(model: nn.Module, without: str | None = None) -> str:
+    """A checksum of a model's weights; `without` names a module that does not count."""
+    sha = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if without is None or not name.startswith(f"{without}."):
+            sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
 
 
 def _listing(data: ImageTensors | FolderImages) -> str:
@@ -277,10 +384,10 @@ def _name(data: ImageTensors | FolderImages, row: int) -> str:
     return f"image {row}" if isinstance(data, ImageTensors) else data.samples[row][0]
 
 
-def _map(path: Path, shape: tuple[int, ...], mode: Literal["c", "r+"] = "c") -> Any:
-    """A file's array, memory-mapped; `c` is copy on write: tensors over it may be written to without changing the file."""
+def _map(path: Path, shape: tuple[int, ...]) -> Any:
+    """A file's array, memory-mapped, copy on write: tensors over it may be written to without changing the file."""
     try:
-        stored = np.load(path, mmap_mode=mode)
+        stored = np.load(path, mmap_mode="c")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: truncated or damaged ({error}); take the folder away and run again") from None
     if stored.shape != shape:

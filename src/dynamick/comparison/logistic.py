@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dynamick.errors import InputError
+
 INNER_STEPS = 300
 """Of the problem that each step solves in its metric; an inexact step costs further steps, never the result."""
 
@@ -97,6 +99,9 @@ def solve(
 
     Returns:
         A `Solution`; its `violation` says whether the tolerance was reached.
+
+    Raises:
+        InputError: without a start, a class without examples: its best bias is minus infinity.
     """
     w, b = _start(problem, mask, start)
     v, c, momentum = w, b, 1.0
@@ -239,7 +244,10 @@ def _start(problem: Problem, mask: Tensor | None, start: tuple[Tensor, Tensor] |
     if start is None:
         weight = problem.x.new_zeros(problem.classes, problem.x.shape[1])
         # The classes' shares are the exact minimum while all weights are 0.
-        shares = torch.bincount(problem.y, minlength=problem.classes).to(problem.x.dtype) / len(problem.y)
-        return weight, shares.log()
+        counts = torch.bincount(problem.y, minlength=problem.classes)
+        if not counts.all():
+            lacking = int((counts == 0).nonzero()[0])
+            raise InputError(f"labels: no example of class {lacking}; give each of the {problem.classes} classes one or more")
+        return weight, (counts.to(problem.x.dtype) / len(problem.y)).log()
     weight, bias = start
     return (weight if mask is None else weight * mask), bias

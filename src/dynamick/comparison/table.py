@@ -33,7 +33,8 @@ Top-1 and ECE (15 bins) on the validation images. Mean over backbones, each bein
 deviation over backbones, or over the heads' seeds where there is one backbone. `most in a class`: in the worst case. `units`:
 with a weight that is not 0; `shared`: those of them that serve several classes. `n98`: units that hold 98 % of the predicted
 class's score (median). `deletion`: its mean probability while its 32 largest contributions are taken away one by one; lower is
-more faithful. `seconds`: of CPU time to train, all that the head builds on included."""
+more faithful. `seconds`: of CPU time to train, all that the head builds on included. `2 of 3 cells`: the others failed
+or were not computed."""
 SEEN = "`detectors`: units that detect a concept (IoU of 0.04 or more); `mean IoU`: of the units with their best concepts."
 
 Row = dict[str, Any]
@@ -46,26 +47,34 @@ def rows(cells: Iterable[tuple[str, str, dict[str, Any]]]) -> list[Row]:
         cells: the backbone's kind (such as `res8`), its name (such as `res8-0`), and a cell.
 
     Returns:
-        Rows with `backbone`, `head`, `axis`, `budget`, `cells` (how many succeeded), the mean of each of `FIGURES` (`most`: the
-        largest), for `top1` and `ece` the deviation (`top1_std`; None of one cell), and `failed`, why a cell failed.
+        Rows with `backbone`, `head`, `axis`, `budget`, `cells` (how many succeeded), `lacking` (how many failed, and one for
+        each backbone of the kind that has none), the mean of each of `FIGURES` (`most`: the largest), for `top1` and `ece`
+        the deviation (`top1_std`; None of one cell), `each` (the top-1 of each backbone that has one), `of` (how many backbones
+        there are of the kind), and `failed`: the backbone, seed and reason of each failure.
     """
     groups: dict[tuple[str, str, int], list[tuple[str, dict[str, Any]]]] = {}
+    names: dict[str, set[str]] = {}
     for kind, name, cell in cells:
         groups.setdefault((kind, cell["head"], cell["budget"]), []).append((name, cell))
+        names.setdefault(kind, set()).add(name)
     order = list(HEADS)
     keys = sorted(groups, key=lambda key: (key[0], order.index(key[1]), key[2]))
-    return [_row(key, groups[key]) for key in keys]
+    return [_row(key, groups[key], names[key[0]]) for key in keys]
 
 
 def averages(table: Sequence[Row]) -> list[Row]:
-    """Static heads' accuracy over the budgets of `AVERAGED`, where all are there: rows of `backbone`, `head`, `top1`."""
+    """Static heads' accuracy over the budgets of `AVERAGED`, on the backbones that have all of them.
+
+    Returns:
+        Rows of `backbone`, `head`, `top1`, `names` (of those backbones) and `of` (how many there are of the kind).
+    """
     out = []
     for backbone, head in dict.fromkeys((row["backbone"], row["head"]) for row in table if row["axis"] == "static"):
-        of = {
-            row["budget"]: row["top1"] for row in table if (row["backbone"], row["head"]) == (backbone, head) and row["cells"]
-        }
-        if set(AVERAGED) <= set(of):
-            out.append({"backbone": backbone, "head": head, "top1": mean(of[budget] for budget in AVERAGED)})
+        own = {row["budget"]: row for row in table if (row["backbone"], row["head"]) == (backbone, head)}
+        each = [own[budget]["each"] for budget in AVERAGED if budget in own]
+        if len(each) == len(AVERAGED) and (names := _common(each)):
+            top1, of = mean(_mean(one, names) for one in each), own[AVERAGED[0]]["of"]
+            out.append({"backbone": backbone, "head": head, "top1": top1, "names": names, "of": of})
     return out
 
 
@@ -73,28 +82,34 @@ def verdict(table: Sequence[Row], budget: int = 5) -> list[Row]:
     """How far the deployed head is ahead of the elastic-net path, and behind dense, at one budget.
 
     It is asked to be ahead by 2 points, or by half of the path's distance to dense where that is less, and within 0.5 of dense.
+    All are means over the same backbones: those that have these three heads.
 
     Returns:
-        For each backbone on which all three are there: `backbone`, `static`, `path`, `tuned` (the path's weights fitted again
-        without L1; None where it was not computed), `dense` (top-1, %), `ahead`, `asked`, `behind` (points), `met`.
+        For each kind with such backbones: `backbone`, `static`, `path`, `tuned` (the path's weights fitted again without L1;
+        None where one of them lacks it), `dense` (top-1, %), `ahead`, `asked`, `behind` (points), `met`, `names` (of those
+        backbones) and `of` (how many there are of the kind).
     """
     out = []
     for backbone in dict.fromkeys(row["backbone"] for row in table):
-        top1 = {(row["head"], row["budget"]): row["top1"] for row in table if row["backbone"] == backbone and row["cells"]}
-        static, path, dense = (top1.get(key) for key in (("dynamic-static", budget), ("elastic-net", budget), ("dense", 0)))
-        if static is None or path is None or dense is None:
+        own = {(row["head"], row["budget"]): row["each"] for row in table if row["backbone"] == backbone}
+        each = [own.get(key, {}) for key in (("dynamic-static", budget), ("elastic-net", budget), ("dense", 0))]
+        if not (names := _common(each)):
             continue
+        static, path, dense = (_mean(top1, names) for top1 in each)
+        again = own.get(("elastic-net-tuned", budget), {})
+        tuned = _mean(again, names) if set(names) <= set(again) else None
         asked = min(2.0, max(0.0, dense - path) / 2)
         ahead, behind = static - path, dense - static
-        row = {"backbone": backbone, "static": static, "path": path, "tuned": top1.get(("elastic-net-tuned", budget))}
         met = ahead >= asked and behind <= 0.5
-        out.append({**row, "dense": dense, "ahead": ahead, "asked": asked, "behind": behind, "met": met})
+        row = {"backbone": backbone, "static": static, "path": path, "tuned": tuned, "dense": dense, "ahead": ahead}
+        of = next(row["of"] for row in table if row["backbone"] == backbone)
+        out.append({**row, "asked": asked, "behind": behind, "met": met, "names": names, "of": of})
     return out
 
 
 def write(table: Sequence[Row], detection: Sequence[Row], folder: Path) -> None:
     """Write table.csv, table.json and table.md, with the out-of-distribution rows if there are any."""
-    names = ["backbone", "head", "axis", "budget", "cells", *FIGURES, "top1_std", "ece_std", "failed"]
+    names = ["backbone", "head", "axis", "budget", "cells", "lacking", *FIGURES, "top1_std", "ece_std", "failed"]
     checkpoint.write_atomically(folder / "table.csv", as_csv(table, names).encode())
     whole = {"rows": table, "averages": averages(table), "verdict": verdict(table), "out_of_distribution": detection}
     checkpoint.write_atomically(folder / "table.json", (json.dumps(whole, indent=1) + "\n").encode())
@@ -102,9 +117,9 @@ def write(table: Sequence[Row], detection: Sequence[Row], folder: Path) -> None:
 
 
 def as_csv(table: Sequence[Row], names: Sequence[str]) -> str:
-    """Rows as CSV with these columns; what a row lacks is left empty."""
+    """Rows as CSV with these columns; what a row lacks is left empty, and what it has besides is left out."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, restval="", lineterminator="\n")
+    writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(table)
     return text.getvalue()
@@ -131,22 +146,34 @@ def verdict_lines(table: Sequence[Row]) -> list[str]:
     lines = []
     for each in verdict(table):
         tuned = "" if each["tuned"] is None else f" ({each['tuned']:.2f} fine-tuned)"
+        part = _part(len(each["names"]), each["of"], "networks")
         lines.append(
-            f"- {each['backbone']}: Dynamic-K static {each['static']:.2f} %, elastic-net path {each['path']:.2f}{tuned} %, "
-            f"dense {each['dense']:.2f} %: ahead of the path by {each['ahead']:.2f} (asked {each['asked']:.2f}), "
+            f"- {each['backbone']}{part}: Dynamic-K static {each['static']:.2f} %, "
+            f"elastic-net path {each['path']:.2f}{tuned} %, dense {each['dense']:.2f} %: "
+            f"ahead of the path by {each['ahead']:.2f} (asked {each['asked']:.2f}), "
             f"behind dense by {each['behind']:.2f} (asked at most 0.5): {'met' if each['met'] else 'missed'}"
         )
     return ["", "## At 5 non-zeros a class", "", *lines] if lines else []
 
 
-def _row(key: tuple[str, str, int], cells: list[tuple[str, dict[str, Any]]]) -> Row:
+def _common(each: Sequence[dict[str, float]]) -> list[str]:
+    """The backbones that are in all of these."""
+    return [name for name in each[0] if all(name in top1 for top1 in each)]
+
+
+def _mean(top1: dict[str, float], names: Sequence[str]) -> float:
+    return mean(top1[name] for name in names)
+
+
+def _row(key: tuple[str, str, int], cells: list[tuple[str, dict[str, Any]]], names: set[str]) -> Row:
     backbone, head, budget = key
     good: dict[str, list[dict[str, Any]]] = {}
     for name, cell in cells:
         if "failed" not in cell:
             good.setdefault(name, []).append(cell)
-    count = sum(map(len, good.values()))
-    row: Row = {"backbone": backbone, "head": head, "axis": HEADS[head].axis, "budget": budget, "cells": count}
+    failed = [f"{name}, seed {cell['seed']}: {cell['failed']}" for name, cell in cells if "failed" in cell]
+    row: Row = {"backbone": backbone, "head": head, "axis": HEADS[head].axis, "budget": budget}
+    row |= {"cells": len(cells) - len(failed), "lacking": len(failed) + len(names - {name for name, _ in cells})}
     computed = {figure for each in good.values() for cell in each for figure in cell}
     for figure in (each for each in FIGURES if each in computed):
         of = [[cell[figure] for cell in each if cell.get(figure) is not None] for each in good.values()]
@@ -156,9 +183,11 @@ def _row(key: tuple[str, str, int], cells: list[tuple[str, dict[str, Any]]]) -> 
         if figure == "most":
             row[figure] = max(value for each in of for value in each)
         if figure in ("top1", "ece"):
-            values = means if len(good) > 1 else of[0]
+            # Of one backbone out of several there is no deviation over backbones.
+            values = means if len(names) > 1 else of[0]
             row[f"{figure}_std"] = stdev(values) if len(values) > 1 else None
-    row["failed"] = next((cell["failed"] for _, cell in cells if "failed" in cell), "")
+    row["each"] = {name: mean(cell["top1"] for cell in each) for name, each in good.items()}
+    row |= {"of": len(names), "failed": "; ".join(failed)}
     return row
 
 
@@ -170,15 +199,21 @@ def _grid(table: Sequence[Row], count: str) -> list[str]:
     lines = [f"| head | {count} | top-1, % | {titles} |", "|---" * (len(columns) + 3) + "|"]
     empty = "| " * (len(columns) - 1) + "|"
     for row in table:
-        title = f"| {HEADS[row['head']].title} | {row['budget'] or ''} "
+        part = _part(row["cells"], row["cells"] + row["lacking"], "cells") if row["cells"] else ""
+        title = f"| {HEADS[row['head']].title}{part} | {row['budget'] or ''} "
         if not row["cells"]:
             lines.append(f"{title}| failed | {empty}")
             continue
         cells = [_figure(row, name, digits) for name, (_, digits) in columns.items()]
         lines.append(f"{title}| {_figure(row, 'top1', 2)} | {' | '.join(cells)} |")
     for each in averages(table):
-        lines.append(f"| {HEADS[each['head']].title} | mean of 5 to 30 | {each['top1']:.2f} | {empty}")
+        part = _part(len(each["names"]), each["of"], "networks")
+        lines.append(f"| {HEADS[each['head']].title}{part} | mean of 5 to 30 | {each['top1']:.2f} | {empty}")
     return lines
+
+
+def _part(there: int, of: int, what: str) -> str:
+    return f" ({there} of {of} {what})" if there < of else ""
 
 
 def _columns(table: Sequence[Row]) -> dict[str, tuple[str, int]]:

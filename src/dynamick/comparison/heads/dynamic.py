@@ -15,6 +15,9 @@ STEPS = 300
 BATCH = 512
 RATE = 0.02
 DECAY = 0.1
+STEADY = 0.1
+"""A unit whose deviation is at most this part of its mean is left out: divided by its deviation, and not shifted, its products
+would be large for every image, and decide nothing."""
 
 
 def fit(
@@ -40,14 +43,15 @@ def train(
 
     From random weights it stays in poor optima: the weight of a unit that a class needs may turn negative early, is then never
     routed, and so never comes back. Features are divided by their deviations while it trains, never shifted: which products are
-    positive must not change.
+    positive must not change. A unit that hardly varies (STEADY) gets no weight.
     """
     N, M = x.shape
     std = x.std(0, unbiased=False)
+    std = std.where(std > STEADY * x.mean(0).abs(), 0)
     scale = torch.where(std > 0, 1 / std, torch.zeros_like(std))
     generator = torch.Generator().manual_seed(seed)
     head = DynamicLinear(M, classes, min(k, M), rule=rule, device=x.device)
-    begun = dense(x, labels, classes)
+    begun = dense(x * (std > 0), labels, classes)
     with torch.no_grad():
         head.weight.copy_(begun.weight * std)
         head.bias.copy_(begun.bias)

@@ -1,0 +1,104 @@
+"""Networks that commands open: the forms in which people keep weights, and what is said of files that hold none."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dynamick.cli.backbones import load_network, preprocessing_of
+from dynamick.cli.dissect import load_model
+from dynamick.errors import InputError
+from dynamick.preprocessing import Preprocessing
+from dynamick.torchvision_shim import torchvision
+
+
+def resnet() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return dict(torchvision.models.resnet18(num_classes=2).state_dict())
+
+
+def parallel(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {f"module.{name}": tensor for name, tensor in tensors.items()}
+
+
+FORMS = {
+    "plain": lambda tensors: tensors,
+    "state_dict": lambda tensors: {"state_dict": tensors, "epoch": 3},
+    "model": lambda tensors: {"model": tensors, "args": argparse.Namespace(lr=0.1)},
+    "parallel": parallel,
+    "parallel in model": lambda tensors: {"model": parallel(tensors)},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_torchvision_in_every_form(tmp_path: Path, form: str) -> None:
+    wanted = resnet()
+    torch.save(FORMS[form](wanted), tmp_path / "w.pth")
+    found = load_network("resnet18", tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+def make() -> nn.Module:
+    return nn.Sequential(nn.Linear(3, 2))
+
+
+def make_parallel() -> nn.Module:
+    return nn.ModuleDict({"module": nn.Linear(3, 2)})
+
+
+@pytest.mark.parametrize("name", ["make", "make_parallel"])
+@pytest.mark.parametrize("form", FORMS)
+def test_weights_of_the_users_own(tmp_path: Path, form: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    wanted = dict(globals()[name]().state_dict())
+    if name == "make_parallel" and form.startswith("parallel"):
+        pytest.skip("its names begin so already")
+    torch.save(FORMS[form](wanted), tmp_path / "w.pth")
+    found = load_model(f"{Path(__file__).stem}:{name}", str(tmp_path / "w.pth")).state_dict()
+    assert all(torch.equal(found[key], tensor) for key, tensor in wanted.items())
+
+
+def changed(**tensors: Tensor | None) -> dict[str, Tensor]:
+    changes = {name.replace("_", ".", 1): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in (resnet() | changes).items() if tensor is not None}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([1, 2], "holds a list, and no state dict; give a state dict"),
+        ({"epoch": 3}, "holds a dict, and no state dict; give a state dict"),
+        (make(), "a whole model, or no weights at all; give a state dict"),
+        (changed(fc_weight=None), "no weights of a resnet18 (they lack fc.weight); give its state dict"),
+        (changed(bn1_bias=None), "no weights of a resnet18 (they lack bn1.bias); give its state dict"),
+        (changed(bn9_bias=torch.ones(1)), "no weights of a resnet18 (the model has no bn9.bias); give its state dict"),
+        (changed(bn1_bias=torch.ones(1)), "no weights of a resnet18 (bn1.bias has the shape (1,), not (64,)); give its"),
+    ],
+)
+def test_what_is_no_state_dict_is_told(tmp_path: Path, content: Any, said: str) -> None:
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(InputError) as refused:
+        load_network("resnet18", tmp_path / "w.pth")
+    assert str(refused.value).startswith(f"{tmp_path}/w.pth: {said}")
+    assert "\x1b" not in str(refused.value)
+
+
+def test_a_truncated_file_is_told(tmp_path: Path) -> None:
+    torch.save(resnet(), tmp_path / "w.pth")
+    (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:100_000])
+    with pytest.raises(InputError, match=r"w\.pth: cannot be read, it may be truncated or damaged"):
+        load_network("resnet18", tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("own", [None, Preprocessing(size=96)])
+def test_a_size_of_0_is_refused(own: Preprocessing | None) -> None:
+    model: Any = nn.Linear(3, 2)
+    model.preprocessing = own
+    args = argparse.Namespace(size=0, mean=(0, 0, 0), std=(1, 1, 1))
+    with pytest.raises(InputError, match="size: 0 is no image side"):
+        preprocessing_of(model, args)
+    args.size = None
+    assert preprocessing_of(model, args).size == (own.size if own else None)
