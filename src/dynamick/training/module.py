@@ -145,7 +145,6 @@ def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int) -> LRScheduler:
     return LambdaLR(optimizer, lambda step: 0.1 ** (step // every))
 
 
-@torch.no_grad()
 def _has_thin_cells(model: torch.nn.Module) -> bool:
     """Whether a 1x1 convolution sees fewer than 8 channels.
 
@@ -155,6 +154,7 @@ def _has_thin_cells(model: torch.nn.Module) -> bool:
     return any(each.kernel_size == (1, 1) and each.in_channels < 8 for each in convolutions)
 
 
+@torch.no_grad()
 def soft_threshold_(weight: Tensor, amount: float) -> None:
     """The proximal step of an L1 penalty, in place: every weight moves towards zero by `amount`, and stops there."""
     weight.copy_(F.softshrink(weight, amount))
