@@ -50,6 +50,7 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     """
     from dynamick import checkpoint
     from dynamick.cli.backbones import open_data
+    from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.training.callbacks import write_json
     from dynamick.training.recipe import DataRecipe
@@ -62,7 +63,7 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     rows = summary(runs, data)
     said = [*verdicts(rows), *failed]
     size = f"{len(data.classes)} classes, {data.images.shape[-1]} pixels; every network as its last epoch left it."
-    page = as_markdown(rows, said, size, len(measured(data)[1]))
+    page = as_markdown(rows, said, size, len(evenly_spaced(len(data), MEASURED)))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig3.json", {"rows": rows, "verdicts": said, "sizes": size})
     draw(list({run["model"]: run for run in reversed(runs)}.values())[::-1], data).savefig(out / "fig3.svg")
@@ -128,8 +129,10 @@ def selected(shares: "Tensor") -> "Tensor":
 
 def measured(data: Any) -> "tuple[Tensor, Tensor]":
     """The images that give the medians, evenly spaced, and their labels."""
-    step = max(1, len(data) // MEASURED)
-    return data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
+    from dynamick.data.images import evenly_spaced
+
+    part = list(evenly_spaced(len(data), MEASURED))
+    return data.images[part], data.labels[part]
 
 
 def summary(runs: list[Run], data: Any) -> list[Row]:
@@ -209,12 +212,14 @@ def known_by_all(runs: list[Run], data: Any) -> int:
     """The first validation image, of some evenly spaced, that the most networks tell right."""
     import torch
 
+    from dynamick.data.images import evenly_spaced
+
     images, labels = measured(data)
     right = torch.zeros(len(labels))
     for run in runs:
         answers = [select(run["network"], batch).logits.argmax(1) for batch in images.split(100)]
         right += (torch.cat(answers) == labels).float()
-    return max(1, len(data) // MEASURED) * int(right.argmax())
+    return evenly_spaced(len(data), MEASURED)[int(right.argmax())]
 
 
 def _row(axes: "list[Axes]", run: Run, found: Selection, image: "Tensor", classes: list[int], names: list[str]) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-    from torch import Tensor
 
     from dynamick.data.images import ImageTensors
     from dynamick.explanation import Explanation
@@ -44,6 +43,7 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     """
     from dynamick import checkpoint
     from dynamick.cli.backbones import open_data
+    from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.training.callbacks import write_json
     from dynamick.training.recipe import DataRecipe
@@ -54,7 +54,7 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary([*dense, *dynamic], data, concepts)
     said = [*verdicts(rows), *failed]
-    page = as_markdown(rows, said, size, len(explained(data)))
+    page = as_markdown(rows, said, size, len(evenly_spaced(len(data), EXPLAINED)))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig7.json", {"rows": rows, "verdicts": said, "sizes": size})
     figure = draw(dense[0], min(dynamic, key=lambda run: abs(run["k"] - SHOWN)), data)
@@ -65,11 +65,6 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     return page
 
 
-def explained(data: "ImageTensors") -> "Tensor":
-    """The images that give the medians, evenly spaced."""
-    return data.images[:: max(1, len(data) // EXPLAINED)][:EXPLAINED]
-
-
 def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> list[Row]:
     """One row a model: medians over images, then means (and deviations, `_std`) over its runs.
 
@@ -78,9 +73,10 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
         (share of the sum over all units that the 4 largest leave over, its size) and `ibd` (the same of IBD; None where it
         was not asked for, and for Dynamic-K).
     """
+    from dynamick.data.images import evenly_spaced
     from dynamick.explanation import explain
 
-    images = explained(data)
+    images = data.images[list(evenly_spaced(len(data), EXPLAINED))]
     groups: dict[str, list[dict[str, float | None]]] = {}
     for run in runs:
         found = explain(run["network"], images, maps=False)
@@ -160,14 +156,15 @@ def draw(dense: Run, dynamic: Run, data: "ImageTensors") -> "Figure":
 
 def known_by_both(dense: Run, dynamic: Run, data: "ImageTensors") -> list[int]:
     """The first image of each of some classes, evenly spaced, that both networks tell right; others where there are none."""
+    from dynamick.data.images import evenly_spaced
     from dynamick.explanation import explain
 
-    step = max(1, len(data) // EXPLAINED)
-    images, labels = data.images[::step][:EXPLAINED], data.labels[::step][:EXPLAINED].tolist()
+    places = evenly_spaced(len(data), EXPLAINED)
+    images, labels = data.images[list(places)], data.labels[list(places)].tolist()
     told = [[each.predicted for each in explain(run["network"], images, maps=False)] for run in (dense, dynamic)]
     right = [place for place, answers in enumerate(zip(*told, labels, strict=True)) if len(set(answers)) == 1]
     right = right or list(range(len(labels)))
-    return [step * right[n * len(right) // min(DRAWN, len(right))] for n in range(min(DRAWN, len(right)))]
+    return [places[right[n * len(right) // min(DRAWN, len(right))]] for n in range(min(DRAWN, len(right)))]
 
 
 def _strip(axes: "list[Axes]", found: "Explanation", image: Any, model: str) -> None:

@@ -46,6 +46,7 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
     """
     from dynamick import checkpoint
     from dynamick.cli.backbones import open_data
+    from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.training.callbacks import write_json
     from dynamick.training.recipe import DataRecipe
@@ -56,8 +57,8 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
         if run["head"].startswith("capsules"):
             raise InputError(f"reproduce overlap: {run['model']} has no linear head; give ResNets")
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
-    step = max(1, len(data) // MEASURED)
-    images, labels = data.images[::step][:MEASURED], data.labels[::step][:MEASURED]
+    part = list(evenly_spaced(len(data), MEASURED))
+    images, labels = data.images[part], data.labels[part]
     rows = summary(runs, [measure(run, images, labels) for run in runs])
     said = [*verdicts(rows), *failed]
     page = as_markdown(rows, said, len(labels))

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from dynamick.comparison.cache import Features
+from dynamick.data.images import evenly_spaced
 from dynamick.explanation import faithfulness
 from dynamick.metrics import routing_compute, routing_start, routing_update
 from dynamick.nn import DynamicLinear
@@ -43,7 +44,7 @@ def measure(head: nn.Module, data: Features) -> dict[str, float | None]:
         "units": units,
         "classes_per_unit": per_unit.sum().item() / max(1, units),
         "shared": 100 * int((per_unit > 1).sum()) / max(1, units),
-        **explain(head, data.x[:: max(1, len(data) // EXPLAINED)][:EXPLAINED]),
+        **explain(head, data.x[list(evenly_spaced(len(data), EXPLAINED))]),
     }
 
 

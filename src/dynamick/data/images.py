@@ -39,6 +39,11 @@ class ImageTensors:
         return ImageTensors(self.images.to(device), self.labels.to(device), self.classes)
 
 
+def evenly_spaced(count: int, most: int) -> range:
+    """The places of those of `count` images that stand for all: at most so many, evenly spaced from the first on."""
+    return range(0, count, max(1, count // most))[:most]
+
+
 @dataclass(frozen=True)
 class Augmentation:
     """What happens to training images, drawn anew for each.
