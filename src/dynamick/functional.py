@@ -94,8 +94,7 @@ def dynamic_linear(
         arguments = (x, weight, bias, k, rule, implementation, mask)
         return handle_torch_function(dynamic_linear, (x, weight, bias), *arguments)
     x, weight, bias = _check_tensors(x, weight, bias, mask)
-    k = _check_linear(x, weight, mask, k, rule)
-    _check_bias_and_mask(bias, mask, weight)
+    k = _check_linear(x, weight, bias, mask, k, rule)
     with _without_autocast(x):
         y, _ = linear.dynamic_linear(_rows(x), weight, bias, mask, k, rule, implementation)
     return y.reshape(*x.shape[:-1], weight.shape[0])
@@ -128,7 +127,7 @@ def dynamic_route(
     if has_torch_function((x, weight)):
         return handle_torch_function(dynamic_route, (x, weight), x, weight, k, classes, rule, implementation, mask)
     x, weight, _ = _check_tensors(x, weight, None, mask)
-    k = _check_linear(x, weight, mask, k, rule)
+    k = _check_linear(x, weight, None, mask, k, rule)
     chosen = _check_classes(classes, weight.shape[0]).to(weight.device)
     w_CM = weight[chosen]
     mask_CM = None if mask is None else mask[chosen]
@@ -198,8 +197,7 @@ def dynamic_conv2d(
         return y.permute(0, 3, 1, 2).contiguous(memory_format=conv.memory_format(x))
     if linear.has_tangents(x, weight, bias):
         raise RuntimeError("dynamic_conv2d: it has no forward-mode derivative; dynamic_linear has, and so has a 1x1 kernel")
-    with _without_autocast(x):
-        y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
+    y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
     return y
 
 
@@ -266,12 +264,12 @@ def _check_classes(classes: Sequence[int] | Tensor | None, O: int) -> Tensor:
     return chosen.to(torch.int64)
 
 
-def _check_linear(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> int:
+def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> int:
     """K, where everything fits together."""
     check_rule(rule)
     if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)}")
-    _check_bias_and_mask(None, mask, weight)
+    _check_bias_and_mask(bias, mask, weight)
     return check_k(k)
 
 

@@ -57,7 +57,7 @@ def dynamic_conv2d(
         int64, -1 where nothing is routed.
     """
     conv = Products(x, weight, mask, stride, padding, dilation, groups, k, rule)
-    # Not only around the operator: what is exported keeps no caller's guard.
+    # In here, for what is exported keeps no caller's guard.
     with torch.autocast(x.device.type, enabled=False):
         y, kept = _by_location(conv) if routing == "location" else _by_map(conv)
     if bias is not None:
