@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from dynamick.preprocessing import Preprocessing
     from dynamick.training.recipe import DataRecipe
 
+USUAL_SIZE = 224
+"""In pixels, of a folder's images where nothing says another."""
 TELL_EVERY = 10.0
 """Seconds between two lines about a cache that fills."""
 
@@ -81,14 +83,14 @@ def preprocessing_of(model: "nn.Module", args: argparse.Namespace) -> "Preproces
     from dynamick.errors import InputError
     from dynamick.preprocessing import Preprocessing
 
-    given: dict[str, Any] = {name: tuple(getattr(args, name)) for name in ("mean", "std") if getattr(args, name) is not None}
-    size = {} if args.size is None else {"size": args.size}
+    options: dict[str, Any] = {"size": args.size, "mean": args.mean and tuple(args.mean), "std": args.std and tuple(args.std)}
+    given = {name: value for name, value in options.items() if value is not None}
     own = getattr(model, "preprocessing", None)
     if isinstance(own, Preprocessing):
-        return replace(own, **given, **size)
-    if len(given) < 2:
+        return replace(own, **given)
+    if {"mean", "std"} - set(given):
         raise InputError("--mean, --std: the model does not say how its images are prepared; give both")
-    return Preprocessing(**given, **size)
+    return Preprocessing(**given)
 
 
 def load_folder(root: str | Path, split: str, size: int | None, trained_on: "DataRecipe | None" = None) -> Any:
@@ -100,7 +102,7 @@ def load_folder(root: str | Path, split: str, size: int | None, trained_on: "Dat
     from dynamick.data.images import FolderImages, image_folder
 
     if size is not None or trained_on is None:
-        return FolderImages(root, split, 224 if size is None else size)
+        return FolderImages(root, split, USUAL_SIZE if size is None else size)
     if trained_on.kind == "cifar10":
         return image_folder(root, split, 32)
     whole = trained_on.in_memory or trained_on.kind == "scenes"

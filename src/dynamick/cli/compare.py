@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamick.cli.backbones import add_network_arguments, in_words
+from dynamick.cli.backbones import USUAL_SIZE, add_network_arguments, in_words
 
 if TYPE_CHECKING:
     from dynamick.comparison.cells import Job
@@ -18,8 +18,6 @@ BUDGETS = (1, 5, 10, 15, 20, 25, 30)
 OOD_K = 5
 """Of the routed head that foreign images are told by."""
 KINDS = ("scenes", "cifar10", "folder")
-USUAL_SIZE = 224
-"""In pixels, of a folder's images where nothing says another."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,12 +88,12 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         InputError: the first that is not.
     """
-    from dynamick.cli.dissect import _device
+    from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
     from dynamick.data.images import FolderImages
     from dynamick.errors import InputError
 
-    _device(args.device)
+    open_device(args.device)
     for name, value in {"jobs": args.jobs, "seeds": args.seeds, "budgets": min(args.budgets), "size": args.size}.items():
         if value is not None and value < 1:
             raise InputError(f"--{name} {value}: give an integer from 1 up")

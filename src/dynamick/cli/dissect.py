@@ -76,7 +76,7 @@ def _dissect(args: argparse.Namespace) -> None:
 
     if args.workers < 0:
         raise InputError(f"--workers {args.workers}: give a number of processes from 0 up")
-    device = _device(args.device)
+    device = open_device(args.device)
     # It is made when there is something to write.
     if (why := why_no_folder(args.out)) is not None:
         raise InputError(f"--out {args.out}: {why}; give a folder of your own")
@@ -101,19 +101,27 @@ def _dissect(args: argparse.Namespace) -> None:
             _write(result, model, dataset, args)
 
 
-def _device(name: str | None) -> "torch.device | None":
-    """The device of that name, or an accelerator where there is one."""
+def open_device(name: str | None) -> "torch.device | None":
+    """The device of that name, or an accelerator where there is one.
+
+    Raises:
+        InputError: this machine has no such device.
+    """
     import torch
 
     from dynamick.errors import InputError
 
+    here = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name is None:
-        return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+        return here
+    refused = InputError(f"--device {name}: not a device of this machine; give cpu, or cuda where there is one")
     try:
         device = torch.device(name)
-        torch.empty(1, device=device).cpu()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(f"--device {name}: not a device of this machine; give cpu, or cuda where there is one") from error
+    except RuntimeError as error:
+        raise refused from error
+    accelerator = here is not None and device.type == here.type and (device.index or 0) < torch.accelerator.device_count()
+    if device.type != "cpu" and not accelerator:
+        raise refused
     return device
 
 

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
     from dynamick.cli.backbones import load_folder, load_network, preprocessing_of, side, teller, trained_on
-    from dynamick.cli.dissect import _device
+    from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
     from dynamick.comparison.cache import cache_features, weights_digest
     from dynamick.comparison.heads.dynamic import train
@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.nn import find_classifier
     from dynamick.training.callbacks import write_json
 
-    _device(args.device)
+    open_device(args.device)
     try:
         check_k(args.k)
     except ValueError as error:
