@@ -161,10 +161,15 @@ inline Wholes from(int32_t first) {
     return values;
 }
 
+// Part by part: a copy of the whole would go through memory in pieces that the next load has to wait for.
 inline Floats load(const float* from) {
     Floats values;
-    std::memcpy(&values, from, sizeof values);
+    for (int i = 0; i < PARTS; i++) std::memcpy(&values.part[i], from + i * LANES / PARTS, sizeof(Part));
     return values;
+}
+
+inline void store(const Floats& values, float* to) {
+    for (int i = 0; i < PARTS; i++) std::memcpy(to + i * LANES / PARTS, &values.part[i], sizeof(Part));
 }
 
 // The first `number` of 16 numbers; `rest` for the others.
@@ -174,14 +179,47 @@ inline Floats load(const float* from, int64_t number, float rest) {
     return values;
 }
 
-// Writes those of the mask's lanes one behind the other, and anything to the rest of 16 places; returns how many they are.
-inline int64_t append(Mask m, Floats values, float* to) {
+// For every mask of a part's lanes, which lanes it has, one behind the other.
+template <int masks> struct Fronts {
+    alignas(16) uint8_t lane[masks][8]{};
+
+    constexpr Fronts() {
+        for (int m = 0; m < masks; m++)
+            for (int b = 0, place = 0; b < 8; b++)
+                if (m >> b & 1) lane[m][place++] = static_cast<uint8_t>(b);
+    }
+};
+
+// Writes those of the mask's lanes one behind the other, and anything to the rest of a part's places; returns how many they are.
 #if defined(__AVX512F__)
-    _mm512_storeu_ps(to, _mm512_maskz_compress_ps(m.part[0], values.part[0]));
+inline int64_t append(PartMask m, Part values, float* to) {
+    _mm512_storeu_ps(to, _mm512_maskz_compress_ps(m, values));
+    return _mm_popcnt_u32(m);
+}
+#elif defined(__AVX2__)
+inline constexpr Fronts<256> FRONTS;
+
+inline int64_t append(PartMask m, Part values, float* to) {
+    const uint32_t which = bits(m);
+    const __m256i from = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(FRONTS.lane[which])));
+    _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(values, from));
+    return _mm_popcnt_u32(which);
+}
 #else
-    for (uint32_t lanes = bits(m); lanes; lanes &= lanes - 1) *to++ = lane(values, __builtin_ctz(lanes));
+inline constexpr Fronts<16> FRONTS;
+
+inline int64_t append(PartMask m, Part values, float* to) {
+    const uint32_t which = bits(m);
+    for (int n = 0; n < 4; n++) to[n] = values[FRONTS.lane[which][n]];
+    return __builtin_popcount(which);
+}
 #endif
-    return __builtin_popcount(bits(m));
+
+// The same of 16 lanes, and so many places.
+inline int64_t append(Mask m, Floats values, float* to) {
+    int64_t number = 0;
+    for (int i = 0; i < PARTS; i++) number += append(m.part[i], values.part[i], to + number);
+    return number;
 }
 
 inline float largest_lane(const Floats& values) {

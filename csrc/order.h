@@ -46,11 +46,8 @@ struct Row {
 
     // Weights i to i + 15; 0 for those that are pruned or beyond the end.
     Floats operator[](int64_t i) const {
+        if (i + LANES <= M && !mask) return load(weight + i);
         Floats values = every(0);
-        if (i + LANES <= M && !mask) {
-            std::memcpy(&values, weight + i, sizeof values);
-            return values;
-        }
         for (int64_t b = 0; b < std::min(LANES, M - i); b++)
             if (may_route(i + b)) set_lane(values, b, weight[i + b]);
         return values;

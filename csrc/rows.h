@@ -89,7 +89,7 @@ public:
         const Floats expected = select(usual[t] > every(0), usual[t] * every(margin), every(floor));
         float line[TOGETHER][LANES];
         int64_t counts[TOGETHER][LANES] = {}, missed = 0;
-        for (int64_t n = 0; n < classes; n++) std::memcpy(line[n], &expected, sizeof line[n]);
+        for (int64_t n = 0; n < classes; n++) store(expected, line[n]);
         for (int64_t b = 0; b < problem.lanes(t); b++)
             for (int64_t n = 0; n < classes; n++)
                 counts[n][b] = gather_enough(t * LANES + b, w[n], line[n][b], &products[(n * LANES + b) * stride], missed);
@@ -346,8 +346,8 @@ private:
                 }
 #pragma GCC unroll 4
             for (int64_t n = 0; n < QUAD; n++) {
-                std::memcpy(of_x.row(b + n) + j, &to_x[n], sizeof to_x[n]);
-                std::memcpy(of_w.row(n) + j, &to_w[n], sizeof to_w[n]);
+                store(to_x[n], of_x.row(b + n) + j);
+                store(to_w[n], of_w.row(n) + j);
             }
             at = at + every(LANES);
         }

@@ -183,10 +183,9 @@ struct Kept {
 
     Kept(const Problem& problem, int64_t c, int64_t t, const float* tau_OB, const int32_t* last_OB) {
         const int64_t at = c * problem.B + t * LANES, lanes = problem.lanes(t);
-        tau = every(-LOWEST);  // lanes without an input route nothing
+        tau = lanes == LANES ? load(tau_OB + at) : load(tau_OB + at, lanes, -LOWEST);  // lanes without an input route nothing
         last = every(0);
         ties = false;
-        std::memcpy(&tau, tau_OB + at, lanes * sizeof(float));
         for (int64_t b = 0; b < lanes; b++) ties |= last_OB[at + b] < problem.M;
         for (int64_t b = 0; ties && b < lanes; b++) set_lane(last, b, static_cast<float>(last_OB[at + b]));
     }
