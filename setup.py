@@ -18,7 +18,7 @@ from setuptools.command.build_ext import build_ext
 SOURCE = "csrc/dynamic_k.cpp"
 PACKAGE = Path("dynamick/ops/_native")
 # No contraction to fused multiply-adds: products are compared as PyTorch rounds them. No -ffast-math for the same reason.
-FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-shared", "-pthread"]
+FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]
 MARCH = {level: f"-march=x86-64-{level}" for level in ("v2", "v3", "v4")}
 
 

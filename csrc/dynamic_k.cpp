@@ -21,7 +21,7 @@
 #include "tiles.h"
 namespace {
 
-constexpr int64_t BLOCK = 8;          // classes that go through a tile of inputs while it is in the cache
+constexpr int64_t BLOCK = 16;         // classes that go through a tile of inputs while it is in the cache
 constexpr int64_t SMALL_K = 12;       // up to this K tiles serve all classes
 constexpr int64_t DENSE = 8;          // K products of M are many from one in so many on
 constexpr int64_t LOOKED_AT = 8;      // classes, to see whether weights have decayed
@@ -53,8 +53,13 @@ struct Results {
 
     void keep(const Problem& problem, int64_t c, int64_t t, const Found& found) const {
         const int64_t at = c * problem.B + t * LANES;
-        std::memcpy(tau_OB + at, &found.tau, problem.lanes(t) * sizeof(float));
-        std::memcpy(last_OB + at, found.last, problem.lanes(t) * sizeof(int32_t));
+        if (const int64_t lanes = problem.lanes(t); lanes < LANES) {
+            std::memcpy(tau_OB + at, &found.tau, lanes * sizeof(float));
+            std::memcpy(last_OB + at, found.last, lanes * sizeof(int32_t));
+        } else {
+            store(found.tau, tau_OB + at);
+            std::memcpy(last_OB + at, found.last, sizeof found.last);
+        }
     }
 };
 
@@ -225,6 +230,8 @@ bool takes_tiles(const Problem& problem, bool exactly) {
 }  // namespace
 
 // All arrays are dense: x (B, M), w (O, M), mask (O, M) or null, y and gy (B, O), tau and last (O, B), gx (B, M) and gw (O, M) or null.
+// All else is hidden: of two libraries that a process has loaded, none is to find what is the other's.
+#pragma GCC visibility push(default)
 extern "C" {
 
 // GOMP_parallel of the OpenMP library that PyTorch uses, or null for threads of our own.
@@ -259,3 +266,4 @@ int dynamick_backward(const float* x, const float* w, const uint8_t* mask, int64
 }
 
 }  // extern "C"
+#pragma GCC visibility pop

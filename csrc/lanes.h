@@ -10,6 +10,10 @@
 
 constexpr int64_t LANES = 16;
 
+// What is sorted stays in registers only where the loops around it are part of the same function.
+#define INLINED __attribute__((always_inline))
+#define ALWAYS_INLINE INLINED inline
+
 // A part is what one register holds. Neither NaN nor the order of 0 and -0 matters to what uses these.
 #if defined(__AVX512F__)
 using Part = __m512;
@@ -38,7 +42,8 @@ inline PartMask equal(Part a, Part b) { return (PartMask)_mm256_cmp_ps(a, b, _CM
 inline Part select(PartMask m, Part a, Part b) { return _mm256_blendv_ps(b, a, (Part)m); }
 inline Part add_where(PartMask m, Part a, Part b) { return a + (Part)((PartMask)b & m); }
 inline Part multiply_add(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
-inline Part multiply_add_where(PartMask m, Part a, Part b, Part c) { return add_where(m, c, a * b); }
+inline Part where(PartMask m, Part a) { return (Part)((PartMask)a & m); }
+inline Part multiply_add_where(PartMask m, Part a, Part b, Part c) { return _mm256_fmadd_ps(where(m, a), where(m, b), c); }
 inline uint32_t bits(PartMask m) { return static_cast<uint32_t>(_mm256_movemask_ps((Part)m)); }
 inline bool any(PartMask m) { return bits(m) != 0; }
 #else
@@ -66,23 +71,37 @@ inline bool any(PartMask m) { return bits(m) != 0; }
 #endif
 
 constexpr int PARTS = LANES * sizeof(float) / sizeof(Part);
+constexpr int WIDTH = LANES / PARTS;
 
-struct Mask {
-    PartMask part[PARTS];
-};
+inline Part load_part(const float* from) {
+    Part part;
+    std::memcpy(&part, from, sizeof part);
+    return part;
+}
 
-struct Floats {
-    Part part[PARTS];
-};
+inline void store_part(Part part, float* to) { std::memcpy(to, &part, sizeof part); }
+
+// Copied part by part, from register to register: compilers copy whole structs through memory, in pieces for which loads wait.
+#define COPIED_BY_PARTS(Type, Its)                                                                      \
+    struct Type {                                                                                       \
+        Its part[PARTS];                                                                                \
+        Type() = default;                                                                               \
+        ALWAYS_INLINE Type(const Type& other) { *this = other; }                                        \
+        ALWAYS_INLINE Type& operator=(const Type& other) {                                              \
+            _Pragma("GCC unroll 4") for (int i = 0; i < PARTS; i++) part[i] = other.part[i];            \
+            return *this;                                                                               \
+        }                                                                                               \
+    };
+COPIED_BY_PARTS(Mask, PartMask)
+COPIED_BY_PARTS(Floats, Part)
 
 // Whole numbers, for the order of floats alone: processors order them faster than floats.
 typedef int32_t Whole __attribute__((vector_size(sizeof(Part))));
 inline Whole larger(Whole a, Whole b) { return a > b ? a : b; }
 inline Whole smaller(Whole a, Whole b) { return a > b ? b : a; }
 
-struct Wholes {
-    Whole part[PARTS];
-};
+COPIED_BY_PARTS(Wholes, Whole)
+#undef COPIED_BY_PARTS
 
 // result.part[i] = EXPRESSION of i, for every part
 #define BY_PARTS(Type, EXPRESSION)                             \
@@ -102,9 +121,6 @@ inline Floats smaller(Floats a, Floats b) BY_PARTS(Floats, smaller(a.part[i], b.
 inline Floats select(Mask m, Floats a, Floats b) BY_PARTS(Floats, select(m.part[i], a.part[i], b.part[i]))
 inline Floats add_where(Mask m, Floats a, Floats b) BY_PARTS(Floats, add_where(m.part[i], a.part[i], b.part[i]))
 inline Floats multiply_add(Floats a, Floats b, Floats c) BY_PARTS(Floats, multiply_add(a.part[i], b.part[i], c.part[i]))
-// Where the mask is not set, c: whatever a and b are.
-inline Floats multiply_add_where(Mask m, Floats a, Floats b, Floats c)
-    BY_PARTS(Floats, multiply_add_where(m.part[i], a.part[i], b.part[i], c.part[i]))
 inline Mask operator>=(Floats a, Floats b) BY_PARTS(Mask, at_least(a.part[i], b.part[i]))
 inline Mask operator>(Floats a, Floats b) BY_PARTS(Mask, above(a.part[i], b.part[i]))
 inline Mask operator==(Floats a, Floats b) BY_PARTS(Mask, equal(a.part[i], b.part[i]))
@@ -161,15 +177,14 @@ inline Wholes from(int32_t first) {
     return values;
 }
 
-// Part by part: a copy of the whole would go through memory in pieces that the next load has to wait for.
 inline Floats load(const float* from) {
     Floats values;
-    for (int i = 0; i < PARTS; i++) std::memcpy(&values.part[i], from + i * LANES / PARTS, sizeof(Part));
+    for (int i = 0; i < PARTS; i++) values.part[i] = load_part(from + i * WIDTH);
     return values;
 }
 
 inline void store(const Floats& values, float* to) {
-    for (int i = 0; i < PARTS; i++) std::memcpy(to + i * LANES / PARTS, &values.part[i], sizeof(Part));
+    for (int i = 0; i < PARTS; i++) store_part(values.part[i], to + i * WIDTH);
 }
 
 // The first `number` of 16 numbers; `rest` for the others.
@@ -197,7 +212,7 @@ inline int64_t append(PartMask m, Part values, float* to) {
     return _mm_popcnt_u32(m);
 }
 #elif defined(__AVX2__)
-inline constexpr Fronts<256> FRONTS;
+constexpr Fronts<256> FRONTS;
 
 inline int64_t append(PartMask m, Part values, float* to) {
     const uint32_t which = bits(m);
@@ -206,7 +221,7 @@ inline int64_t append(PartMask m, Part values, float* to) {
     return _mm_popcnt_u32(which);
 }
 #else
-inline constexpr Fronts<16> FRONTS;
+constexpr Fronts<16> FRONTS;
 
 inline int64_t append(PartMask m, Part values, float* to) {
     const uint32_t which = bits(m);
@@ -220,12 +235,6 @@ inline int64_t append(Mask m, Floats values, float* to) {
     int64_t number = 0;
     for (int i = 0; i < PARTS; i++) number += append(m.part[i], values.part[i], to + number);
     return number;
-}
-
-inline float largest_lane(const Floats& values) {
-    float most = lane(values, 0);
-    for (int64_t b = 1; b < LANES; b++) most = lane(values, b) > most ? lane(values, b) : most;
-    return most;
 }
 
 typedef float Four __attribute__((vector_size(16)));
@@ -243,6 +252,16 @@ inline Four load_four(const void* from) {
     Four values;
     std::memcpy(&values, from, sizeof values);
     return values;
+}
+
+inline float largest_lane(const Floats& values) {
+    Four most = load_four(&values);
+    for (int64_t b = 4; b < LANES; b += 4) {
+        const Four next = load_four(reinterpret_cast<const float*>(&values) + b);
+        most = next > most ? next : most;
+    }
+    const float first = most[0] > most[1] ? most[0] : most[1], last = most[2] > most[3] ? most[2] : most[3];
+    return first > last ? first : last;
 }
 
 #if defined(__AVX512F__)
@@ -274,18 +293,41 @@ inline void transpose(Part (&v)[16]) {
 }
 #endif
 
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The same of an 8 x 8 square.
+inline void transpose(Part (&v)[8]) {
+    Part fours[8];
+#pragma GCC unroll 2
+    for (int i = 0; i < 8; i += 4) {
+        const Part a = _mm256_unpacklo_ps(v[i], v[i + 1]), b = _mm256_unpackhi_ps(v[i], v[i + 1]);
+        const Part c = _mm256_unpacklo_ps(v[i + 2], v[i + 3]), d = _mm256_unpackhi_ps(v[i + 2], v[i + 3]);
+        fours[i] = _mm256_shuffle_ps(a, c, 0x44);
+        fours[i + 1] = _mm256_shuffle_ps(a, c, 0xee);
+        fours[i + 2] = _mm256_shuffle_ps(b, d, 0x44);
+        fours[i + 3] = _mm256_shuffle_ps(b, d, 0xee);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) {
+        v[i] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x20);
+        v[i + 4] = _mm256_permute2f128_ps(fours[i], fours[i + 4], 0x31);
+    }
+}
+#endif
+
 // tile[i] = the i-th number of 16 rows, lane by lane; `stride` numbers lie between the rows.
 inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int64_t lanes, Floats* tile) {
     int64_t i = 0;
-#if defined(__AVX512F__)
-    for (; lanes == LANES && i + LANES <= count; i += LANES) {
-        Part v[LANES];
+#if defined(__AVX2__)
+    for (; lanes == LANES && i + LANES <= count; i += LANES)
+        for (int64_t square = 0; square < PARTS * PARTS; square++) {
+            const int64_t part = square / PARTS, start = i + square % PARTS * WIDTH;
+            Part v[WIDTH];
 #pragma GCC unroll 16
-        for (int64_t b = 0; b < LANES; b++) v[b] = _mm512_loadu_ps(rows + b * stride + i);
-        transpose(v);
+            for (int64_t b = 0; b < WIDTH; b++) v[b] = load_part(rows + (part * WIDTH + b) * stride + start);
+            transpose(v);
 #pragma GCC unroll 16
-        for (int64_t n = 0; n < LANES; n++) tile[i + n].part[0] = v[n];
-    }
+            for (int64_t n = 0; n < WIDTH; n++) tile[start + n].part[part] = v[n];
+        }
 #endif
     for (; lanes == LANES && i + 4 <= count; i += 4)
         for (int64_t b = 0; b < LANES; b += 4) {
@@ -302,15 +344,17 @@ inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int6
 
 inline void lanes_to_rows(const Floats* tile, int64_t count, int64_t lanes, float* rows, int64_t stride) {
     int64_t i = 0;
-#if defined(__AVX512F__)
-    for (; lanes == LANES && i + LANES <= count; i += LANES) {
-        Part v[LANES];
+#if defined(__AVX2__)
+    for (; lanes == LANES && i + LANES <= count; i += LANES)
+        for (int64_t square = 0; square < PARTS * PARTS; square++) {
+            const int64_t part = square / PARTS, start = i + square % PARTS * WIDTH;
+            Part v[WIDTH];
 #pragma GCC unroll 16
-        for (int64_t n = 0; n < LANES; n++) v[n] = tile[i + n].part[0];
-        transpose(v);
+            for (int64_t n = 0; n < WIDTH; n++) v[n] = tile[start + n].part[part];
+            transpose(v);
 #pragma GCC unroll 16
-        for (int64_t b = 0; b < LANES; b++) _mm512_storeu_ps(rows + b * stride + i, v[b]);
-    }
+            for (int64_t b = 0; b < WIDTH; b++) store_part(v[b], rows + (part * WIDTH + b) * stride + start);
+        }
 #endif
     for (; lanes == LANES && i + 4 <= count; i += 4)
         for (int64_t b = 0; b < LANES; b += 4) {

@@ -10,8 +10,9 @@
 #include "lanes.h"
 
 constexpr int SHIFT = 19;     // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
-constexpr int REACH = 2;      // powers of 2 that are put in order at a time
+constexpr int REACH = 2;      // powers of 2 that are put in order first; then it is one at a time
 constexpr int BUCKETS = 16 * REACH + 1;
+constexpr int64_t AHEAD = 4;  // places behind the last that may be looked up, but mean nothing
 
 // Memory that nobody has filled yet.
 template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }
@@ -81,7 +82,7 @@ public:
     }
 
     void grow() {
-        const Floats most = every(left), least = every(std::ldexp(left, -REACH));
+        const Floats most = every(left), least = every(std::ldexp(left, count ? -1 : -REACH));
         const int32_t first = magnitude_bits(left) >> SHIFT;
         int32_t found = 0, places[BUCKETS] = {};
         Floats rest = every(0);
@@ -109,6 +110,7 @@ public:
             index[place] = picked[n];
         }
         count += found;
+        std::fill_n(&index[count], AHEAD, 0);
     }
 
     // The smallest magnitude of those in order so far.
@@ -139,7 +141,7 @@ private:
         if (!weight) {
             weight = unfilled<float>(its.M);
             bound = unfilled<float>(its.M);
-            index = unfilled<int32_t>(its.M);
+            index = unfilled<int32_t>(its.M + AHEAD);
             picked = unfilled<int32_t>(its.M + LANES);
             picked_weight = unfilled<float>(its.M + LANES);
         }

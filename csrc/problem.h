@@ -8,10 +8,6 @@
 #include "lanes.h"
 #include "order.h"
 
-// What is sorted stays in registers only where the loops around it are part of the same function.
-#define INLINED __attribute__((always_inline))
-#define ALWAYS_INLINE INLINED inline
-
 constexpr float TINY = std::numeric_limits<float>::denorm_min();
 constexpr float LOWEST = -std::numeric_limits<float>::infinity();
 constexpr int64_t SMALL = 1 << 21;  // products below which a second thread costs more than it brings

@@ -321,35 +321,37 @@ private:
         return ties;
     }
 
-    // What QUAD inputs from b on and QUAD classes add to the gradients of SPAN units from i on.
+    // What QUAD inputs from b on and QUAD classes add to the gradients of SPAN units from i on: as many of them at a time as one
+    // register holds, for what is read and summed here takes all registers.
     template <bool ties> void add_pairs(int64_t b, int64_t i) {
-        Floats at = every(0);
-        for (int64_t n = 0; ties && n < LANES; n++) set_lane(at, n, static_cast<float>(i + n));
-        for (int64_t j = 0; j < SPAN; j += LANES) {
-            Floats x_here[QUAD], w_here[QUAD], to_x[QUAD], to_w[QUAD];
+        float first[WIDTH];
+        for (int64_t n = 0; n < WIDTH; n++) first[n] = static_cast<float>(i + n);
+        Part at = load_part(first);
+        for (int64_t j = 0; j < SPAN; j += WIDTH) {
+            Part x_here[QUAD], w_here[QUAD], to_x[QUAD], to_w[QUAD];
 #pragma GCC unroll 4
             for (int64_t n = 0; n < QUAD; n++) {
-                x_here[n] = load(x.row(b + n) + j);
-                w_here[n] = load(w.row(n) + j);
-                to_x[n] = load(of_x.row(b + n) + j);
-                to_w[n] = load(of_w.row(n) + j);
+                x_here[n] = load_part(x.row(b + n) + j);
+                w_here[n] = load_part(w.row(n) + j);
+                to_x[n] = load_part(of_x.row(b + n) + j);
+                to_w[n] = load_part(of_w.row(n) + j);
             }
 #pragma GCC unroll 4
             for (int64_t n = 0; n < QUAD; n++)
 #pragma GCC unroll 4
                 for (int64_t r = 0; r < QUAD; r++) {
-                    const Floats product = x_here[r] * w_here[n], its_gy = every(gy[n][b + r]);
-                    Mask routed = product >= every(least[n][b + r]);
-                    if (ties) routed = routed & ((product > every(tau[n][b + r])) | (every(last[n][b + r]) >= at));
+                    const Part product = x_here[r] * w_here[n], its_gy = all_lanes(gy[n][b + r]);
+                    PartMask routed = at_least(product, all_lanes(least[n][b + r]));
+                    if (ties) routed &= above(product, all_lanes(tau[n][b + r])) | at_least(all_lanes(last[n][b + r]), at);
                     to_x[r] = multiply_add_where(routed, its_gy, w_here[n], to_x[r]);
                     to_w[n] = multiply_add_where(routed, its_gy, x_here[r], to_w[n]);
                 }
 #pragma GCC unroll 4
             for (int64_t n = 0; n < QUAD; n++) {
-                store(to_x[n], of_x.row(b + n) + j);
-                store(to_w[n], of_w.row(n) + j);
+                store_part(to_x[n], of_x.row(b + n) + j);
+                store_part(to_w[n], of_w.row(n) + j);
             }
-            at = at + every(LANES);
+            at = at + all_lanes(WIDTH);
         }
     }
 };

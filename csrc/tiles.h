@@ -15,8 +15,8 @@
 
 namespace tiles {
 
-constexpr int64_t STEP = 4;    // visits between two looks at the bound
-constexpr int MOST = 16;       // products of a lane that can be kept sorted
+constexpr int64_t STEP = AHEAD;  // visits between two looks at the bound
+constexpr int MOST = 16;         // products of a lane that can be kept sorted
 
 // Calls work with 0 to number - 1 as constants: what is indexed by them stays in registers.
 template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
@@ -67,7 +67,7 @@ private:
 // Calls look(list, place, number, state) for places of a list, from one on, a few at a time, until no product can be at least
 // guard(state), which may rise. `peak` is the largest input of that sign, lane by lane.
 template <bool exactly, typename State, typename Guard, typename Look>
-ALWAYS_INLINE void sweep(List& list, int64_t from, Floats peak, float sign, State& state, Guard guard, Look look) {
+ALWAYS_INLINE void sweep(List& list, int64_t from, const Floats* tile, Floats peak, float sign, State& state, Guard guard, Look look) {
     const auto over = [&](float bound, const State& now) INLINED {
         Floats reach = peak * every(sign * bound), least = guard(now);
         // Below 0 there is no such bound: of products that are negative, small weights have the largest.
@@ -77,8 +77,10 @@ ALWAYS_INLINE void sweep(List& list, int64_t from, Floats peak, float sign, Stat
     for (int64_t j = from;;) {
         State now = state;  // a copy that no call in between forces out of the registers
         bool done = false;
-        for (; j + STEP <= list.count && !(done = over(list.bound[j], now)); j += STEP)
+        for (; j + STEP <= list.count && !(done = over(list.bound[j], now)); j += STEP) {
+            each<STEP>([&](auto n) INLINED { __builtin_prefetch(&tile[list.index[j + STEP + n]]); });
             look(list, j, std::integral_constant<int64_t, STEP>{}, now);
+        }
         done = done || (j < list.count && over(list.bound[j], now));
         for (; j < list.count && !done; j++) look(list, j, std::integral_constant<int64_t, 1>{}, now);
         state = now;
@@ -91,8 +93,9 @@ ALWAYS_INLINE void sweep(List& list, int64_t from, Floats peak, float sign, Stat
 // `routed`.
 template <bool exactly, typename State, typename Guard, typename Look>
 ALWAYS_INLINE void visit(Class& its, int64_t routed, const Tiles& tiles, int64_t t, State& state, Guard guard, Look look) {
-    sweep<exactly>(its.positive, routed, tiles.highest[t], 1, state, guard, look);
-    sweep<exactly>(its.negative, 0, tiles.lowest[t], -1, state, guard, look);
+    const Floats* tile = &tiles.x[t * tiles.M];
+    sweep<exactly>(its.positive, routed, tile, tiles.highest[t], 1, state, guard, look);
+    sweep<exactly>(its.negative, 0, tile, tiles.lowest[t], -1, state, guard, look);
     if (!exactly || !any(every(0) >= guard(state))) return;
     for (int64_t j = 0; j < its.zero.count; j++) look(its.zero, j, std::integral_constant<int64_t, 1>{}, state);
 }
@@ -110,7 +113,7 @@ template <int K> struct Sorted {
 
 // The `wanted` largest products of each lane, MOST at most, stay sorted: no branch but the early stop.
 template <int K, bool exactly>
-Found insert(const Problem& problem, Class& its, const Begun& begun, const Tiles& tiles, int64_t c, int64_t t) {
+void insert(const Problem& problem, Class& its, const Begun& begun, const Tiles& tiles, int64_t c, int64_t t, Found& found) {
     const Floats* tile = &tiles.x[t * tiles.M];
     const Floats floor = every(floor_of(exactly)), unwanted = every(K) - begun.wanted;
     Sorted<K> sorted;
@@ -131,7 +134,8 @@ Found insert(const Problem& problem, Class& its, const Begun& begun, const Tiles
     visit<exactly>(its, its.certain, tiles, t, sorted, guard, look);
     Floats top[K];  // a copy, so that the keys themselves need no place in memory
     each<K>([&](auto k) INLINED { top[k] = value<exactly>(sorted.keys[k]); });
-    Found found{begun.sum, top[K - 1], {}};
+    found.sum = begun.sum;
+    found.tau = top[K - 1];
     for (int k = 0; k < K; k++) found.sum = add_where((top[k] > floor) & (every(-LOWEST) > top[k]), found.sum, top[k]);
     const Mask certain = found.tau == every(-LOWEST);
     found.tau = select(certain, begun.least, found.tau);
@@ -144,15 +148,14 @@ Found insert(const Problem& problem, Class& its, const Begun& begun, const Tiles
         for (int k = 0; k < K; k++) wanted += lane(top[k], b) == lane(found.tau, b);
         found.last[b] = last_index(problem, c, t * LANES + b, lane(found.tau, b), wanted);
     }
-    return found;
 }
 
 template <bool exactly, int... below>
-Found insert_any(std::integer_sequence<int, below...>, int64_t wanted, const Problem& problem, Class& its, const Begun& begun,
-                 const Tiles& tiles, int64_t c, int64_t t) {
-    constexpr Found (*with[])(const Problem&, Class&, const Begun&, const Tiles&, int64_t, int64_t) = {
+void insert_any(std::integer_sequence<int, below...>, int64_t wanted, const Problem& problem, Class& its, const Begun& begun,
+                const Tiles& tiles, int64_t c, int64_t t, Found& found) {
+    constexpr void (*with[])(const Problem&, Class&, const Begun&, const Tiles&, int64_t, int64_t, Found&) = {
         insert<below + 1, exactly>...};
-    return with[wanted - 1](problem, its, begun, tiles, c, t);
+    with[wanted - 1](problem, its, begun, tiles, c, t, found);
 }
 
 // Finds what is routed of a class and a tile. False: more products have to be sorted than MOST.
@@ -171,7 +174,8 @@ template <bool exactly> bool find(const Problem& problem, Class& its, const Tile
     if (its.certain) begun.wanted = select(tiles.highest[t] > every(0), begun.wanted, every(0));
     const auto wanted = static_cast<int64_t>(largest_lane(begun.wanted));
     if (wanted > MOST) return false;
-    found = insert_any<exactly>(std::make_integer_sequence<int, MOST>{}, std::max<int64_t>(wanted, 1), problem, its, begun, tiles, c, t);
+    const auto upto = std::make_integer_sequence<int, MOST>{};
+    insert_any<exactly>(upto, std::max<int64_t>(wanted, 1), problem, its, begun, tiles, c, t, found);
     if (its.certain) found.tau = select(tiles.highest[t] > every(0), found.tau, every(floor_of(exactly)));
     return true;
 }

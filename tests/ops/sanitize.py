@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-shared", "-pthread"]
+FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
 
 

@@ -360,6 +360,24 @@ def run_with(level: str, code: str) -> str:
     return subprocess.run([sys.executable, "-c", code], env=environment, check=True, capture_output=True, text=True).stdout
 
 
+@NO_KERNEL
+def test_libraries_of_one_process_keep_to_themselves() -> None:
+    """The lowest level is loaded first here: what two libraries name alike must not be taken from there by the others."""
+    code = f"""
+import torch
+from dynamick.ops import cpu
+torch.manual_seed(0)
+x, w = torch.randn(40, 300), torch.randn(20, 300)
+for level in {levels()[::-1]}:
+    cpu.kernel = cpu.load(level)
+    for k in (3, 40):
+        best = (x[:, None] * w).topk(k).values.clamp(min=0).sum(-1)
+        torch.testing.assert_close(cpu.sum_cpu(x, w, None, k, "at_most"), best)
+print("all")
+"""
+    assert run_with(levels()[-1], code).strip() == "all"
+
+
 def test_none_disables_the_kernel_and_says_so() -> None:
     said = run_with("none", "from dynamick.cli import doctor; print(*doctor.findings(), sep='\\n')")
     assert "dynamic_linear on the CPU in float32: chunked" in said
