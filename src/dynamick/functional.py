@@ -153,6 +153,9 @@ def dynamic_conv2d(
 ) -> Tensor:
     """The Dynamic-K convolution: every output sums the at most K input channels that speak most for it.
 
+    Products are formed a part at a time. Only where torch.func or forward mode differentiates it, or gradients are
+    differentiated again, does it hold all B * O * C * H' * W' of a kernel larger than 1x1.
+
     Args:
         x: inputs, shape (B, C, H, W) or (C, H, W).
         weight: shape (O, C / groups, kh, kw).
@@ -195,8 +198,9 @@ def dynamic_conv2d(
         cells = (F.pad(x, (pad[1], pad[1], pad[0], pad[0])) if any(pad) else x)[:, :, :: step[0], :: step[1]]
         y = dynamic_linear(cells.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias, k, rule, mask=mask)
         return y.permute(0, 3, 1, 2).contiguous(memory_format=conv.memory_format(x))
-    if linear.has_tangents(x, weight, bias):
-        raise RuntimeError("dynamic_conv2d: it has no forward-mode derivative; dynamic_linear has, and so has a 1x1 kernel")
+    if linear.is_differentiated(x, weight, bias):
+        with _without_autocast(x):
+            return conv.from_all_products(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
     y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
     return y
 

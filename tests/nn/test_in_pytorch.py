@@ -24,7 +24,6 @@ LAYERS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
     "conv-3x3-map": (lambda **kw: dk.DynamicConv2d(6, 4, 3, k=2, padding=1, routing="map", **kw), (2, 6, 5, 4)),
 }
 ALL = pytest.mark.parametrize("name", LAYERS)
-LINEAR = pytest.mark.parametrize("name", ["linear", "exactly", "conv-1x1"])
 
 
 def make(name: str, **options: Any) -> tuple[Any, Tensor]:
@@ -84,7 +83,7 @@ def test_vmap_over_inputs_and_over_weights(name: str) -> None:
     torch.testing.assert_close(by_weights[1], functional_call(layer, {key: -each for key, each in parameters.items()}, (x,)))
 
 
-@LINEAR
+@ALL
 def test_gradients_sample_by_sample(name: str) -> None:
     layer, x = make(name)
     parameters = dict(layer.named_parameters())
@@ -100,7 +99,7 @@ def test_gradients_sample_by_sample(name: str) -> None:
             torch.testing.assert_close(found[key], torch.stack(want))
 
 
-@LINEAR
+@ALL
 def test_jacobians_and_hessians_are_autograds(name: str) -> None:
     layer, x = make(name)
     want = torch.autograd.functional.jacobian(layer, x)
@@ -114,18 +113,28 @@ def test_jacobians_and_hessians_are_autograds(name: str) -> None:
     torch.testing.assert_close(hessian(loss)(x), torch.autograd.functional.hessian(loss, x))
 
 
-def test_forward_mode_is_right_or_refused_never_dropped() -> None:
-    layer, x = make("linear")
+@ALL
+def test_forward_mode_is_the_jacobian_along_a_direction(name: str) -> None:
+    layer, x = make(name)
     direction = torch.randn_like(x)
     with forward_ad.dual_level():
         tangent = forward_ad.unpack_dual(layer(forward_ad.make_dual(x, direction))).tangent
-    torch.testing.assert_close(tangent, (jacrev(layer)(x) * direction).sum((-1, -2)))
-    layer, x = make("conv-3x3")
-    with forward_ad.dual_level(), pytest.raises(RuntimeError, match="no forward-mode derivative"):
-        layer(forward_ad.make_dual(x, torch.ones_like(x)))
+    torch.testing.assert_close(tangent, (jacrev(layer)(x) * direction).flatten(-x.ndim).sum(-1))
 
 
-@LINEAR
+@ALL
+def test_many_gradients_at_once_are_those_one_by_one(name: str) -> None:
+    layer, x = make(name)
+    x.requires_grad_()
+    y = layer(x)
+    inputs, outward = [x, *layer.parameters()], torch.randn(3, *y.shape)
+    together = torch.autograd.grad(y, inputs, outward, is_grads_batched=True, retain_graph=True)
+    each = [torch.autograd.grad(y, inputs, one, retain_graph=True) for one in outward]
+    for batch, ones in zip(together, zip(*each, strict=True), strict=True):
+        torch.testing.assert_close(batch, torch.stack(ones))
+
+
+@ALL
 def test_second_gradients(name: str) -> None:
     layer, x = make(name, dtype=torch.float64)
     assert torch.autograd.gradgradcheck(layer, x.double().requires_grad_())

@@ -252,12 +252,26 @@ def test_gradients_only_where_they_are_wanted(kernel: int, want_x: bool, want_w:
     assert [each.grad is not None for each in (x, w, b)] == [want_x, want_w, want_b]
 
 
-def test_second_backward_says_clearly_that_it_does_not_work() -> None:
-    x, w = torch.randn(1, 2, 4, 4, requires_grad=True), torch.randn(2, 2, 3, 3, requires_grad=True)
-    y = functional.dynamic_conv2d(x, w, k=1)
-    (g,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="cannot be differentiated again"):
-        g.sum().backward()
+@pytest.mark.parametrize("rule", ["at_most", "exactly"])
+@pytest.mark.parametrize("routing", ["location", "map"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_gradients_that_can_be_differentiated_are_the_others(routing: str, rule: str, masked: bool) -> None:
+    """With ties, strides, groups and pruned connections: by way of all products, as by blocks of them."""
+    x = (torch.randn(2, 6, 7, 6) * 2).round().requires_grad_()
+    w, b = (torch.randn(4, 3, 3, 2) * 2).round().requires_grad_(), torch.randn(4, requires_grad=True)
+    mask = torch.rand(4, 3) > 0.4 if masked else None
+
+    def output(x: torch.Tensor, w: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return functional.dynamic_conv2d(x, w, b, (2, 1), (1, 2), (1, 2), 2, 2, rule, routing, mask)
+
+    y = output(x, w, b)
+    outward = torch.randn_like(y)
+    plain = torch.autograd.grad(y, (x, w, b), outward, retain_graph=True)
+    again = torch.autograd.grad(y, (x, w, b), outward, create_graph=True)
+    by_functions = torch.func.vjp(output, x.detach(), w.detach(), b.detach())[1](outward)
+    for one, two, three in zip(plain, again, by_functions, strict=True):
+        torch.testing.assert_close(two, one)
+        torch.testing.assert_close(three, one)
 
 
 @pytest.mark.parametrize("routing", ["location", "map"])

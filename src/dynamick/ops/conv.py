@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dynamick.ops.batching import call_batched
 from dynamick.ops.chunked import largest_allowed, sums_stay_finite
-from dynamick.ops.conv_products import Products, output_size
+from dynamick.ops.conv_products import Products, all_products, output_size
 from dynamick.ops.registry import compute_dtype
 
 ROUTINGS = ("location", "map")
@@ -104,7 +104,12 @@ def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     x, weight, mask, kept = ctx.saved_tensors
     want_x, want_w, want_b = ctx.needs_input_grad[:3]
     gx = gw = gb = None
-    if want_x or want_w:
+    if (want_x or want_w) and torch.is_grad_enabled():
+        # A second backward may follow: the same sums once more, in operators that PyTorch differentiates.
+        y = from_all_products(x, weight, None, mask, *ctx.arguments)
+        gradients = iter(torch.autograd.grad(y, [x] * want_x + [weight] * want_w, gy, create_graph=True))
+        gx, gw = next(gradients) if want_x else None, next(gradients) if want_w else None
+    elif want_x or want_w:
         gx, gw = dynamic_conv2d_backward(gy, x, weight, mask, kept, *ctx.arguments, want_x, want_w)
     if want_b:
         gb = gy.sum((0, 2, 3), dtype=compute_dtype(x.dtype)).to(ctx.bias_dtype)
@@ -161,12 +166,68 @@ def _(
     return gx, torch.empty_like(weight, memory_format=torch.contiguous_format) if want_w else weight.new_empty(0)
 
 
-def _no_second_backward(ctx: Any, *_: Tensor) -> None:
-    raise RuntimeError("dynamic_conv2d: its backward cannot be differentiated again; dynamic_linear's can")
-
-
 dynamic_conv2d.register_autograd(_backward, setup_context=_setup_context)
-dynamic_conv2d_backward.register_autograd(_no_second_backward)
+
+
+@dynamic_conv2d_backward.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    return call_batched(dynamic_conv2d_backward, in_dims, arguments)
+
+
+@torch.library.custom_op("dynamick::route_products", mutates_args=())
+def route_products(p: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
+    """The routed ones of some products: indices (..., O, k), int64, -1 where nothing is routed.
+
+    Args:
+        p: products, shape (..., O, I).
+        mask: boolean, shape (O, I), False where a connection is pruned; or None.
+        k: at most I.
+        rule: `at_most` or `exactly`.
+    """
+    return largest_allowed(p, mask, k, rule)[1]
+
+
+@route_products.register_fake
+def _(p: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
+    return p.new_empty(*p.shape[:-1], k, dtype=torch.int64)
+
+
+@route_products.register_vmap
+def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
+    (index,), (dim,) = call_batched(lambda *one: (route_products(*one),), in_dims, arguments)
+    return index, dim
+
+
+def from_all_products(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    groups: int,
+    k: int,
+    rule: str,
+    routing: str,
+) -> Tensor:
+    """The outputs of `dynamic_conv2d` from constant routes, in PyTorch's own operators: every kind of derivative is theirs.
+
+    It holds all products at once, B * O * C * H' * W' numbers.
+    """
+    p_BOIL, k = all_products(x, weight, stride, padding, dilation, groups), min(k, weight.shape[1])
+    p = p_BOIL.detach()
+    if routing == "location":
+        index_BOKL = route_products(p.permute(0, 3, 1, 2).contiguous(), mask, k, rule).permute(0, 2, 3, 1)
+    else:
+        votes = p if rule == "exactly" else p.clamp(min=0)
+        index = route_products(votes.sum(-1), mask, k, rule)
+        index_BOKL = index[..., None].expand(*index.shape, p.shape[-1])
+    y = torch.where(index_BOKL >= 0, p_BOIL.gather(2, index_BOKL.clamp(min=0)), 0).sum(2)
+    if bias is not None:
+        y = y + bias.to(y.dtype)[:, None]
+    y = y.unflatten(2, output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation))
+    return y.to(x.dtype)
 
 
 def memory_format(x: Tensor) -> torch.memory_format:

@@ -20,6 +20,14 @@ def output_size(
     return H, W
 
 
+def all_products(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Tensor:
+    """All products at once, differentiable, (B, O, I, L): input channels I of a group, locations L = H' * W'."""
+    dtype, (O, I, *kernel) = compute_dtype(x.dtype), weight.shape
+    patches = F.unfold(x.to(dtype), *map(tuple, (kernel, dilation, padding, stride))).unflatten(1, (groups, I, -1))
+    filters = weight.to(dtype).reshape(groups, O // groups, I, -1)
+    return torch.einsum("bgitl,goit->bgoil", patches, filters).flatten(1, 2)
+
+
 class Block(NamedTuple):
     """A part of the work: some images, some groups, and some outputs of each of those groups."""
 

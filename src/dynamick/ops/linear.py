@@ -42,6 +42,25 @@ def _is_transformed() -> bool:
     return torch._C._are_functorch_transforms_active()
 
 
+def is_differentiated(*inputs: Tensor | None) -> bool:
+    """Whether torch.func's grad, jvp or what is built of them follows one of these, or forward-mode differentiation does.
+
+    While torch.compile traces, which may not look that deep, any transform counts as one.
+    """
+    if _is_transformed() and (torch.compiler.is_compiling() or any(_is_followed(each) for each in inputs)):
+        return True
+    return has_tangents(*inputs)
+
+
+def _is_followed(each: Tensor | None) -> bool:
+    functorch = torch._C._functorch
+    while each is not None and functorch.is_functorch_wrapped_tensor(each):
+        if functorch.is_gradtrackingtensor(each):
+            return True
+        each = functorch.get_unwrapped(each)
+    return False
+
+
 def has_tangents(*inputs: Tensor | None) -> bool:
     """Whether forward-mode differentiation is at work on one of these, which registered operators would drop silently."""
     if forward_ad._current_level < 0:
