@@ -205,35 +205,44 @@ template <int masks> struct Fronts {
     }
 };
 
-// Writes those of the mask's lanes one behind the other, and anything to the rest of a part's places; returns how many they are.
+// Those of the mask's lanes one behind the other, and anything behind them.
 #if defined(__AVX512F__)
-inline int64_t append(PartMask m, Part values, float* to) {
-    _mm512_storeu_ps(to, _mm512_maskz_compress_ps(m, values));
-    return _mm_popcnt_u32(m);
-}
+inline Part to_front(PartMask m, Part values) { return _mm512_maskz_compress_ps(m, values); }
 #elif defined(__AVX2__)
 constexpr Fronts<256> FRONTS;
 
-inline int64_t append(PartMask m, Part values, float* to) {
-    const uint32_t which = bits(m);
-    const __m256i from = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(FRONTS.lane[which])));
-    _mm256_storeu_ps(to, _mm256_permutevar8x32_ps(values, from));
-    return _mm_popcnt_u32(which);
+inline Part to_front(PartMask m, Part values) {
+    const __m128i from = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(FRONTS.lane[bits(m)]));
+    return _mm256_permutevar8x32_ps(values, _mm256_cvtepu8_epi32(from));
 }
 #else
 constexpr Fronts<16> FRONTS;
 
-inline int64_t append(PartMask m, Part values, float* to) {
-    const uint32_t which = bits(m);
-    for (int n = 0; n < 4; n++) to[n] = values[FRONTS.lane[which][n]];
-    return __builtin_popcount(which);
+inline Part to_front(PartMask m, Part values) {
+    const uint8_t* from = FRONTS.lane[bits(m)];
+    return Part{values[from[0]], values[from[1]], values[from[2]], values[from[3]]};
 }
 #endif
 
-// The same of 16 lanes, and so many places.
+// Writes those of the mask's lanes one behind the other, and anything to the rest of 16 places; returns how many they are.
 inline int64_t append(Mask m, Floats values, float* to) {
     int64_t number = 0;
-    for (int i = 0; i < PARTS; i++) number += append(m.part[i], values.part[i], to + number);
+    for (int i = 0; i < PARTS; i++) {
+        store_part(to_front(m.part[i], values.part[i]), to + number);
+        number += __builtin_popcount(bits(m.part[i]));
+    }
+    return number;
+}
+
+// The same for two numbers a lane.
+inline int64_t append(Mask m, Floats values, float* to, Floats others, float* to_others) {
+    int64_t number = 0;
+    for (int i = 0; i < PARTS; i++) {
+        const Part front = to_front(m.part[i], values.part[i]), other = to_front(m.part[i], others.part[i]);
+        store_part(front, to + number);
+        store_part(other, to_others + number);
+        number += __builtin_popcount(bits(m.part[i]));
+    }
     return number;
 }
 

@@ -182,30 +182,36 @@ template <bool exactly> bool find(const Problem& problem, Class& its, const Tile
 
 // What is routed of a class and a tile, as the forward pass left it.
 struct Kept {
-    Floats tau, last;
+    Floats tau, last, K;
     bool ties;  // whether `last` has to be asked
 
     Kept(const Problem& problem, int64_t c, int64_t t, const float* tau_OB, const int32_t* last_OB) {
         const int64_t at = c * problem.B + t * LANES, lanes = problem.lanes(t);
         tau = lanes == LANES ? load(tau_OB + at) : load(tau_OB + at, lanes, -LOWEST);  // lanes without an input route nothing
         last = every(0);
+        K = every(static_cast<float>(problem.K));
         ties = false;
         for (int64_t b = 0; b < lanes; b++) ties |= last_OB[at + b] < problem.M;
         for (int64_t b = 0; ties && b < lanes; b++) set_lane(last, b, static_cast<float>(last_OB[at + b]));
     }
 };
 
+// What a lane's products must be at least, and how many more of them are routed; nothing suffices once all are found.
+struct Sought {
+    Floats guard, left;
+};
+
 // Adds what one class and tile bring to the gradients.
 template <bool exactly, bool ties>
 void add_gradients(Class& its, const Tiles& tiles, int64_t t, const Kept& kept, Floats gy, Floats* of_x) {
     const Floats* tile = &tiles.x[t * tiles.M];
-    Floats guard = exactly ? kept.tau : larger(kept.tau, every(TINY));
-    const auto add = [&](List& list, int64_t j, auto number, const Floats&) INLINED {
+    Sought sought{exactly ? kept.tau : larger(kept.tau, every(TINY)), kept.K};
+    const auto add = [&](List& list, int64_t j, auto number, Sought& now) INLINED {
         Mask routed[number()], some{};
         each<number()>([&](auto n) INLINED {
             const int32_t i = list.index[j + n];
             const Floats product = tile[i] * every(list.weight[j + n]);
-            routed[n] = product >= guard;
+            routed[n] = product >= now.guard;
             if (ties) routed[n] = routed[n] & ((product > kept.tau) | (kept.last >= every(static_cast<float>(i))));
             some = some | routed[n];
         });
@@ -216,9 +222,11 @@ void add_gradients(Class& its, const Tiles& tiles, int64_t t, const Kept& kept, 
             const Floats its_gy = select(routed[n], gy, every(0));
             of_weight[j + n] = multiply_add(its_gy, tile[i], of_weight[j + n]);
             of_x[i] = multiply_add(its_gy, every(list.weight[j + n]), of_x[i]);
+            now.left = add_where(routed[n], now.left, every(-1));
         });
+        now.guard = select(now.left > every(0), now.guard, every(-LOWEST));
     };
-    visit<exactly>(its, 0, tiles, t, guard, [](const Floats& guard) { return guard; }, add);
+    visit<exactly>(its, 0, tiles, t, sought, [](const Sought& now) INLINED { return now.guard; }, add);
 }
 
 // The sums over the lanes, to where the weights are.
