@@ -190,7 +190,7 @@ inline void store(const Floats& values, float* to) {
 // The first `number` of 16 numbers; `rest` for the others.
 inline Floats load(const float* from, int64_t number, float rest) {
     Floats values = every(rest);
-    std::memcpy(&values, from, number * sizeof *from);
+    std::memcpy(reinterpret_cast<float*>(&values), from, number * sizeof *from);
     return values;
 }
 

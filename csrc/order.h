@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "lanes.h"
 
@@ -122,7 +123,12 @@ public:
 
     // One vector a place for what the backward pass adds up; 0 when a place is first asked for.
     Floats* gradients(int64_t end) {
-        if (!gradient) gradient = unfilled<Floats>(row.M);
+        if (end > room) {
+            room = count;
+            auto more = unfilled<Floats>(room);
+            std::copy_n(gradient.get(), graded, more.get());
+            gradient = std::move(more);
+        }
         for (; graded < end; graded++) gradient[graded] = every(0);
         return gradient.get();
     }
@@ -136,6 +142,7 @@ private:
     std::unique_ptr<int32_t[]> picked;
     std::unique_ptr<float[]> picked_weight;
     std::unique_ptr<Floats[]> gradient;
+    int64_t room = 0;  // places that `gradient` has
 
     void hold(Row its, float of_sign) {
         if (!weight) {
