@@ -2,7 +2,6 @@
 
 import operator
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from dynamick.ops import conv, linear
+from dynamick.ops.registry import autocasts, without_autocast
 
 
 class Route(NamedTuple):
@@ -95,7 +95,7 @@ def dynamic_linear(
         return handle_torch_function(dynamic_linear, (x, weight, bias), *arguments)
     x, weight, bias = _check_tensors(x, weight, bias, mask)
     k = _check_linear(x, weight, bias, mask, k, rule)
-    with _without_autocast(x):
+    with without_autocast(x):
         y, _ = linear.dynamic_linear(_rows(x), weight, bias, mask, k, rule, implementation)
     return y.reshape(*x.shape[:-1], weight.shape[0])
 
@@ -199,8 +199,7 @@ def dynamic_conv2d(
         y = dynamic_linear(cells.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias, k, rule, mask=mask)
         return y.permute(0, 3, 1, 2).contiguous(memory_format=conv.memory_format(x))
     if linear.is_differentiated(x, weight, bias):
-        with _without_autocast(x):
-            return conv.from_all_products(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
+        return conv.from_all_products(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
     y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
     return y
 
@@ -208,15 +207,6 @@ def dynamic_conv2d(
 def _rows(x: Tensor) -> Tensor:
     """All leading dimensions as one."""
     return x.flatten(0, -2) if x.ndim > 1 else x[None]
-
-
-def _autocasts(x: Tensor) -> bool:
-    """Whether autocast is on; some devices (meta) have none, and may not be asked."""
-    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
-
-
-def _without_autocast(x: Tensor) -> AbstractContextManager:
-    return torch.autocast(x.device.type, enabled=False) if _autocasts(x) else nullcontext()
 
 
 def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -238,7 +228,7 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor 
             raise ValueError(f"{name}: on {each.device}, but x is on {x.device}; move one to the other")
         if name != "mask" and not each.is_floating_point():
             raise ValueError(f"{name}: {each.dtype} is no floating point type")
-    if _autocasts(x):
+    if autocasts(x):
         x, weight, bias = _at_least_float32(x), _at_least_float32(weight), None if bias is None else _at_least_float32(bias)
     if x.dtype != weight.dtype:
         raise ValueError(f"x: {x.dtype} and the weight's {weight.dtype} must be one floating point type")

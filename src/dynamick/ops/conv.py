@@ -14,7 +14,7 @@ from torch import Tensor
 from dynamick.ops.batching import call_batched
 from dynamick.ops.chunked import largest_allowed, sums_stay_finite
 from dynamick.ops.conv_products import Products, all_products, output_size
-from dynamick.ops.registry import compute_dtype
+from dynamick.ops.registry import compute_dtype, without_autocast
 
 ROUTINGS = ("location", "map")
 INSERTED = 16
@@ -106,8 +106,9 @@ def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     gx = gw = gb = None
     if (want_x or want_w) and torch.is_grad_enabled():
         # A second backward may follow: the same sums once more, in operators that PyTorch differentiates.
-        y = from_all_products(x, weight, None, mask, *ctx.arguments)
-        gradients = iter(torch.autograd.grad(y, [x] * want_x + [weight] * want_w, gy, create_graph=True))
+        with without_autocast(x):
+            y = from_all_products(x, weight, None, mask, *ctx.arguments)
+            gradients = iter(torch.autograd.grad(y, [x] * want_x + [weight] * want_w, gy, create_graph=True))
         gx, gw = next(gradients) if want_x else None, next(gradients) if want_w else None
     elif want_x or want_w:
         gx, gw = dynamic_conv2d_backward(gy, x, weight, mask, kept, *ctx.arguments, want_x, want_w)
@@ -215,8 +216,9 @@ def from_all_products(
 
     It holds all products at once, B * O * C * H' * W' numbers.
     """
-    p_BOIL, k = all_products(x, weight, stride, padding, dilation, groups), min(k, weight.shape[1])
-    p = p_BOIL.detach()
+    with without_autocast(x):
+        p_BOIL = all_products(x, weight, stride, padding, dilation, groups)
+    p, k = p_BOIL.detach(), min(k, weight.shape[1])
     if routing == "location":
         index_BOKL = route_products(p.permute(0, 3, 1, 2).contiguous(), mask, k, rule).permute(0, 2, 3, 1)
     else:

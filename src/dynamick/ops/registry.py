@@ -4,6 +4,7 @@ An implementation is one file in this folder that calls `register`; the operator
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -89,3 +90,13 @@ def select(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
     """Products are formed and compared in float32, or in float64 where the input is (SPEC section 8)."""
     return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def autocasts(x: Tensor) -> bool:
+    """Whether autocast is on; some devices (meta) have none, and may not be asked."""
+    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager:
+    """A context in which products are not rounded: which are largest should not hang on it."""
+    return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()
