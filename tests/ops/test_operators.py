@@ -49,6 +49,7 @@ EXAMPLES: dict[str, Callable[[], list[tuple]]] = {
         (*conv_backward(None, "exactly", "map"), True, False),
         (*conv_backward(None, "exactly", "location"), False, True),
     ],
+    "route_products": lambda: [(torch.randn(2, 5, 4, 2), SMALL_MASK, 1, "at_most"), (torch.randn(2, 4, 2), None, 2, "exactly")],
 }
 ELSEWHERE = {"dynamic_linear_triton", "dynamic_linear_triton_backward"}  # in triton_cases.py, which has the interpreter
 
