@@ -13,7 +13,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]
-SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+# Sorting in registers is written out for every number of products: four of them, and the rows that serve more, say as much as 16.
+SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DSORTED=4"]
 
 
 def main() -> int:
@@ -21,7 +22,7 @@ def main() -> int:
     from dynamick.ops import cpu
 
     with tempfile.TemporaryDirectory() as folder:
-        # A few minutes a level: instructions that sort in registers are written out for every K.
+        # Two minutes a level.
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(lambda level: compile_level(level, folder), cpu.LEVELS))
         first = [
