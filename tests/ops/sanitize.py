@@ -13,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 FLAGS = ["-std=c++17", "-O1", "-g1", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]
-# Sorting in registers is written out for every number of products: four of them, and the rows that serve more, say as much as 16.
+# Sorting in registers is written out for every number of products; up to 4, with the rows for more, says as much as up to 16.
 SANITIZE = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-DSORTED=4"]
 
 
