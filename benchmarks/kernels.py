@@ -45,8 +45,6 @@ class Case:
 
 
 GRID = [Case(M, K, weights) for M in (512, 2048) for weights in ("random", "trained") for K in (5, 25, 100)]
-PROCESSES = 3
-"""In which memory is measured: where the allocator finds room differs by a tenth and more between them."""
 INFERENCE = [Case(M, 5, weights, training=False) for M in (512, 2048) for weights in ("random", "trained")]
 EXACTLY = [Case(M, 5, weights, rule="exactly") for M in (512, 2048) for weights in ("random", "trained")]
 AVX2 = [Case(M, 5, weights, level="v3") for M in (512, 2048) for weights in ("random", "trained")]
@@ -59,6 +57,8 @@ PARTS = {
     "avx2": AVX2,
     "large": LARGE,
 }
+PROCESSES = 3
+"""In which memory is measured: where the allocator finds room differs by a tenth and more between them."""
 
 
 def main() -> None:

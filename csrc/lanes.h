@@ -40,9 +40,9 @@ inline PartMask at_least(Part a, Part b) { return (PartMask)_mm256_cmp_ps(a, b, 
 inline PartMask above(Part a, Part b) { return (PartMask)_mm256_cmp_ps(a, b, _CMP_GT_OQ); }
 inline PartMask equal(Part a, Part b) { return (PartMask)_mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
 inline Part select(PartMask m, Part a, Part b) { return _mm256_blendv_ps(b, a, (Part)m); }
-inline Part add_where(PartMask m, Part a, Part b) { return a + (Part)((PartMask)b & m); }
-inline Part multiply_add(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
 inline Part where(PartMask m, Part a) { return (Part)((PartMask)a & m); }
+inline Part add_where(PartMask m, Part a, Part b) { return a + where(m, b); }
+inline Part multiply_add(Part a, Part b, Part c) { return _mm256_fmadd_ps(a, b, c); }
 inline Part multiply_add_where(PartMask m, Part a, Part b, Part c) { return _mm256_fmadd_ps(where(m, a), where(m, b), c); }
 inline uint32_t bits(PartMask m) { return static_cast<uint32_t>(_mm256_movemask_ps((Part)m)); }
 inline bool any(PartMask m) { return bits(m) != 0; }
@@ -229,18 +229,6 @@ inline int64_t append(Mask m, Floats values, float* to) {
     int64_t number = 0;
     for (int i = 0; i < PARTS; i++) {
         store_part(to_front(m.part[i], values.part[i]), to + number);
-        number += __builtin_popcount(bits(m.part[i]));
-    }
-    return number;
-}
-
-// The same for two numbers a lane.
-inline int64_t append(Mask m, Floats values, float* to, Floats others, float* to_others) {
-    int64_t number = 0;
-    for (int i = 0; i < PARTS; i++) {
-        const Part front = to_front(m.part[i], values.part[i]), other = to_front(m.part[i], others.part[i]);
-        store_part(front, to + number);
-        store_part(other, to_others + number);
         number += __builtin_popcount(bits(m.part[i]));
     }
     return number;

@@ -92,8 +92,8 @@ public:
             const Floats values = row[i] * every(sign);
             rest = larger(rest, select(least >= values, values, every(0)));
             const Mask in = (values > least) & (most >= values);
-            float* const its_units = reinterpret_cast<float*>(&picked[found]);
-            found += static_cast<int32_t>(append(in, values, &picked_weight[found], floats_of(units), its_units));
+            append(in, floats_of(units), reinterpret_cast<float*>(&picked[found]));
+            found += static_cast<int32_t>(append(in, values, &picked_weight[found]));
         }
         for (int32_t n = 0; n < found; n++) places[first - (magnitude_bits(picked_weight[n]) >> SHIFT)]++;
         left = largest_lane(rest);

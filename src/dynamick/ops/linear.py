@@ -27,7 +27,7 @@ def dynamic_linear(
         Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), or None where they were not formed.
     """
     served = select(implementation, x, weight)
-    if _is_transformed() or has_tangents(x, weight, bias):
+    if _is_transformed() or _has_tangents(x, weight, bias):
         return _by_torch_func(x, weight, bias, mask, k, rule, implementation)
     if served.sum is None or x.dtype == torch.float64:
         return dynamic_linear_routed(x, weight, bias, mask, k, rule, implementation)
@@ -49,7 +49,7 @@ def is_differentiated(*inputs: Tensor | None) -> bool:
     """
     if _is_transformed() and (torch.compiler.is_compiling() or any(_is_followed(each) for each in inputs)):
         return True
-    return has_tangents(*inputs)
+    return _has_tangents(*inputs)
 
 
 def _is_followed(each: Tensor | None) -> bool:
@@ -61,7 +61,7 @@ def _is_followed(each: Tensor | None) -> bool:
     return False
 
 
-def has_tangents(*inputs: Tensor | None) -> bool:
+def _has_tangents(*inputs: Tensor | None) -> bool:
     """Whether forward-mode differentiation is at work on one of these, which registered operators would drop silently."""
     if forward_ad._current_level < 0:
         return False
