@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from kernels import _peak, interval, machine, paired
+from pairs import in_turn, interval, machine, peak, ratios
 from torch import Tensor
 
 from dynamick.functional import dynamic_conv2d
@@ -86,11 +86,13 @@ def row(found: dict[str, Any]) -> str:
 def measure(case: Case, batch: int, pairs: int) -> dict[str, Any]:
     """Time a row after its results were held to the naive form's."""
     check(case, batch)
-    seconds, ratios = paired({name: step(name, case, batch) for name in ("nn.Conv2d", "ours")}, pairs)
-    slow, _ = paired({"naive": step("naive", case, batch)}, 1)
+    seconds = in_turn({name: step(name, case, batch) for name in ("nn.Conv2d", "ours")}, pairs, warm=1)
+    against = ratios(seconds, "ours")
+    seconds |= in_turn({"naive": step("naive", case, batch)}, 1, warm=1)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
     memory = {name: added_memory(name, case, batch) for name in ("nn.Conv2d", "ours", "naive")}
-    found = {"case": asdict(case), "pairs": pairs, "seconds": seconds | slow, "memory": memory}
-    return found | {"ratio": statistics.median(ratios), "interval": interval(ratios)}
+    found = {"case": asdict(case), "pairs": pairs, "seconds": medians, "memory": memory}
+    return found | {"ratio": statistics.median(against), "interval": interval(against)}
 
 
 def tensors(case: Case, batch: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -106,11 +108,11 @@ def tensors(case: Case, batch: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def function(name: str, case: Case) -> Callable[[Tensor, Tensor], Tensor]:
     """What is timed under this name."""
-    geometry = {"stride": case.stride, "padding": case.kernel // 2}
+    stride, padding = case.stride, case.kernel // 2
     if name == "nn.Conv2d":
-        return lambda x, w: F.conv2d(x, w, **geometry)
+        return lambda x, w: F.conv2d(x, w, None, stride, padding)
     if name == "ours":
-        return lambda x, w: dynamic_conv2d(x, w, k=case.K, routing=case.routing, **geometry)
+        return lambda x, w: dynamic_conv2d(x, w, None, stride, padding, k=case.K, routing=case.routing)
     return lambda x, w: naive(x, w, case)
 
 
@@ -165,11 +167,11 @@ def added_memory(name: str, case: Case, batch: int) -> int:
 
 def _added_memory(name: str, case: Case, batch: int) -> int:
     step(name, Case(8, 8, 6, case.kernel, case.routing, case.last), 1)()
-    before = _peak()
+    before = peak()
     run = step(name, case, batch)
     for _ in range(2):
         run()
-    return max(1, _peak() - before)
+    return max(1, peak() - before)
 
 
 if __name__ == "__main__":

@@ -10,13 +10,12 @@ weights are random, which keeps more maps than trained ones do. Run it where not
 import argparse
 import json
 import multiprocessing
-import os
-import resource
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
+from pairs import machine, peak
 
 from dynamick import models
 from dynamick.data.broden import Broden
@@ -74,8 +73,7 @@ def main() -> None:
             found.append(pool.apply(measure, (args.data, name, images)))
         print(row(found[-1]), flush=True)
     if args.out:
-        machine = {"cores": os.cpu_count(), "threads": torch.get_num_threads(), "torch": torch.__version__}
-        args.out.write_text(json.dumps({"machine": machine, "rows": found}, indent=1) + "\n")
+        args.out.write_text(json.dumps({"machine": machine(), "rows": found}, indent=1) + "\n")
 
 
 def row(found: dict[str, Any]) -> str:
@@ -116,7 +114,7 @@ def measure(data: Path, name: str, images: int) -> dict[str, Any]:
                 model(model.preprocessing(torch.stack([dataset[index].image for index in batch])))
                 shape = tuple(taken.take().shape[1:])
             seconds = time.perf_counter() - start
-    before = _peak()
+    before = peak()
     start = time.perf_counter()
     result = dissect(model, layer, dataset, batch_size=BATCH, progress=False)
     dissect_seconds = time.perf_counter() - start
@@ -129,13 +127,9 @@ def measure(data: Path, name: str, images: int) -> dict[str, Any]:
         "label_decoding_seconds": dataset.label_seconds,
         "forward_seconds": seconds,
         "dissect_seconds": dissect_seconds,
-        "added_process_bytes": _peak() - before,
+        "added_process_bytes": peak() - before,
         "measured": result.measured,
     }
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from pairs import machine
 from PIL import Image
 
 from dynamick import checkpoint, models
@@ -180,7 +181,7 @@ def run_lite(args: argparse.Namespace, data: Path, scratch: Path) -> dict[str, A
     model = network(args)
     model.get_submodule(LAYER).register_forward_hook(feature_operation.hook_feature)
     operator = feature_operation.FeatureOperator()
-    seconds = {}
+    seconds: dict[str, float] = {}
     with quiet(), torch.no_grad():
         with clock(seconds, "features"):
             features, _ = operator.feature_extraction(model=model)
@@ -276,15 +277,6 @@ def quiet() -> Iterator[None]:
     """Their line a batch is not what is measured."""
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
         yield
-
-
-def machine() -> dict[str, Any]:
-    return {
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "torch": torch.__version__,
-        "capability": torch.backends.cpu.get_cpu_capability(),
-    }
 
 
 if __name__ == "__main__":

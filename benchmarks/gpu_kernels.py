@@ -115,9 +115,9 @@ def check(case: Case, dtype: torch.dtype) -> None:
         leaves, gy = on_device(case, dtype)
         y = function(name, case)(*leaves)
         results.append([y, *torch.autograd.grad(y, leaves, gy)])
-    tolerance = {"rtol": 1e-4, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    rtol, atol = (1e-4, 1e-5) if dtype == torch.float32 else (2e-2, 2e-2)
     for ours, theirs in zip(*results, strict=True):
-        torch.testing.assert_close(ours, theirs, **tolerance)
+        torch.testing.assert_close(ours, theirs, rtol=rtol, atol=atol)
 
 
 def memory(run: Callable[[], None]) -> int:

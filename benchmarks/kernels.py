@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pairs import in_turn, interval, machine, ratios
+from pairs import in_turn, interval, machine, peak, ratios
 from torch import Tensor
 
 from dynamick.functional import dynamic_linear
@@ -182,7 +182,7 @@ def check(case: Case) -> None:
     results = []
     for implementation in ("cpu", "reference"):
         leaves = [each.clone().requires_grad_() for each in (x, w, b)]
-        y = dynamic_linear(*leaves, case.K, case.rule, implementation)
+        y = dynamic_linear(leaves[0], leaves[1], leaves[2], case.K, case.rule, implementation)
         results.append([y, *torch.autograd.grad(y, leaves, gy)])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6)
@@ -198,7 +198,7 @@ def needed(case: Case) -> dict[str, int]:
     return {"bytes": 4 * tensors_moved, "multiplications": products, "dense_multiplications": case.B * case.O * case.M * passes}
 
 
-def memory(name: str, case: Case) -> int:
+def memory(name: str, case: Case) -> float:
     """Bytes that three steps, with their tensors, add to the peak of a process of their own; the median of PROCESSES."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
         return statistics.median(pool.apply(_added_memory, (name, case)) for _ in range(PROCESSES))
@@ -206,17 +206,11 @@ def memory(name: str, case: Case) -> int:
 
 def _added_memory(name: str, case: Case) -> int:
     step(name, replace(case, B=16, O=2, M=128))()
-    before = _peak()
+    before = peak()
     run = step(name, case)
     for _ in range(3):
         run()
-    return max(1, _peak() - before)
-
-
-def _peak() -> int:
-    """The most memory that this process ever held, in bytes. Not getrusage's: a new process begins with its parent's there."""
-    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+    return max(1, peak() - before)
 
 
 if __name__ == "__main__":

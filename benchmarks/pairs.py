@@ -1,10 +1,11 @@
-"""Timing by turns in one process, and what it ran on: what the benchmarks of steps share."""
+"""Timing by turns in one process, its memory, and what it ran on: what the benchmarks share."""
 
 import math
 import os
 import platform
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,3 +49,9 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "capability": torch.backends.cpu.get_cpu_capability(),
     }
+
+
+def peak() -> int:
+    """The most memory that this process ever held, in bytes. Not getrusage's: a new process begins with its parent's there."""
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024

@@ -10,8 +10,6 @@ alternate in one run. Inputs and weights are random.
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pairs import machine
 from torch import nn
 
 import dynamick as dk
@@ -191,11 +190,6 @@ def peak_growth(comparison: str, name: str) -> int:
 def _status(field: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:"))
-
-
-def machine() -> str:
-    """What this ran on."""
-    return f"{os.cpu_count()} cores ({platform.machine()}), {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ import contextlib
 import io
 import json
 import os
-import platform
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from pairs import machine
 from torch import Tensor
 
 from dynamick.comparison.cache import open_features
@@ -70,8 +70,7 @@ def main() -> None:
     strengths = torch.logspace(0, torch.tensor(args.least).log10().item(), args.points) * first(problem, ALPHA).strength
     result = compare(problem, strengths.tolist(), args.least, args.tol, args.pairs)
     result["size"] = {"images": len(problem.y), "units": problem.x.shape[1], "classes": problem.classes, "points": args.points}
-    result["machine"] = {"cpu": platform.machine(), "cores": os.cpu_count(), "threads": torch.get_num_threads()}
-    result["machine"] |= {"load_at_start": os.getloadavg()[0], "torch": torch.__version__}
+    result["machine"] = machine() | {"load_at_start": os.getloadavg()[0]}
     print(json.dumps(result, indent=1))
     if args.out:
         args.out.write_text(json.dumps(result, indent=1) + "\n")

@@ -12,13 +12,13 @@ import argparse
 import itertools
 import json
 import math
-import platform
 import statistics
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pairs import machine
 from torch import Tensor, nn
 
 import dynamick as dk
@@ -82,7 +82,8 @@ def make(problem: str, seeds: int = SEEDS) -> Data:
     """A problem's data and first weights."""
     each = [_make(problem, seed) for seed in range(seeds)]
     weights = [torch.stack(layer) for layer in zip(*(one.weights for one in each), strict=True)]
-    return Data(*(torch.stack(part) for part in zip(*(one[:3] for one in each), strict=True)), weights)
+    x, y, rate = (torch.stack(part) for part in zip(*(one[:3] for one in each), strict=True))
+    return Data(x, y, rate, weights)
 
 
 def _make(problem: str, seed: int) -> Data:
@@ -268,11 +269,6 @@ def draw(rows: dict[str, Any]) -> Any:
         axes.set_ylabel(r"smallest $\Vert\nabla f\Vert^2$ so far")
     figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
     return figure
-
-
-def machine() -> str:
-    """What this ran on."""
-    return f"one core ({platform.machine()}), PyTorch {torch.__version__}"
 
 
 def check() -> None:

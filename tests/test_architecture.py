@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "dynamick"
-ROOT = {"errors", "preprocessing", "seeding", "torchvision_shim"}
+ROOT = {"errors", "files", "preprocessing", "seeding", "torchvision_shim"}
 ARROWS: dict[str, set[str]] = {
     "errors": set(),
+    "files": set(),
     "preprocessing": {"errors"},
     "seeding": set(),
     "torchvision_shim": set(),

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import dynamick as dk
 from dynamick.cli.train import parse
 from dynamick.training.recipe import recipe_path
 
@@ -25,7 +26,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         assert target.startswith("https://") or (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((Path(dk.__file__).parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_valid(path: Path) -> None:
     assert recipe_path(path.stem) == path
     recipe = parse(["--config", str(path)])

@@ -1,8 +1,6 @@
 """Weights as one safetensors file with the model's configuration inside: that file alone rebuilds the model."""
 
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ from torch import Tensor, nn
 
 from dynamick import models
 from dynamick.errors import InputError
+from dynamick.files import write_atomically
 from dynamick.preprocessing import Preprocessing
 
 KEY = "dynamick"
@@ -35,14 +34,6 @@ def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {KEY: json.dumps({**config, "extra": extra or {}})}
     write_atomically(Path(path), safetensors.torch.save(tensors, metadata))
-
-
-def why_no_folder(path: Path) -> str | None:
-    """Why files cannot be written into a folder of that name, there or yet to be made; None where they can. Makes nothing."""
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if not there.is_dir():
-        return "it or a folder above it is a file"
-    return None if os.access(there, os.W_OK) else f"{there} cannot be written to"
 
 
 def load(path: str | Path) -> nn.Module:
@@ -81,32 +72,6 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no dynamick configuration inside; give a file that dynamick saved")
     config: dict[str, Any] = json.loads(metadata[KEY])
     return config
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that at every moment either the old or the new one is there whole.
-
-    Raises:
-        OSError: no space, no permission; it names the file, and the old one is untouched.
-    """
-    try:
-        _write_beside(path, content)
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror, str(path)) from None
-
-
-def _write_beside(path: Path, content: bytes) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def _read_tensors(path: str | Path) -> dict[str, Tensor]:

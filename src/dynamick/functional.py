@@ -97,7 +97,7 @@ def dynamic_linear(
     k = _check_linear(x, weight, bias, mask, k, rule)
     with without_autocast(x):
         y, _ = linear.dynamic_linear(_rows(x), weight, bias, mask, k, rule, implementation)
-    return y.reshape(*x.shape[:-1], weight.shape[0])
+    return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])
 
 
 def dynamic_route(

@@ -272,7 +272,7 @@ def test_another_networks_dissection_is_not_taken(own: Path, capsys: pytest.Capt
     shutil.copy(runs / "res8-1" / "last.safetensors", runs / "res8-0" / "last.safetensors")
     said = refused(own, capsys, "fig6")
     assert f"{own / 'out' / 'dissections' / 'res8-0' / 'state'}: holds another configuration's dissection" in said
-    assert "give another --dissections DIR" in said
+    assert "give another folder, or remove this one" in said
     assert "--restart" not in said
 
 

@@ -20,8 +20,8 @@ from dynamick.cli.main import main
 from dynamick.data import broden
 from dynamick.dissection import Dissection, dissect, read_tally, saving
 from dynamick.dissection.progress import Progress
-from dynamick.dissection.survivors import write_atomically
 from dynamick.errors import InputError
+from dynamick.files import write_atomically
 from dynamick.torchvision_shim import torchvision
 
 SCRIPT = """
@@ -118,7 +118,7 @@ def test_a_finished_state_is_not_computed_again_and_another_configuration_is_ref
     model = small.Table(maps)
     assert_equal(dissect(model, "layer", dataset, **arguments), first)
     assert model.passes == 1
-    with pytest.raises(InputError, match=r"rule 'netdissect', now 'lite'.*--restart"):
+    with pytest.raises(InputError, match=r"rule 'netdissect', now 'lite'.*give another folder"):
         dissect(model, "layer", dataset, "lite", **arguments)
     with pytest.raises(InputError, match="model"):
         dissect(small.Table(maps + 1), "layer", dataset, **arguments)

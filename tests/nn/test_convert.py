@@ -178,6 +178,17 @@ def test_an_attentions_projection_is_never_called_and_so_never_converted() -> No
         dk.convert(model["attention"])
 
 
+@pytest.mark.parametrize("version", ["swin_t", "swin_v2_t"])
+def test_what_torchvisions_swin_reads_but_never_calls_is_not_converted(version: str) -> None:
+    model = torchvision.models.get_model(version)
+    assert find_classifier(model) == "head"
+    for name in ("features.1.0.attn.qkv", "features.1.0.attn.proj"):
+        with pytest.raises(ValueError, match=rf"^layers: '{name}' is never called, ShiftedWindowAttention\w* reads its weight"):
+            dk.convert(model, layers=name)
+    dk.convert(model, layers=["features.1.0.mlp.0", "head"])
+    assert type(model.head) is dk.nn.DynamicLinear
+
+
 def test_hooks_move_both_ways_and_their_handles_still_remove_them() -> None:
     model = nn.Sequential(nn.Linear(6, 4))
     state = model.state_dict()

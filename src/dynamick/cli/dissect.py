@@ -69,10 +69,10 @@ def _check(directory: str) -> None:
 
 
 def _dissect(args: argparse.Namespace) -> None:
-    from dynamick.checkpoint import why_no_folder
     from dynamick.data.checking import open_concepts
     from dynamick.dissection import dissect, shards
     from dynamick.errors import InputError
+    from dynamick.files import why_no_folder
 
     if args.workers < 0:
         raise InputError(f"--workers {args.workers}: give a number of processes from 0 up")
@@ -126,8 +126,8 @@ def open_device(name: str | None) -> "torch.device | None":
 
 
 def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", args: argparse.Namespace) -> None:
-    from dynamick.checkpoint import write_atomically
     from dynamick.dissection import gallery
+    from dynamick.files import write_atomically
 
     args.out.mkdir(parents=True, exist_ok=True)
     result.write_tally(args.out / "tally.csv")

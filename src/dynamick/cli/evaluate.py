@@ -16,7 +16,7 @@ def run(args: argparse.Namespace) -> None:
 
     from dynamick import checkpoint
     from dynamick.errors import InputError
-    from dynamick.training.callbacks import write_json
+    from dynamick.files import write_json
     from dynamick.training.evaluate import evaluate
     from dynamick.training.recipe import DataRecipe
 

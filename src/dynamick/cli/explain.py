@@ -207,8 +207,8 @@ def _write_pictures(explanations: "list[Explanation]", images: Any, names: list[
     """One picture an image, in FOLDER, under its folders and name; where two names differ by their suffix, all keep theirs."""
     import io
 
-    from dynamick.checkpoint import write_atomically
     from dynamick.explanation import draw
+    from dynamick.files import write_atomically
 
     stems = [str(PurePath(name).with_suffix("")) for name in names]
     named = stems if len(set(stems)) == len(names) else names

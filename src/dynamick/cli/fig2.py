@@ -34,9 +34,8 @@ def fig2(out: Path, seeds: int = SEEDS) -> str:
         out: a folder; made where it is missing.
         seeds: so many initial weights; the first one is drawn.
     """
-    from dynamick import checkpoint
     from dynamick.data import ComposedScenes
-    from dynamick.training.callbacks import write_json
+    from dynamick.files import write_atomically, write_json
 
     scenes, unseen = (ComposedScenes(split, SCENES, image_size=SIDE) for split in ("train", "val"))
     x, x_unseen = parts_seen(scenes), parts_seen(unseen)
@@ -52,7 +51,7 @@ def fig2(out: Path, seeds: int = SEEDS) -> str:
     first = {name: some[0].weight.detach()[chosen] for name, some in heads.items()}
     draw(first, scenes.parts, scenes.table[chosen]).savefig(out / "fig2.svg")
     # The page goes last: where it is, all is there.
-    checkpoint.write_atomically(out / "fig2.md", page.encode())
+    write_atomically(out / "fig2.md", page.encode())
     return page
 
 

@@ -48,11 +48,10 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     Raises:
         InputError: fewer than two runs, runs of different data, or no Dynamic-K one.
     """
-    from dynamick import checkpoint
     from dynamick.cli.backbones import open_data
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
-    from dynamick.training.callbacks import write_json
+    from dynamick.files import write_atomically, write_json
     from dynamick.training.recipe import DataRecipe
 
     if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"], tuple(run["network"].classes)) for run in runs}) > 1:
@@ -68,7 +67,7 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     write_json(out / "fig3.json", {"rows": rows, "verdicts": said, "sizes": size})
     draw(list({run["model"]: run for run in reversed(runs)}.values())[::-1], data).savefig(out / "fig3.svg")
     # The page goes last: where it is, all is there.
-    checkpoint.write_atomically(out / "fig3.md", page.encode())
+    write_atomically(out / "fig3.md", page.encode())
     return page
 
 

@@ -41,11 +41,10 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     Raises:
         InputError: a kind of network is missing, or as `dynamick.explanation.explain`.
     """
-    from dynamick import checkpoint
     from dynamick.cli.backbones import open_data
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
-    from dynamick.training.callbacks import write_json
+    from dynamick.files import write_atomically, write_json
     from dynamick.training.recipe import DataRecipe
 
     dense, dynamic = [run for run in runs if run["head"] == "dense"], [run for run in runs if run["k"]]
@@ -61,7 +60,7 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     figure.suptitle(size.replace(" Paper:", "\nPaper:"), fontsize=8)
     figure.savefig(out / "fig7.svg")
     # The page goes last: where it is, all is there.
-    checkpoint.write_atomically(out / "fig7.md", page.encode())
+    write_atomically(out / "fig7.md", page.encode())
     return page
 
 

@@ -58,23 +58,11 @@ class Training:
         Raises:
             InputError: it was made by another one; the first setting that differs is named.
         """
-        from dynamick.cli.train import parse
         from dynamick.errors import InputError
-        from dynamick.training.recipe import difference
-        from dynamick.training.run import CONFIG
+        from dynamick.training.run import differences_from
 
-        if not (self.folder / CONFIG).exists():
-            return
-        there, here = _settings(parse(["--config", str(self.folder / CONFIG)])), _settings(self.recipe)
-        if changes := difference(there, here):
+        if changes := differences_from(self.folder, self.recipe):
             raise InputError(f"{self.folder}: holds another recipe's training ({changes[0]}); give another --trainings DIR")
-
-
-def _settings(recipe: "Recipe") -> dict[str, Any]:
-    """A recipe as plain values; of the data's folder it counts which it is, not how it is written. Scenes have none."""
-    settings = recipe.to_dict()
-    settings["data"]["root"] = "" if recipe.data.kind == "scenes" else str(Path(recipe.data.root).resolve())
-    return settings
 
 
 def needed(figure: str, folder: Path, seeds: int, root: Path) -> list[Training]:
@@ -192,7 +180,6 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
     from dynamick import checkpoint
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.checking import open_concepts
-    from dynamick.errors import InputError
 
     for number, run in enumerate(runs, 1):
         out = folder / run.resolve().name
@@ -200,10 +187,4 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
         model: Any = checkpoint.load(run / "last.safetensors")
         size = checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"]["size"]
         out.mkdir(parents=True, exist_ok=True)
-        try:
-            dissect_features(model, open_concepts(concepts), out, replace(model.preprocessing, size=size))
-        except InputError as error:
-            # What is refused here has no --restart.
-            raise InputError(
-                str(error).replace("use another folder, or --restart", "give another --dissections DIR")
-            ) from error
+        dissect_features(model, open_concepts(concepts), out, replace(model.preprocessing, size=size))

@@ -44,11 +44,10 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
     Raises:
         InputError: runs of different data, or of a CapsNet.
     """
-    from dynamick import checkpoint
     from dynamick.cli.backbones import open_data
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
-    from dynamick.training.callbacks import write_json
+    from dynamick.files import write_atomically, write_json
     from dynamick.training.recipe import DataRecipe
 
     if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"], tuple(run["network"].classes)) for run in runs}) > 1:
@@ -66,7 +65,7 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
     write_json(out / "overlap.json", {"rows": rows, "verdicts": said})
     draw(rows).savefig(out / "overlap.svg")
     # The page goes last: where it is, all is there.
-    checkpoint.write_atomically(out / "overlap.md", page.encode())
+    write_atomically(out / "overlap.md", page.encode())
     return page
 
 

@@ -104,8 +104,7 @@ def make_runs(args: argparse.Namespace) -> list[str]:
 
 def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     """Read the runs, and write the figure's page; trainings that failed are listed on it."""
-    from dynamick import checkpoint
-    from dynamick.training.callbacks import write_json
+    from dynamick.files import write_atomically, write_json
 
     if args.figure == "fig2":
         from dynamick.cli.fig2 import fig2
@@ -136,7 +135,7 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     said = [*verdicts[args.figure](rows), *failed]
     args.out.mkdir(parents=True, exist_ok=True)
     text = as_markdown(args.figure, rows, said, size)
-    checkpoint.write_atomically(args.out / f"{args.figure}.md", text.encode())
+    write_atomically(args.out / f"{args.figure}.md", text.encode())
     write_json(args.out / f"{args.figure}.json", {"rows": rows, "verdicts": said, "sizes": size})
     drawings = {"fig4": draw_fig4, "fig5": draw_fig5, "fig6": draw_fig6}
     if args.figure in drawings:
@@ -153,8 +152,8 @@ def check(args: argparse.Namespace) -> None:
         InputError: a figure that there is not, no seeds, runs where none is read, a run given twice, no dissections of given
             runs where they are needed, or a file in the place of a folder.
     """
-    from dynamick.checkpoint import why_no_folder
     from dynamick.errors import InputError
+    from dynamick.files import why_no_folder
 
     known = f"give {', '.join(TITLES)}"
     if args.figure is None:

@@ -36,9 +36,9 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.comparison.heads.dynamic import train
     from dynamick.comparison.measuring import measure
     from dynamick.errors import InputError
+    from dynamick.files import write_json
     from dynamick.functional import check_k
     from dynamick.nn import find_classifier
-    from dynamick.training.callbacks import write_json
 
     open_device(args.device)
     try:
@@ -116,6 +116,7 @@ def save(
     import safetensors.torch
 
     from dynamick import checkpoint, models
+    from dynamick.files import write_atomically
     from dynamick.nn import find_classifier
 
     name, path = find_classifier(model), args.out / "weights.safetensors"
@@ -133,4 +134,4 @@ def save(
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
     about = {"model": args.model, "classifier": name, "k": str(args.k), "rule": args.rule, "classes": "\n".join(data.classes)}
     about["preprocessing"] = json.dumps(prepare.to_dict())
-    checkpoint.write_atomically(path, safetensors.torch.save(tensors, about))
+    write_atomically(path, safetensors.torch.save(tensors, about))

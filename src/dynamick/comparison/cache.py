@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynamick import checkpoint
 from dynamick.data.images import FolderImages, ImageTensors
 from dynamick.errors import InputError
+from dynamick.files import why_no_folder, write_atomically
 from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 
@@ -93,7 +93,7 @@ def cache_features(
     folder = Path(folder)
     key = _key(model, data, prepare, dtype)
     if not _is_filled(_open_state(folder, key), data):
-        if (why := checkpoint.why_no_folder(folder)) is not None:
+        if (why := why_no_folder(folder)) is not None:
             raise InputError(f"{folder}: cannot be written ({why}); give another")
         with _alone(folder):
             # Another process may have filled it in between.
@@ -238,7 +238,7 @@ def _fill(
             _write_rows(folder / "features.npy", (len(data), stored.shape[1]), first, stored)
             # The state goes last: what it says is done has been written.
             state["chunks"].append(_sha(stored))
-            checkpoint.write_atomically(folder / STATE, json.dumps(state).encode())
+            write_atomically(folder / STATE, json.dumps(state).encode())
         except OSError as error:
             if number == 0:
                 _take_back(folder)

@@ -22,7 +22,6 @@ import safetensors
 import safetensors.torch
 import torch
 
-from dynamick import checkpoint
 from dynamick.comparison.cache import Features, open_features, read_state
 from dynamick.comparison.detecting import detectors
 from dynamick.comparison.heads import HEADS
@@ -31,6 +30,7 @@ from dynamick.comparison.measuring import measure
 from dynamick.comparison.table import FIGURES
 from dynamick.dissection import Dissection
 from dynamick.errors import InputError
+from dynamick.files import write_atomically, write_json
 from dynamick.nn import DynamicLinear
 
 
@@ -296,9 +296,9 @@ def _store(file: Path, cell: dict[str, Any], head: torch.nn.Module) -> None:
     if isinstance(head, DynamicLinear):
         cell = {**cell, "k": head.k, "rule": head.rule}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    checkpoint.write_atomically(file.with_suffix(".safetensors"), safetensors.torch.save(tensors))
+    write_atomically(file.with_suffix(".safetensors"), safetensors.torch.save(tensors))
     # The JSON goes last: where it is, the cell is finished.
-    checkpoint.write_atomically(file, (json.dumps(cell, indent=1) + "\n").encode())
+    write_json(file, cell)
 
 
 def _fail(job: Job, reason: str) -> None:
@@ -308,4 +308,4 @@ def _fail(job: Job, reason: str) -> None:
         file = job.file(budget)
         if not _is_done(file):
             cell = {"head": job.head, "budget": budget, "seed": job.seed, "features": job.owner, "failed": reason}
-            checkpoint.write_atomically(file, (json.dumps(cell, indent=1) + "\n").encode())
+            write_json(file, cell)

@@ -2,14 +2,13 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from dynamick import checkpoint
 from dynamick.comparison.heads import HEADS
+from dynamick.files import write_atomically, write_json
 
 COLUMNS = {
     "ece": ("ECE, %", 2),
@@ -110,10 +109,10 @@ def verdict(table: Sequence[Row], budget: int = 5) -> list[Row]:
 def write(table: Sequence[Row], detection: Sequence[Row], folder: Path) -> None:
     """Write table.csv, table.json and table.md, with the out-of-distribution rows if there are any."""
     names = ["backbone", "head", "axis", "budget", "cells", "lacking", *FIGURES, "top1_std", "ece_std", "failed"]
-    checkpoint.write_atomically(folder / "table.csv", as_csv(table, names).encode())
+    write_atomically(folder / "table.csv", as_csv(table, names).encode())
     whole = {"rows": table, "averages": averages(table), "verdict": verdict(table), "out_of_distribution": detection}
-    checkpoint.write_atomically(folder / "table.json", (json.dumps(whole, indent=1) + "\n").encode())
-    checkpoint.write_atomically(folder / "table.md", as_markdown(table, detection).encode())
+    write_json(folder / "table.json", whole)
+    write_atomically(folder / "table.md", as_markdown(table, detection).encode())
 
 
 def as_csv(table: Sequence[Row], names: Sequence[str]) -> str:

@@ -1,6 +1,7 @@
 """Write Broden's directory format (see `dynamick.data.broden`), with the frequencies and coverages of its labels."""
 
 import csv
+import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -13,6 +14,7 @@ from PIL import Image
 
 from dynamick.data.concepts import Label
 from dynamick.errors import InputError
+from dynamick.files import write_atomically
 
 INDEX_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 LABEL_COLUMNS = ("number", "name", "category", "frequency", "coverage", "syns")
@@ -181,9 +183,8 @@ def _summary(category: str, codes: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _write_csv(path: Path, columns: Sequence[str], rows: list[dict[str, Any]]) -> None:
     """Write a CSV file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    with part.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="")
-        writer.writeheader()
-        writer.writerows(rows)
-    part.replace(path)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_atomically(path, text.getvalue().encode())

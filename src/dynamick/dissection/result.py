@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamick.data.concepts import Label
-from dynamick.dissection.survivors import write_atomically
 from dynamick.errors import InputError
+from dynamick.files import write_atomically
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]

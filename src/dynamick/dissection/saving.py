@@ -11,8 +11,8 @@ import torch
 from dynamick.dissection import shards
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
-from dynamick.dissection.survivors import write_atomically
 from dynamick.errors import InputError
+from dynamick.files import write_atomically
 
 SAVE_EVERY = 30.0
 """Seconds between two saves."""
@@ -63,14 +63,14 @@ class Saved:
             state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
             before = state["config"]
         except Exception as error:
-            raise InputError(f"{path}: is not the state of a dissection; remove it, or restart (--restart)") from error
+            raise InputError(f"{path}: is not the state of a dissection; remove it") from error
         differing = [
             f"{name} {before.get(name)!r}, now {value!r}" for name, value in self.config.items() if before.get(name) != value
         ]
         if differing:
             raise InputError(
                 f"{path.parent.parent}: holds another configuration's dissection ({'; '.join(differing)}); "
-                "use another folder, or --restart"
+                "give another folder, or remove this one"
             )
         return state
 
@@ -94,7 +94,7 @@ class Saved:
         buffer = io.BytesIO()
         state = {"config": self.config, "first": first.state_dict(), "counts": counts.state_dict(), "counted": self.counted}
         torch.save(state, buffer)
-        write_atomically(self.folder / "state.pt", buffer.getvalue())
+        write_atomically(self.folder / "state.pt", buffer.getvalue(), durable=False)
         self._last = time.monotonic()
 
     def drop_maps(self) -> None:

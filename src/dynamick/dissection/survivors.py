@@ -1,7 +1,6 @@
 """The maps that can still count, kept compactly until the thresholds are final: what makes one pass enough."""
 
 import io
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dynamick.dissection.selecting import places
+from dynamick.files import write_atomically
 
 Array = npt.NDArray[np.generic]
 
@@ -128,7 +128,7 @@ class Survivors:
         self._held += piece.nbytes - self._sizes.get(batch, 0)
         self._sizes[batch] = piece.nbytes
         if self.folder:
-            write_atomically(self._path(batch), _packed(piece))
+            write_atomically(self._path(batch), _packed(piece), durable=False)
             self._pieces[batch] = None
         else:
             self._pieces[batch] = piece
@@ -166,14 +166,3 @@ def _packed(piece: Piece) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **piece._asdict())
     return buffer.getvalue()
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is whole or not there, whenever the process is killed or the disk is full."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(content)
-        partial.replace(path)
-    except OSError as error:
-        partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -15,6 +15,9 @@ DENSE = (nn.Linear, nn.Conv2d)
 DYNAMIC = (DynamicLinear, DynamicConv2d)
 HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
 
+# Modules that read the weights of these layers of theirs and never call them, by package and class.
+READERS = {("torch", "MultiheadAttention"): ("out_proj",), ("torchvision", "ShiftedWindowAttention"): ("qkv", "proj")}
+
 # In evaluation PyTorch's encoder reads its linear layers' weights instead of calling the layers, and makes nested tensors of
 # padded inputs, which Dynamic-K layers do not take. These attributes, at 0, switch that off.
 FAST_PATHS = {nn.TransformerEncoderLayer: "activation_relu_or_gelu", nn.TransformerEncoder: "use_nested_tensor"}
@@ -23,7 +26,7 @@ FAST_PATHS = {nn.TransformerEncoderLayer: "activation_relu_or_gelu", nn.Transfor
 def find_classifier(model: nn.Module) -> str:
     """The dotted name of the layer that yields the classes: the last linear layer or 1x1 convolution of the tree.
 
-    The out_proj of an nn.MultiheadAttention is none: it is never called.
+    Layers that are never called are none: an nn.MultiheadAttention's out_proj, the qkv and proj of torchvision's Swin.
 
     Raises:
         ValueError: there is no such layer.
@@ -39,7 +42,6 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
     """Replace layers by their Dynamic-K forms, in place. Hooks move to the new layers.
 
     An nn.TransformerEncoder leaves PyTorch's fast path, which would compute densely, until `revert`; pass the whole encoder.
-    Other modules that read a layer's weight and do not call the layer (torchvision's Swin attention) stay dense.
 
     Args:
         model: any module tree; a model that is itself a layer is replaced as a whole.
@@ -52,8 +54,9 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
         The model; a new module only where the model itself is the layer.
 
     Raises:
-        ValueError: a name is not there or names another kind of layer, an attention's out_proj, or a layer whose weight or bias
-            is computed (pruning, weight norm, parametrizations); k is no integer from 1 up; the rule is unknown.
+        ValueError: a name is not there, or names another kind of layer, one that an attention reads but never calls, or one
+            whose weight or bias is computed (pruning, weight norm, parametrizations); k is no integer from 1 up; the rule is
+            unknown.
     """
     names = [find_classifier(model)] if layers is None else [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -63,7 +66,8 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
             near = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:6]
             raise ValueError(f"layers: the model has no {name!r}; near it are {', '.join(map(repr, near))}")
         if id(modules[name]) in uncalled:
-            raise InputError(f"layers: {name!r} is never called, nn.MultiheadAttention reads its weight; name another layer")
+            reader = uncalled[id(modules[name])]
+            raise InputError(f"layers: {name!r} is never called, {reader} reads its weight; name another layer")
         _check_parameters(name, modules[name])
         if type(modules[name]) not in DENSE + DYNAMIC:
             kind = type(modules[name]).__name__
@@ -93,8 +97,14 @@ def _may_classify(module: nn.Module) -> bool:
     return isinstance(module, nn.Linear)
 
 
-def _uncalled(model: nn.Module) -> set[int]:
-    return {id(module.out_proj) for module in model.modules() if isinstance(module, nn.MultiheadAttention)}
+def _uncalled(model: nn.Module) -> dict[int, str]:
+    """The ids of layers that are never called, and what reads their weights instead."""
+    found = {}
+    for module in model.modules():
+        for kind in type(module).__mro__:
+            for name in READERS.get((kind.__module__.partition(".")[0], kind.__name__), ()):
+                found[id(getattr(module, name))] = type(module).__name__
+    return found
 
 
 def _check_parameters(name: str, layer: nn.Module) -> None:

@@ -211,27 +211,33 @@ class _Sum(torch.autograd.Function):
     """The same as the registered operator, without a registered operator's way through the dispatcher: 0.15 ms a step."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
         y, tau, last = _forward(x, weight, mask, k, rule)
         ctx.save_for_backward(x, weight, mask, tau, last)
         ctx.k, ctx.rule = k, rule
+        if bias is not None:
+            ctx.bias_dtype = bias.dtype
+            y += bias
         return y
 
     @staticmethod
     def backward(ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return sum_gradients(_gradients, ctx, gy)
+        gx, gw, *nothing = sum_gradients(_gradients, ctx, gy)
+        gb = gy.sum(0).to(ctx.bias_dtype) if ctx.needs_input_grad[2] else None
+        return gx, gw, gb, *nothing
 
 
-def sum_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
-    """The sums of the routed products, shape (B, O), float32, differentiable."""
+def sum_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
+    """The outputs, shape (B, O), float32, differentiable."""
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
-    if recorded or not _are_plain(x, weight):
-        return dynamic_linear_cpu(x, weight, mask, k, rule)[0]
-    return _Sum.apply(x, weight, mask, k, rule)  # type: ignore[no-any-return, no-untyped-call]
+    if recorded or not _are_plain(x, weight, bias):
+        y = dynamic_linear_cpu(x, weight, mask, k, rule)[0]
+        return y if bias is None else y + bias.to(y.dtype)
+    return _Sum.apply(x, weight, bias, mask, k, rule)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def _are_plain(*tensors: Tensor) -> bool:
-    return all(type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
+def _are_plain(*tensors: Tensor | None) -> bool:
+    return all(each is None or type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
 
 
 def _dense(values: Tensor) -> Tensor:

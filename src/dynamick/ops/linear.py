@@ -31,10 +31,7 @@ def dynamic_linear(
         return _by_torch_func(x, weight, bias, mask, k, rule, implementation)
     if served.sum is None or x.dtype == torch.float64:
         return dynamic_linear_routed(x, weight, bias, mask, k, rule, implementation)
-    y = served.sum(x, weight, mask, k, rule)
-    if bias is not None:
-        y = y + bias.to(y.dtype)
-    return y.to(x.dtype), None
+    return served.sum(x, weight, bias, mask, k, rule).to(x.dtype), None
 
 
 def _is_transformed() -> bool:

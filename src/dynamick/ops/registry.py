@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 Forward = Callable[[Tensor, Tensor, Tensor | None, int, str], tuple[Tensor, Tensor]]
-Sum = Callable[[Tensor, Tensor, Tensor | None, int, str], Tensor]
+Sum = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, int, str], Tensor]
 
 
 @dataclass(frozen=True)
@@ -25,8 +25,8 @@ class Implementation:
             a place that routes nothing holds product 0 and index -1. K is min(k, M).
         supports: whether it can serve these tensors.
         priority: among those that can, the highest serves by default.
-        sum: where it is given, `(x_BM, weight_OM, mask_OM or None, k, rule) -> y_BO` in float32, differentiable: the sums
-            of the routed products without the routes. It serves whoever asks for outputs only, in float32 or narrower.
+        sum: where it is given, `(x_BM, weight_OM, bias_O or None, mask_OM or None, k, rule) -> y_BO` in float32,
+            differentiable: the outputs without the routes. It serves whoever asks for no more, in float32 or narrower.
     """
 
     name: str

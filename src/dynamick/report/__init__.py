@@ -1,9 +1,10 @@
 """Reports: plain dataclasses in, one self-contained HTML page out that opens offline and asks for nothing from outside."""
 
-import os
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from dynamick.files import write_atomically
 
 _HERE = Path(__file__).parent
 
@@ -38,10 +39,5 @@ def save(path: str | Path, text: str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        # A lone surrogate (an undecodable file name) must not cost the whole page.
-        partial.write_text(text, encoding="utf-8", errors="replace")
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    # A lone surrogate (an undecodable file name) must not cost the whole page.
+    write_atomically(path, text.encode("utf-8", errors="replace"))

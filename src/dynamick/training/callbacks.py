@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from dynamick import checkpoint
 from dynamick.errors import InputError
+from dynamick.files import write_atomically
 
 STATE = "last.ckpt"
 METRICS = "metrics.csv"
@@ -25,7 +25,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
         buffer = io.BytesIO()
         torch.save(checkpoint_, buffer)
-        checkpoint.write_atomically(Path(path), buffer.getvalue())
+        write_atomically(Path(path), buffer.getvalue())
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> Any:
         """The checkpoint, read with weights_only: no code in it is run.
@@ -74,7 +74,7 @@ class Keeper(Checkpoint):
             if row["top1"] > best:
                 self._save(pl_module, "best.safetensors", row)
             self._save(pl_module, "last.safetensors", row)
-            checkpoint.write_atomically(self.out / METRICS, _as_csv(self.history).encode())
+            write_atomically(self.out / METRICS, _as_csv(self.history).encode())
         # The state goes last: what it says is done has been written.
         trainer.save_checkpoint(self.out / STATE)
         if trainer.is_global_zero:
@@ -88,11 +88,6 @@ def read_history(out: Path) -> list[dict[str, float]]:
     """The rows of a run's metrics.csv."""
     with (out / METRICS).open(newline="") as file:
         return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write plain values as JSON, whole or not at all."""
-    checkpoint.write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:

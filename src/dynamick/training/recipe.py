@@ -155,26 +155,42 @@ class Recipe:
             )
 
 
-def difference(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
-    """The values in which two recipes (plain, nested) differ, as lines such as `optim.lr: 0.1 there, 0.2 here`."""
+def differences(kept: dict[str, Any], recipe: Recipe) -> list[str]:
+    """In what a recipe differs from one that was kept (plain values), as lines such as `optim.lr: 0.1 there, 0.2 here`.
+
+    Settings that the kept one lacks have their defaults. Of the data's folder it counts which it is, not how it is written.
+    """
+    defaults = Recipe().to_dict()
+    nested = {name: defaults[name] | kept.get(name, {}) for name in ("data", "optim")}
+    return _differing(_located(defaults | kept | nested), _located(recipe.to_dict()))
+
+
+def _located(settings: dict[str, Any]) -> dict[str, Any]:
+    """The same with the data's folder in full; generated scenes have none."""
+    data = settings["data"]
+    root = "" if data["kind"] == "scenes" else str(Path(data["root"]).resolve())
+    return settings | {"data": data | {"root": root}}
+
+
+def _differing(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
     lines = []
     for name in sorted(there.keys() | here.keys()):
         old, new = there.get(name), here.get(name)
         if isinstance(old, dict) and isinstance(new, dict):
-            lines += difference(old, new, f"{prefix}{name}.")
+            lines += _differing(old, new, f"{prefix}{name}.")
         elif old != new:
             lines.append(f"{prefix}{name}: {old} there, {new} here")
     return lines
 
 
 def recipe_path(name: str) -> Path:
-    """A recipe's file: a path, or the name of one of the recipes that come with the source (`cifar10-small`).
+    """A recipe's file: a path, or the name of one of the shipped ones (`cifar10-small`).
 
     Raises:
         InputError: there is none.
     """
     path = Path(name)
-    shipped = Path(__file__).parents[3] / "recipes"
+    shipped = Path(__file__).parents[1] / "recipes"
     for candidate in (path, shipped / name, shipped / f"{name}.yaml"):
         if candidate.is_file():
             return candidate

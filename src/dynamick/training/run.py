@@ -21,13 +21,14 @@ from torch import Tensor
 from dynamick import checkpoint, models
 from dynamick.data.images import Batches, FolderImages
 from dynamick.errors import InputError
+from dynamick.files import write_atomically, write_json
 from dynamick.models import Network, ResNet
 from dynamick.preprocessing import Preprocessing
-from dynamick.training.callbacks import METRICS, STATE, AtomicCheckpointIO, Keeper, read_history, write_json
+from dynamick.training.callbacks import METRICS, STATE, AtomicCheckpointIO, Keeper, read_history
 from dynamick.training.data import VAL_BATCH, Images
 from dynamick.training.module import Classifier
 from dynamick.training.pruning import prune
-from dynamick.training.recipe import Recipe, difference
+from dynamick.training.recipe import Recipe, differences
 from dynamick.training.static import StaticAfter
 
 CONFIG = "config.yaml"
@@ -156,6 +157,22 @@ def _join_processes() -> None:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
 
 
+def differences_from(out: Path, recipe: Recipe) -> list[str]:
+    """In what a recipe differs from that of the run in a folder, as `recipe.differences`; nothing where there is none yet.
+
+    Raises:
+        InputError: what the folder keeps is no recipe.
+    """
+    config = out / CONFIG
+    if not config.exists():
+        return []
+    try:
+        kept = yaml.safe_load(config.read_text())
+        return differences(kept, recipe)
+    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, KeyError):
+        raise InputError(f"{config}: is damaged, it holds no recipe; give another folder") from None
+
+
 def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
     """Make the run's folder, or see that what is in it belongs to this recipe."""
     try:
@@ -163,25 +180,15 @@ def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
         if restart:
             for name in OURS:
                 shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-        config = out / CONFIG
-        if config.exists():
-            changes = difference(_complete(yaml.safe_load(config.read_text())), recipe.to_dict())
-            if changes:
-                more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-                raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")
-        else:
-            checkpoint.write_atomically(config, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
+        if changes := differences_from(out, recipe):
+            more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+            raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")
+        if not (out / CONFIG).exists():
+            write_atomically(out / CONFIG, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise
         raise InputError(f"{out}: cannot be written ({error.strerror}); give a folder that can") from None
-
-
-def _complete(there: dict[str, Any]) -> dict[str, Any]:
-    """A recipe that was kept before some keys were there: these have their defaults."""
-    known = Recipe().to_dict()
-    nested = {name: known[name] | there.get(name, {}) for name in ("data", "optim")}
-    return known | there | nested
 
 
 def _state(out: Path) -> str | None:

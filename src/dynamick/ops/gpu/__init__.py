@@ -106,9 +106,10 @@ def _backward(ctx: Any, gy: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 dynamic_linear_triton.register_autograd(_backward, setup_context=keep_for_sums)
 
 
-def sum_triton(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> Tensor:
+def sum_triton(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
     """The sums of the routed products, shape (B, O), float32, differentiable."""
-    return dynamic_linear_triton(x, weight, mask, k, rule)[0]
+    y = dynamic_linear_triton(x, weight, mask, k, rule)[0]
+    return y if bias is None else y + bias.to(y.dtype)
 
 
 def _dense(values: Tensor) -> Tensor:
