@@ -4,6 +4,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import safetensors.torch
@@ -76,4 +77,43 @@ def test_a_full_disk_leaves_the_last_good_file(saved: Path, monkeypatch: pytest.
 def test_a_model_without_configuration_is_refused(tmp_path: Path) -> None:
     with pytest.raises(dk.InputError, match="no config"):
         dk.save(torch.nn.Linear(2, 2), tmp_path / "w.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("before", "change", "after"),
+    [
+        ("res8", lambda model: dk.convert(model, k=2, rule="exactly"), "res8-d2a"),
+        ("res8-l1", lambda model: dk.convert(model, k=2), "res8-d2a"),
+        ("res8-d2a", dk.revert, "res8"),
+        ("res8-d5a", lambda model: setattr(model.fc, "k", 1), "res8-d1a"),
+        ("res8-d5a", lambda model: setattr(model.fc, "threshold", "gradients"), "res8-d5g"),
+        ("res8", lambda model: setattr(model, "fc", torch.nn.Linear(32, 4)), "res8"),
+    ],
+)
+def test_what_was_converted_or_set_since_is_kept(tmp_path: Path, before: str, change: Any, after: str) -> None:
+    model = models.create(before, 4, "patch", 8, classes=list("abcd")).eval()
+    change(model)
+    dk.save(model, tmp_path / "w.safetensors")
+    again = dk.load(tmp_path / "w.safetensors")
+    assert isinstance(again, models.ResNet)
+    assert (again.config["model"], type(again.fc)) == (after, type(model.fc))
+    assert getattr(again.fc, "rule", None) == getattr(model.fc, "rule", None)
+    x = torch.rand(5, 3, 16, 16)
+    torch.testing.assert_close(again(x), model(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda model: dk.convert(model, layers="conv1"), "conv1 was converted"),
+        (lambda model: setattr(model, "fc", torch.nn.Sequential(model.fc)), "fc is Sequential"),
+        (lambda model: setattr(model, "fc", torch.nn.Linear(32, 3)), "fc has 3 outputs and model.classes 4 names"),
+    ],
+)
+def test_what_no_configuration_says_is_refused(tmp_path: Path, change: Any, message: str) -> None:
+    model = models.create("res8", 4, "patch", 8)
+    change(model)
+    with pytest.raises(dk.InputError, match=message):
+        dk.save(model, tmp_path / "w.safetensors")
     assert not list(tmp_path.iterdir())

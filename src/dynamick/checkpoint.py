@@ -20,17 +20,17 @@ def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None
     """Write a model's weights and configuration to one safetensors file, whole or not at all.
 
     Args:
-        model: made by `dynamick.models.create` (it has a `config`).
+        model: made by `dynamick.models.create`; its classifier may have been converted or reverted since.
         path: the file; a file that is there stays until the new one is complete.
         extra: plain values kept beside the configuration, under "extra" (how it was trained, what it reached).
 
     Raises:
-        InputError: the model has no configuration.
+        InputError: the model was not made there, or was changed so that no configuration rebuilds it.
         OSError: the file cannot be written.
     """
-    config = getattr(model, "config", None)
-    if not isinstance(config, dict):
+    if not isinstance(model, models.Network) or not hasattr(model, "config"):
         raise InputError(f"save: a {type(model).__name__} has no config; save models made by dynamick.models.create")
+    config = models.current_config(model)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     metadata = {KEY: json.dumps({**config, "extra": extra or {}})}
     write_atomically(Path(path), safetensors.torch.save(tensors, metadata))

@@ -4,6 +4,7 @@ import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -98,6 +99,37 @@ def dynamic_linear(
     with without_autocast(x):
         y, _ = linear.dynamic_linear(_rows(x), weight, bias, mask, k, rule, implementation)
     return y if x.ndim == 2 else y.reshape(*x.shape[:-1], weight.shape[0])
+
+
+def thresholded_linear(
+    x: Tensor, weight: Tensor, bias: Tensor | None = None, k: int = 5, rule: str = "at_most", mask: Tensor | None = None
+) -> Tensor:
+    """torch.nn.functional.linear, but an input gives a gradient to the weights of its routed products alone (SPEC section 3).
+
+    Inputs and bias get theirs in full. Where a routed sum is not finite, its weights get none.
+
+    Args:
+        x, weight, bias, k, rule, mask: as in `dynamic_linear`; what the mask forbids adds nothing to the outputs either.
+
+    Returns:
+        Outputs, shape (..., O).
+
+    Raises:
+        ValueError, TypeError: as `dynamic_linear`.
+    """
+    if has_torch_function((x, weight, bias)):
+        return handle_torch_function(thresholded_linear, (x, weight, bias), x, weight, bias, k, rule, mask)
+    _check_linear(*_check_tensors(x, weight, bias, mask), mask, k, rule)
+    allowed = weight if mask is None else weight.masked_fill(~mask, 0)
+    y = F.linear(x, allowed.detach(), bias)
+    followed = (torch.is_grad_enabled() and weight.requires_grad) or linear.is_differentiated(weight)
+    # What is traced may be trained.
+    if not followed and not torch.jit.is_tracing():
+        return y
+    # What is added is 0, and its gradient is the routed products' one of the weight.
+    routed = dynamic_linear(_at_least_float32(x.detach()), _at_least_float32(weight), None, k, rule, mask=mask)
+    zero = routed - routed.detach()
+    return y + torch.where(zero == 0, zero, 0).to(y.dtype)
 
 
 def dynamic_route(
@@ -251,11 +283,11 @@ def _check_classes(classes: Sequence[int] | Tensor | None, O: int) -> Tensor:
     """The chosen classes, int64, shape (C,), on the CPU."""
     if classes is None:
         return torch.arange(O)
-    chosen = torch.as_tensor(classes).cpu()
-    whole = chosen.numel() == 0 or not (chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool)
-    if chosen.ndim != 1 or not whole or (chosen.numel() and not 0 <= int(chosen.min()) <= int(chosen.max()) < O):
-        raise ValueError(f"classes: {chosen.tolist()} must be a list of integers in 0..{O - 1}")
-    return chosen.to(torch.int64)
+    listed = classes.tolist() if isinstance(classes, Tensor) else classes
+    chosen = [_integer(each) for each in listed] if isinstance(listed, Sequence | np.ndarray) else [None]
+    if not all(each is not None and 0 <= each < O for each in chosen):
+        raise ValueError(f"classes: {listed} must be a list of integers in 0..{O - 1}")
+    return torch.tensor(chosen, dtype=torch.int64)
 
 
 def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> int:

@@ -157,3 +157,20 @@ def test_what_is_not_finite_reaches_the_output() -> None:
 def test_other_thresholds_are_refused_in_one_line() -> None:
     with pytest.raises(dk.InputError, match=r"^threshold: 'weights' [^\n]+$"):
         dk.DynamicLinear(4, 2, threshold="weights")
+
+
+def test_an_overflow_in_half_precision_is_no_nan() -> None:
+    layer = dk.DynamicLinear(4, 1, 2, bias=False, dtype=torch.float16, threshold="gradients")
+    layer.weight.data = torch.tensor([[200.0, 200.0, -200.0, -100.0]], dtype=torch.float16)
+    x = torch.full((1, 4), 200.0, dtype=torch.float16)
+    y = layer(x)
+    assert y.item() == 20000
+    y.sum().backward()
+    assert layer.weight.grad.tolist() == [[200, 200, 0, 0]]
+    inputs = torch.tensor([[math.inf, 1.0, 1.0]])
+    layer = dk.DynamicLinear(3, 2, 1, threshold="gradients")
+    with torch.no_grad():
+        layer.weight.copy_(torch.ones(2, 3))
+        want = layer(inputs)
+    assert torch.equal(layer(inputs), want)
+    assert want.isposinf().all()

@@ -19,6 +19,7 @@ import dynamick as dk
 LAYERS: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
     "linear": (lambda **kw: dk.DynamicLinear(6, 4, k=2, **kw), (5, 6)),
     "exactly": (lambda **kw: dk.DynamicLinear(6, 4, k=2, rule="exactly", **kw), (5, 6)),
+    "gradients": (lambda **kw: dk.DynamicLinear(6, 4, k=2, threshold="gradients", **kw), (5, 6)),
     "conv-1x1": (lambda **kw: dk.DynamicConv2d(6, 4, 1, k=2, **kw), (2, 6, 5, 4)),
     "conv-3x3": (lambda **kw: dk.DynamicConv2d(6, 4, 3, k=2, padding=1, **kw), (2, 6, 5, 4)),
     "conv-3x3-map": (lambda **kw: dk.DynamicConv2d(6, 4, 3, k=2, padding=1, routing="map", **kw), (2, 6, 5, 4)),
@@ -69,7 +70,9 @@ def test_is_one_node_to_fx_so_that_feature_extractors_work(name: str) -> None:
     traced = torch.fx.symbolic_trace(nn.Sequential(nn.ReLU(), layer))
     assert torch.equal(traced(x), layer(x.relu()))
     targets = [node.target for node in traced.graph.nodes if node.op == "call_function"]
-    assert targets in ([dk.functional.dynamic_linear], [dk.functional.dynamic_conv2d])
+    ours = (dk.functional.dynamic_linear, dk.functional.thresholded_linear, dk.functional.dynamic_conv2d)
+    assert len(targets) == 1
+    assert targets[0] in ours
 
 
 @ALL
@@ -123,6 +126,29 @@ def test_forward_mode_is_the_jacobian_along_a_direction(name: str) -> None:
 
 
 @ALL
+def test_forward_mode_over_the_weight_is_reverse_mode(name: str) -> None:
+    layer, x = make(name)
+
+    def outputs(weight: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, {"weight": weight}, (x,))
+
+    weight = layer.weight.detach()
+    want = jacrev(outputs)(weight)
+    assert bool(want.any())
+    torch.testing.assert_close(jacfwd(outputs)(weight), want)
+
+
+@ALL
+def test_what_is_traced_computes_and_trains_alike(name: str) -> None:
+    layer, x = make(name)
+    traced = torch.jit.trace(layer, x)
+    for batch in (x, torch.cat([x, x])):
+        ours, theirs = (gradients(each, list(layer.parameters()), batch) for each in (traced, layer))
+        for one, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(one, other)
+
+
+@ALL
 def test_many_gradients_at_once_are_those_one_by_one(name: str) -> None:
     layer, x = make(name)
     x.requires_grad_()
@@ -147,7 +173,7 @@ def test_dtypes(name: str, dtype: torch.dtype) -> None:
     assert {each.dtype for each in gradients(layer, list(layer.parameters()), x.to(dtype))} == {dtype}
 
 
-@ALL
+@pytest.mark.parametrize("name", LAYERS.keys() - {"gradients"})  # which computes as nn.Linear does
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_autocast_changes_no_bit(name: str, dtype: torch.dtype) -> None:
     layer, x = make(name)
@@ -275,3 +301,11 @@ def test_checkpointing_hooks_and_pytorchs_own_pruning() -> None:
     pruned = prune.l1_unstructured(copy.deepcopy(layer), "weight", 0.5)
     assert int((pruned.weight == 0).sum()) == 12
     assert torch.equal(pruned(x), dk.functional.dynamic_linear(x, pruned.weight, pruned.bias, 2))
+
+
+def test_routes_of_some_classes_compile_without_a_break() -> None:
+    layer, x = make("linear")
+    compiled = torch.compile(lambda x: layer.route(x, [3, 1]), fullgraph=True, backend="aot_eager")
+    ours, theirs = compiled(x), layer.route(x, [3, 1])
+    assert torch.equal(ours.indices, theirs.indices)
+    torch.testing.assert_close(ours.products, theirs.products)

@@ -228,6 +228,10 @@ def test_autocast_computes_in_float32() -> None:
     assert got.poses.dtype == torch.float32
     torch.testing.assert_close(got.poses, layer(x.bfloat16().float()).poses)
     assert want.poses.shape == got.poses.shape
+    for dtype, wide in ((torch.float16, torch.float32), (torch.float64, torch.float64)):
+        layer, x = layer.to(dtype), x.to(dtype)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert layer(x).poses.dtype == wide
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -327,6 +327,15 @@ def test_an_infinite_product_that_is_not_routed_leaves_the_others_alone(routing:
     assert not bool(huge.isnan().any())
 
 
+def test_votes_of_infinite_products_are_summed_as_products_are() -> None:
+    x = torch.zeros(1, 2, 1, 6)
+    x[0, 0], x[0, 1] = 1, torch.tensor([-torch.inf, -1, 2, -1, -1, -1])
+    w = torch.tensor([1, torch.inf]).reshape(1, 2, 1, 1)
+    # inf * x is inf at one location and -inf at another: a vote of NaN, which ranks highest.
+    want = torch.tensor([-torch.inf, -torch.inf, torch.inf, -torch.inf, -torch.inf, -torch.inf])
+    assert torch.equal(functional.dynamic_conv2d(x, w, k=1, rule="exactly", routing="map")[0, 0, 0], want)
+
+
 def test_compiles_as_one_graph_and_runs_in_half_precision() -> None:
     x, w = torch.randn(2, 4, 6, 6), torch.randn(3, 4, 3, 3)
     compiled = torch.compile(functional.dynamic_conv2d, fullgraph=True, backend="aot_eager")

@@ -313,3 +313,33 @@ def test_no_derivative_holds_all_products() -> None:
     finally:
         chunked.chunk_bytes = before
     assert 0 < largest.bytes <= 4 * max(O * M, B * M, 2 * B * O * K)
+
+
+def test_what_is_not_routed_gets_no_gradient_though_its_product_is_infinite() -> None:
+    x, w = torch.tensor([[-1.0, 2.0, 3.0]]), torch.tensor([[math.inf, 1.0, -1.0]])
+
+    def by_routes(x: Tensor, w: Tensor) -> Tensor:
+        return functional.dynamic_route(x, w, 2).products.sum()
+
+    def by_sums(x: Tensor, w: Tensor) -> Tensor:
+        return functional.dynamic_linear(x, w, k=2).sum()
+
+    for function in (by_routes, by_sums):
+        gx, gw = torch.func.grad(function, argnums=(0, 1))(x, w)
+        assert (gx.tolist(), gw.tolist()) == ([[0, 1, 0]], [[0, 2, 0]])
+    leaf, weight = x.clone().requires_grad_(), w.clone().requires_grad_()
+    [gx] = torch.autograd.grad(by_sums(leaf, weight), leaf, create_graph=True)
+    assert gx.tolist() == [[0, 1, 0]]
+    assert torch.autograd.grad(gx.sum(), weight)[0].tolist() == [[0, 1, 0]]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [1, 2])
+def test_more_inputs_than_a_float_can_count(k: int) -> None:
+    M = 2**24 + 8
+    x, w = torch.ones(1, M), torch.zeros(1, M)
+    w[0, [2**24, 2**24 + 1]] = 1
+    w.requires_grad_()
+    y = functional.dynamic_linear(x, w, k=k)
+    y.sum().backward()
+    assert (y.item(), w.grad.nonzero()[:, 1].tolist()) == (k, [2**24, 2**24 + 1][:k])

@@ -512,6 +512,33 @@ def test_an_empty_batch_changes_nothing(batch_size: int | None) -> None:
     assert not torch.equal(model[2].weight, before[0]["2.weight"])
 
 
+def test_what_sees_no_row_alone_keeps_nothing_else_from_learning() -> None:
+    """Every row is for another task's classifier: the body is updated all the same."""
+    body, sampled, other = nn.Linear(6, 6), nn.Linear(6, 3), nn.Linear(6, 3)
+    model = nn.ModuleList([body, sampled, other])
+    groups = [{"params": [sampled.weight]}, {"params": [*body.parameters(), *other.parameters()], "s": None}]
+    optimizer = dk.optim.InterpretableSGD(groups, 0.1, 0.9, 2, model=model)
+    before = copy.deepcopy(model.state_dict())
+    hidden = body(torch.randn(B, 6))
+    (sampled(hidden[:0]).sum() + other(hidden).square().mean()).backward()
+    want = body.weight.detach() - 0.1 * body.weight.grad
+    optimizer.step()
+    torch.testing.assert_close(body.weight.detach(), want)
+    assert torch.equal(sampled.weight, before["1.weight"])
+
+
+def test_a_skipped_step_leaves_nothing_where_the_models_own_zero_grad_is_used() -> None:
+    model = net()
+    optimizer, scaler = optimizer_of(model, batch_size=B), torch.amp.GradScaler("cpu", init_scale=2.0)
+    for factor in (math.inf, 1.0, 1.0):
+        model.zero_grad()
+        before = copy.deepcopy(model[2].weight)
+        scaler.scale(loss_of(model) * factor).backward()
+        scaler.step(optimizer)
+        scaler.update()
+        assert torch.equal(model[2].weight, before) == (factor == math.inf)
+
+
 def test_a_nominal_batch_allows_one_backward_pass_a_step() -> None:
     model = net()
     optimizer = optimizer_of(model, batch_size=B)

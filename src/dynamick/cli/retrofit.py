@@ -121,13 +121,8 @@ def save(
 
     name, path = find_classifier(model), args.out / "weights.safetensors"
     if isinstance(model, models.ResNet):
-        config = {key: model.config[key] for key in ("stem", "width")} | {"rule": args.rule, "num_classes": len(data.classes)}
-        depth = models.parse(model.config["model"]).depth
-        own = models.create(f"res{depth}-d{args.k}a", preprocessing=prepare, classes=data.classes, **config)
-        own.fc = head
-        body = {key: value for key, value in model.state_dict().items() if not key.startswith(f"{name}.")}
-        own.load_state_dict(body | {f"{name}.{key}": value for key, value in head.state_dict().items()})
-        checkpoint.save(own, path, {"retrofit": {"model": args.model, "data": args.data.name, "k": args.k}})
+        model.fc, model.preprocessing, model.classes = head, prepare, list(data.classes)
+        checkpoint.save(model, path, {"retrofit": {"model": args.model, "data": args.data.name, "k": args.k}})
         return
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, head)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
 from dynamick.models.capsnet import CapsNet
-from dynamick.nn import DynamicLinear
+from dynamick.nn import DynamicConv2d, DynamicLinear
 from dynamick.nn.routing import ROUTINGS
 from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
@@ -74,9 +74,9 @@ def parse(name: str) -> ModelName:
     if match is None:
         raise InputError(f"model: {name!r} is no model's name; {form}")
     depth, k, threshold, l1 = match.groups()
-    if int(depth) not in STAGES:
+    if depth not in map(str, STAGES):
         raise InputError(f"model: {name!r}: no ResNet of depth {depth}; there are {', '.join(map(str, STAGES))}")
-    if k is not None and (re.fullmatch(r"[0-9]+", k) is None or int(k) < 1):
+    if k is not None and (re.fullmatch(r"[0-9]{1,18}", k) is None or int(k) < 1):
         raise InputError(f"model: {name!r}: K of {k!r} is no integer from 1 up; {form}")
     head = {"a": "dynamic", "g": "gradients"}[threshold] if k else "l1" if l1 else "dense"
     return ModelName(int(depth), head, int(k) if k else None)
@@ -126,6 +126,7 @@ class ResNet(nn.Module):
             self.add_module(self.stages[number], _stage(block, inplanes, planes, count, 1 if number == 0 else 2))
             inplanes = planes * block.expansion
         self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.num_features = inplanes
         if k is None:
             self.fc = nn.Linear(inplanes, num_classes)
         else:
@@ -158,6 +159,34 @@ def _stage(block: Any, inplanes: int, planes: int, count: int, stride: int) -> n
 
 
 Network = ResNet | CapsNet
+
+
+def current_config(model: Network) -> dict[str, Any]:
+    """The configuration that rebuilds a model as it is now: its classifier may have been converted, reverted or set otherwise.
+
+    Raises:
+        InputError: no configuration says it: layers before the classifier were converted, the classifier is of another kind, or
+            its outputs have other names than there are.
+    """
+    config = {**model.config, "preprocessing": model.preprocessing.to_dict(), "classes": list(model.classes)}
+    converted = [name for name, each in model.named_modules() if isinstance(each, DynamicLinear | DynamicConv2d)]
+    if others := [name for name in converted if name != "fc"]:
+        raise InputError(f"model: {others[0]} was converted, which no model's name says; keep the state_dict()")
+    if isinstance(model, CapsNet):
+        return config
+    name, head = parse(config["model"]), model.fc
+    if type(head) not in (nn.Linear, DynamicLinear) or head.in_features != model.num_features:
+        raise InputError(f"model: fc is {head}, which no model's name says; keep the state_dict()")
+    if head.out_features != len(model.classes):
+        raise InputError(
+            f"model: fc has {head.out_features} outputs and model.classes {len(model.classes)} names; give one each"
+        )
+    if isinstance(head, DynamicLinear):
+        name = ModelName(name.depth, {"activations": "dynamic", "gradients": "gradients"}[head.threshold], head.k)
+        config["rule"] = head.rule
+    elif name.k is not None:
+        name = ModelName(name.depth)
+    return config | {"model": str(name), "num_classes": head.out_features}
 
 
 def create(

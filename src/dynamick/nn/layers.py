@@ -29,6 +29,8 @@ class _Routed(nn.Module):
     def set_mask(self, mask: Tensor | None) -> None:
         """Forbid pruned connections: boolean, shape (outputs, inputs), False where pruned. None allows all again.
 
+        A mask is a new buffer: a copy that follows the model (torch.optim.swa_utils.AveragedModel) is to be made after.
+
         Raises:
             ValueError: the mask has another shape.
         """
@@ -103,17 +105,8 @@ class DynamicLinear(_Routed, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Inputs (..., in_features) to outputs (..., out_features)."""
         if self.threshold == "gradients":
-            return self._dense_forward(x)
+            return functional.thresholded_linear(x, self.weight, self.bias, self.k, self.rule, self.mask)
         return functional.dynamic_linear(x, self.weight, self.bias, self.k, self.rule, mask=self.mask)
-
-    def _dense_forward(self, x: Tensor) -> Tensor:
-        weight = self.weight if self.mask is None else self.weight.masked_fill(~self.mask, 0)
-        y = nn.functional.linear(x, weight.detach(), self.bias)
-        if not (torch.is_grad_enabled() and self.weight.requires_grad):
-            return y
-        # What is added is 0, and its gradient is the routed products' one of the weight.
-        routed = functional.dynamic_linear(x.detach(), self.weight, None, self.k, self.rule, mask=self.mask)
-        return y + (routed - routed.detach()).to(y.dtype)
 
     def route(self, x: Tensor, classes: Any = None) -> functional.Route:
         """The routed indices and products of the chosen classes; see `dynamick.functional.dynamic_route`."""

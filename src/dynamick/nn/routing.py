@@ -121,8 +121,9 @@ class RoutingCapsules(nn.Module):
         if activations is not None and activations.shape != x.shape[:2]:
             raise InputError(f"activations: shape {tuple(activations.shape)}; give one a pose, shape {tuple(x.shape[:2])}")
         if torch.is_autocast_enabled(x.device.type):
+            wide = torch.promote_types(torch.promote_types(x.dtype, self.weight.dtype), torch.float32)
             with torch.autocast(x.device.type, enabled=False):
-                return self._route(x.float(), None if activations is None else activations.float())
+                return self._route(x.to(wide), None if activations is None else activations.to(wide))
         return self._route(x, activations)
 
     def _route(self, x: Tensor, activations: Tensor | None) -> Capsules:
@@ -140,7 +141,8 @@ class RoutingCapsules(nn.Module):
 
     def votes(self, x: Tensor) -> Tensor:
         """Poses (B, in_capsules, in_dim) to votes (B, out_capsules, in_capsules, out_dim)."""
-        w_CEID = self.weight.view(self.out_capsules, self.out_dim, self.in_capsules, self.in_dim)
+        weight = self.weight.to(torch.promote_types(self.weight.dtype, x.dtype))
+        w_CEID = weight.view(self.out_capsules, self.out_dim, self.in_capsules, self.in_dim)
         return torch.einsum("bid,ceid->bcie", x, w_CEID)
 
     def extra_repr(self) -> str:

@@ -356,12 +356,16 @@ def _by_map(conv: Products) -> tuple[Tensor, Tensor]:
 def _votes(conv: Products) -> Tensor:
     """One vote a channel, (B, O, I): the sum over locations of its positive products, or of all."""
     votes = torch.empty(conv.B, conv.O, conv.I, dtype=conv.dtype, device=conv.x.device)
+    # The products' sum is that of the summed inputs, but for what is not finite.
+    factors = (conv.weight, conv.weight.new_ones(1))
+    summed = conv.rule == "exactly" and all(sums_stay_finite(conv.x, each, conv.L * conv.T) for each in factors)
     for block in conv.blocks():
         view, patches = conv.part(votes, block), conv.patches(block)
-        if conv.rule == "exactly":
+        if summed:
             sums = conv.of(block, patches.sum(-1, keepdim=True))
         else:
-            sums = conv.of(block, patches).clamp_(min=0).reshape(-1, conv.L).sum(-1)
+            P_IN = conv.of(block, patches)
+            sums = (P_IN if conv.rule == "exactly" else P_IN.clamp_(min=0)).reshape(-1, conv.L).sum(-1)
         view.copy_(sums.reshape(conv.I, *view.shape[:-1]).movedim(0, -1))
     return votes
 

@@ -26,6 +26,8 @@ LEVELS = ("v4", "v3", "v2") if platform.machine().lower() in ("x86_64", "amd64")
 SUPPORTED = {"AVX512": LEVELS, "AVX2": LEVELS[-2:]}
 COMPILED = ": compiled by"
 DONE, OUT_OF_MEMORY, NOT_FINITE = 0, 1, 2
+MOST = 2**24
+"""Inputs that the kernel can tell apart: it compares their indices as floats."""
 PLAIN = -2
 """What `last` holds where the kernel did not serve: the backward pass takes the PyTorch path as well."""
 
@@ -134,7 +136,7 @@ def _forward(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) 
     tau = x.new_empty(O, B, dtype=torch.float32)
     last = x.new_empty(O, B, dtype=torch.int32)
     outcome = NOT_FINITE
-    if kernel is not None and B and O and M:
+    if kernel is not None and x.device.type == "cpu" and B and O and 0 < M <= MOST:
         x_BM, w_OM, mask_OM = _dense(x), _dense(weight), _dense_mask(mask)
         inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, min(k, M), rule == "exactly")
         outputs = (y.data_ptr(), tau.data_ptr(), last.data_ptr())
@@ -185,7 +187,7 @@ def _gradients(
     (B, M), O = x.shape, weight.shape[0]
     gx = x.new_empty((B, M) if want_x else (0,), dtype=torch.float32)
     gw = x.new_empty((O, M) if want_w else (0,), dtype=torch.float32)
-    if kernel is None or last.numel() == 0 or last[0, 0] == PLAIN:
+    if kernel is None or x.device.type != "cpu" or last.numel() == 0 or last[0, 0] == PLAIN:
         _, indices = route_chunked(x, weight, mask, k, rule)
         plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
         return gx.to(x.dtype) if plain_x is None else plain_x, gw.to(weight.dtype) if plain_w is None else plain_w

@@ -78,9 +78,11 @@ def _by_torch_func(
 
 def routed_products(x: Tensor, weight: Tensor, indices: Tensor) -> Tensor:
     """The products at routed indices (B, O, K), differentiable, in float32 (float64 where x is); 0 where nothing is routed."""
-    dtype = compute_dtype(x.dtype)
+    dtype, routed = compute_dtype(x.dtype), indices >= 0
     place = indices.clamp(min=0)
-    return torch.where(indices >= 0, _inputs_at(place, x.to(dtype)) * _weights_at(place, weight.to(dtype)), 0)
+    # Each factor by itself: of an infinite product that is not routed, the derivative would be 0 times infinity.
+    x_BOK, w_BOK = _inputs_at(place, x.to(dtype)), _weights_at(place, weight.to(dtype))
+    return torch.where(routed, x_BOK, 0) * torch.where(routed, w_BOK, 0)
 
 
 def _inputs_at(place: Tensor, x: Tensor) -> Tensor:
@@ -169,13 +171,13 @@ def routed_gradients(
     (B, O, K), M = indices.shape, x.shape[1]
     routed = indices >= 0
     place = indices.clamp(min=0)
-    gy_BO = gy.to(dtype)
+    gy_BOK = torch.where(routed, gy.to(dtype)[:, :, None], 0)
     gx = gw = None
     if want_x:
-        parts = torch.where(routed, gy_BO[:, :, None] * _weights_at(place, weight.to(dtype)), 0)
+        parts = gy_BOK * torch.where(routed, _weights_at(place, weight.to(dtype)), 0)
         gx = x.new_zeros(B, M, dtype=dtype).scatter_add(1, place.reshape(B, O * K), parts.reshape(B, O * K)).to(x.dtype)
     if want_w:
-        parts = torch.where(routed, gy_BO[:, :, None] * _inputs_at(place, x.to(dtype)), 0)
+        parts = gy_BOK * torch.where(routed, _inputs_at(place, x.to(dtype)), 0)
         by_class = place.transpose(0, 1).reshape(O, B * K)
         gw = weight.new_zeros(O, M, dtype=dtype).scatter_add(1, by_class, parts.transpose(0, 1).reshape(O, B * K))
         gw = gw.to(weight.dtype)

@@ -220,6 +220,9 @@ class InterpretableSGD(torch.optim.SGD):
         """The layer's outputs, whose backward pass samples; None where there is nothing to sample."""
         if not torch.is_grad_enabled():
             return None
+        if layer.weight.grad is None:
+            # What was drawn for it has been given up: a step was skipped, and the gradients were set to None.
+            self._drawn.pop(layer, None)
         if not layer.weight.requires_grad or self._group(layer)["s"] is None:
             if output.requires_grad and self.batch_size is not None:
                 output.register_hook(lambda _: self._count(layer, len(x)))
@@ -289,7 +292,7 @@ def _before_step(optimizer: InterpretableSGD, args: tuple[Any, ...], kwargs: dic
         # Gradients are of all processes, and this one's number says nothing about them.
         if optimizer.batch_size is not None:
             raise InputError("batch_size: every process draws another number; leave it out, and divide a summed loss by B")
-    elif drawn == 0:
+    elif drawn == 0 and not any(p.grad.any() for p in params):
         for p in params:
             p.grad = None
     elif drawn is not None and optimizer.batch_size is not None:

@@ -1,11 +1,14 @@
 """Pruning without loss: remove the weights that no training input routes, and prove that no training logit changes."""
 
+import copy
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dynamick.errors import InputError
+from dynamick.functional import dynamic_linear
 from dynamick.metrics import routing_start, routing_update
 from dynamick.models import ResNet
 from dynamick.nn import DynamicLinear
@@ -19,7 +22,8 @@ class Pruned:
         kept, total: weights of the head that remain, of how many.
         most: the largest number that remains in any class.
         images: inputs that were routed, and whose logits were compared.
-        changed: logits that are not the same, bit for bit; 0 proves the pruning.
+        changed: logits that are not the same, bit for bit, summed in one order; 0 proves the pruning. An implementation may
+            sum the same products in another order once others are pruned, and so round otherwise.
     """
 
     kept: int
@@ -40,19 +44,33 @@ def prune(model: ResNet, batches: Iterable[Tensor]) -> Pruned:
         batches: all training images under evaluation transforms, prepared, (B, 3, H, W) each.
 
     Raises:
-        ValueError: the head routes nothing of its own.
+        InputError: the head routes nothing of its own, or there are no images; the weights stay as they were.
     """
     head = model.fc
     if not isinstance(head, DynamicLinear) or head.threshold == "gradients":
-        raise ValueError("prune: a dense head routes nothing; prune Dynamic-K heads")
+        raise InputError("prune: a dense head routes nothing; prune Dynamic-K heads")
     model.eval()
     counts, features = routing_start(head.weight), []
     for images in batches:
         features.append(model.features(images).float())
         counts = routing_update(counts, features[-1], head)
-    before = [head(x) for x in features]
+    if not sum(map(len, features)):
+        raise InputError(
+            "batches: no images, so that nothing would be routed and all weights removed; give the training images"
+        )
+    whole = copy.deepcopy(head)
     keep = counts.used > 0
     head.weight.masked_fill_(~keep, 0)
     head.set_mask(keep)
-    changed = sum(int((head(x) != y).sum()) for x, y in zip(features, before, strict=True))
+    changed = sum(_changed(x, whole, head) for x in features)
     return Pruned(int(keep.sum()), keep.numel(), int(keep.sum(1).max()), sum(map(len, features)), changed)
+
+
+def _changed(x: Tensor, before: DynamicLinear, after: DynamicLinear) -> int:
+    """Logits that differ between two heads; where the fastest way sums otherwise, summed again, largest product first."""
+    if torch.equal(before(x), after(x)):
+        return 0
+    one, other = (
+        dynamic_linear(x, head.weight, head.bias, head.k, head.rule, "chunked", head.mask) for head in (before, after)
+    )
+    return int((one != other).sum())
