@@ -1,15 +1,17 @@
 """Networks that commands open: the forms in which people keep weights, and what is said of files that hold none."""
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from dynamick.cli.backbones import load_network, preprocessing_of
-from dynamick.cli.dissect import load_model
+from dynamick.cli.dissect import load_model, torchvision_preprocessing
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
@@ -102,3 +104,31 @@ def test_a_size_of_0_is_refused(own: Preprocessing | None) -> None:
         preprocessing_of(model, args)
     args.size = None
     assert preprocessing_of(model, args).size == (own.size if own else None)
+
+
+def test_figures_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
+    wanted = resnet()
+    torch.save({"model": wanted, "best": np.float64(3), "epoch": np.int64(2)}, tmp_path / "w.pth")
+    found = load_network("resnet18", tmp_path / "w.pth").state_dict()
+    assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet18", 224), ("inception_v3", 299), ("swin_v2_t", 256), ("deeplabv3_resnet50", 224)]
+)
+def test_torchvisions_networks_see_images_as_torchvision_shows_them(name: str, size: int) -> None:
+    assert torchvision_preprocessing(name) == Preprocessing(size=size)
+
+
+def test_nothing_is_downloaded_for_a_file_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
+    torch.save(resnet(), tmp_path / "w.pth")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("deeplabv3_resnet50", "googlenet"):
+            with pytest.raises(InputError, match=r"w\.pth: no weights of a"):
+                load_network(name, tmp_path / "w.pth")

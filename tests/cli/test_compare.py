@@ -280,3 +280,29 @@ def test_a_recipe_says_the_size(weights: Path) -> None:
     assert _backbone(args, weights, "backbone").recipe.size == 32
     args.size = 48
     assert _backbone(args, weights, "backbone").recipe.size == 48
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (50, 36)])
+def test_foreign_images_are_not_told_by_how_they_are_cut(
+    shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A copy of the network's own images: no score may tell them apart."""
+    generator = torch.Generator().manual_seed(0)
+    for split, count in (("train", 12), ("val", 9)):
+        for name in ("dark", "light"):
+            place = tmp_path / "own" / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                pixels = torch.randint(0, 200, (*shape, 3), generator=generator, dtype=torch.uint8) + 50 * (name == "light")
+                # Bright edges, of which a crop sees less.
+                pixels[:3], pixels[:, :3] = 255, 255
+                Image.fromarray(pixels.numpy()).save(place / f"{number}.png")
+    shutil.copytree(tmp_path / "own", tmp_path / "copy")
+    torch.manual_seed(0)
+    weights = tmp_path / "w.safetensors"
+    dk.save(models.create("res8", 2, "patch", 2, dk.Preprocessing(size=32), classes=["dark", "light"]), weights)
+    given = ["--heads", "dense", "dense", "dynamic-at-most", "--data", "folder", "--root", str(tmp_path / "own")]
+    out = compare(weights, *given, "--ood", f"folder:{tmp_path / 'copy'}")
+    found = json.loads((out / "table.json").read_text())["out_of_distribution"]
+    assert len(found) == 6
+    assert all(row["auroc"] == pytest.approx(50, abs=1e-3) for row in found)

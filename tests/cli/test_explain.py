@@ -53,7 +53,7 @@ def test_the_page_holds_what_the_network_computes(
     assert status("explain", "--weights", path, "--images", folder, "--out", out) == 0
     said = capsys.readouterr()
     assert said.out.startswith("4 images explained")
-    assert "broken.png: no readable image" in said.err
+    assert "broken.png: cannot be read as an image" in said.err
     html = out.read_text()
     assert "<script>alert(1)" not in html
     assert "1 of the files could not be read" in html

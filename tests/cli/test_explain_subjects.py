@@ -18,6 +18,7 @@ from dynamick.cli.main import main
 from dynamick.comparison.cache import Features
 from dynamick.data import ComposedScenes
 from dynamick.torchvision_shim import torchvision
+from dynamick.training.recipe import DataRecipe
 
 NAMES = ["cat", "<b>dog</b>", "bird"]
 PREPARED = dk.Preprocessing(size=32, mean=(0.2, 0.3, 0.4), std=(0.5, 0.6, 0.7))
@@ -114,7 +115,8 @@ def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path) -> No
     class Args:
         model, k, rule, out, data = "resnet18", 2, "exactly", tmp_path, tmp_path
 
-    retrofit.save(model, head, Features(torch.zeros(0), torch.zeros(0), NAMES, []), PREPARED, Args)
+    learnt = Features(torch.zeros(0), torch.zeros(0), NAMES, [])
+    retrofit.save(model, "fc", head, learnt, PREPARED, DataRecipe(), Args)
     assert explain(tmp_path, "--weights", tmp_path / "weights.safetensors", "--images", folder) == 0
     assert isinstance(model.fc, dk.DynamicLinear)
     assert logits_said(tmp_path) == logits_wanted(model, folder, NAMES)

@@ -51,10 +51,9 @@ def test_a_network_of_dynamick(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert model.classes == ["blue", "red"]
     written = json.loads((out / "retrofit.json").read_text())
     assert f"top-1 after      {written['after']['top1']:.2f} %" in told
-    # The margin of 1/16 is cut off, as the command does it: an image of 16 is read at 18.
-    whole = image_folder(data, "val", 18)
-    images = whole.images[:, :, 1:17, 1:17]
-    right = model(model.preprocessing(images)).argmax(1) == whole.labels
+    # Images that have the size already are shown whole.
+    whole = image_folder(data, "val", 16)
+    right = model(model.preprocessing(whole.images)).argmax(1) == whole.labels
     assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
     # The body is random; chance is 50 %.
     assert written["after"]["top1"] >= 75
@@ -87,8 +86,8 @@ def test_a_network_of_the_users_own(
     model = Net()
     model.head = dk.DynamicLinear(8, 2, 1, rule="exactly")
     model.load_state_dict(safetensors.torch.load_file("out/weights.safetensors"))
-    whole = image_folder(data, "val", 18)
-    right = model(whole.images[:, :, 1:17, 1:17].float() / 255).argmax(1) == whole.labels
+    whole = image_folder(data, "val", 16)
+    right = model(whole.images.float() / 255).argmax(1) == whole.labels
     written = json.loads(Path("out/retrofit.json").read_text())
     assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
     assert written["before"] is None
@@ -212,3 +211,135 @@ def test_a_class_of_one_split_only_is_named(data: Path, tmp_path: Path, capsys: 
     with pytest.raises(SystemExit):
         main(["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data), "--out", "x"])
     assert "different classes (pink, red)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("trained", ["nowhere", "in memory", "from disk"])
+def test_whoever_opens_the_file_sees_what_its_head_saw(data: Path, tmp_path: Path, trained: str) -> None:
+    """`evaluate` and `explain` show the same part of the images, at the same size, as they were shown to the head."""
+    torch.manual_seed(0)
+    about = {"kind": "folder", "root": str(data), "size": 12, "in_memory": trained == "in memory"}
+    extra = {} if trained == "nowhere" else {"recipe": {"data": about}}
+    dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / "w.safetensors", extra)
+    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data), "--size", "12"]
+    main([*given, "--out", str(tmp_path / "out"), "--k", "2"])
+    file = str(tmp_path / "out" / "weights.safetensors")
+    want = json.loads((tmp_path / "out" / "retrofit.json").read_text())["after"]["top1"]
+    for more in ([], ["--data", "folder", "--root", str(data)]):
+        main(["evaluate", file, *more, "--out", str(tmp_path / "evaluated.json")])
+        assert json.loads((tmp_path / "evaluated.json").read_text())["top1"] == pytest.approx(want)
+    main(["explain", "--weights", file, "--images", str(data / "val"), "--limit", "99", "--json", str(tmp_path / "e.json")])
+    model = dk.load(file)
+    size = 12 if trained == "in memory" else 14
+    images = image_folder(data, "val", size).images[:, :, (size - 12) // 2 :, (size - 12) // 2 :][:, :, :12, :12]
+    logits = model(model.preprocessing(images))
+    for each, row in zip(json.loads((tmp_path / "e.json").read_text()), logits, strict=True):
+        assert each["logit"] == pytest.approx(float(row.max()), rel=1e-4)
+
+
+class Odd(nn.Module):
+    """A network whose last linear layer is not its classifier, without a bias, in whatever precision."""
+
+    def __init__(self, permuted: bool = False) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 2, bias=False)
+        self.embed = nn.Linear(8, 6)
+        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.permuted = permuted
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        y = self.fc(self.embed(self.body(x)).relu())
+        return {"logits": y.flip(1) if self.permuted else y, "aux": x.mean()}
+
+
+FACTORIES = """
+import torch
+from torch import nn
+from torch.nn.utils import parametrizations
+from builtins import ODD
+def plain(): return ODD()
+def permuted(): return ODD(True)
+def half(): return ODD().bfloat16()
+def double(): return ODD().double()
+def normed():
+    model = ODD()
+    parametrizations.weight_norm(model.fc)
+    return model
+def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
+def broken(): raise RuntimeError("first line\\nsecond line")
+def needs(width): return ODD()
+def nan():
+    model = ODD()
+    model.fc.weight.data[0, 0] = float("nan")
+    return model
+"""
+
+
+def retrofitted(
+    function: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str, out: str = "out"
+) -> dict[str, torch.Tensor]:
+    (tmp_path / "oddnets.py").write_text(FACTORIES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("builtins.ODD", Odd, raising=False)
+    torch.manual_seed(0)
+    given = ["--size", "16", "--mean", "0", "0", "0", "--std", "1", "1", "1", "--k", "2", "--out", out, *more]
+    main(["retrofit", "--model", f"oddnets:{function}", "--data", str(data), *given])
+    return safetensors.torch.load_file(tmp_path / out / "weights.safetensors")
+
+
+@pytest.mark.parametrize(("function", "dtype"), [("plain", torch.float32), ("half", torch.bfloat16), ("double", torch.float64)])
+def test_the_layer_that_is_named_is_replaced_as_it_was(
+    function: str, dtype: torch.dtype, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = retrofitted(function, data, tmp_path, monkeypatch, "--layer", "fc")
+    torch.manual_seed(0)
+    model = Odd().to(dtype).eval()
+    dk.convert(model, k=2, layers="fc")
+    model.fc.set_mask(torch.ones(2, 6, dtype=torch.bool))
+    model.load_state_dict(tensors)
+    assert {each.dtype for each in tensors.values() if each.is_floating_point()} == {dtype}
+    whole = image_folder(data, "val", 16)
+    right = model((whole.images.float() / 255).to(dtype))["logits"].argmax(1) == whole.labels
+    written = json.loads((tmp_path / "out" / "retrofit.json").read_text())
+    assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "said"),
+    [
+        ("plain", [], "what 'embed' puts out is not what the model does; name the layer"),
+        ("permuted", ["--layer", "fc"], "what 'fc' puts out is not what the model does"),
+        ("plain", ["--layer", "body.0"], "'body.0' sees"),
+        ("plain", ["--layer", "body"], "--layer body: a Sequential; name the linear layer"),
+        ("plain", ["--layer", "head"], "has no attribute `head`"),
+        ("normed", ["--layer", "fc"], "weight or bias of 'fc' is computed"),
+        ("lazy", [], "1.weight has no size yet"),
+        ("broken", [], "RuntimeError: first line second line; mend the function"),
+        ("needs", [], "missing 1 required positional argument: 'width'"),
+        ("nan", ["--layer", "fc"], "fc.weight holds NaN or infinity"),
+    ],
+)
+def test_networks_that_cannot_be_served_are_refused_in_one_line(
+    function: str,
+    more: list[str],
+    said: str,
+    data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        retrofitted(function, data, tmp_path, monkeypatch, *more)
+    err = capsys.readouterr().err
+    assert said in err
+    assert (stop.value.code, len(err.strip().splitlines())) == (2, 1)
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
+
+
+def test_an_image_that_is_gone_is_named(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (data / "train" / "red" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    with pytest.raises(SystemExit) as stop:
+        retrofitted("plain", data, tmp_path, monkeypatch, "--layer", "fc")
+    assert stop.value.code == 2
+    assert "train/red/gone.png: cannot be read (No such file or directory)" in capsys.readouterr().err

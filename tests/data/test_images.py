@@ -1,6 +1,7 @@
 """Batches and folders of labelled images."""
 
 import os
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -94,6 +95,49 @@ def test_a_folder_from_disk_gives_the_same_whoever_asks(tree: Path) -> None:
     assert sum(len(y) for _, y in FolderImages(tree, "val", 16).batches(4)) == 6
 
 
+def test_images_are_decoded_as_those_of_a_dissection_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 256, (8, 12), dtype=np.uint8)
+    Image.fromarray(values.astype(np.uint16) * 257).save(tmp_path / "16.png")
+    assert np.array_equal(np.array(read_image(tmp_path / "16.png")), np.stack([values] * 3, -1))
+    upright = np.repeat(np.repeat(rng.integers(0, 256, (2, 3, 3), dtype=np.uint8), 8, 0), 8, 1)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(upright)).save(tmp_path / "turned.jpg", exif=exif, quality=100, subsampling=0)
+    assert np.abs(np.array(read_image(tmp_path / "turned.jpg")).astype(int) - upright).max() < 8
+    palette = Image.fromarray(upright).quantize(6)
+    palette.save(tmp_path / "p.png", transparency=bytes([0, 255, 128]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert np.array_equal(np.array(read_image(tmp_path / "p.png")), np.array(palette.convert("RGB")))
+    Image.new("F", (8, 8)).save(tmp_path / "f.tiff")
+    with pytest.raises(InputError, match=r"f\.tiff: mode is F"):
+        read_image(tmp_path / "f.tiff")
+
+
+def test_a_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("RGB", (30, 30)).save(tmp_path / "large.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(InputError, match=r"large\.png: cannot be read as an image"):
+        read_image(tmp_path / "large.png")
+
+
+def test_the_middle_is_seven_eighths_and_what_has_the_size_stays_whole(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(np.array(read_image(tmp_path / "a.png", 14, middle=True)), pixels[1:15, 5:19])
+    Image.fromarray(pixels[:, :16]).save(tmp_path / "b.png")
+    for middle in (False, True):
+        assert np.array_equal(np.array(read_image(tmp_path / "b.png", 16, middle)), pixels[:, :16])
+
+
+def test_gifs_count_and_hidden_folders_do_not(tree: Path) -> None:
+    (tree / "train" / ".ipynb_checkpoints").mkdir()
+    Image.new("RGB", (30, 30)).save(tree / "train" / "cat" / "9.GIF", format="gif")
+    data = image_folder(tree, "train", 8)
+    assert (data.classes, data.labels.tolist()) == (["cat", "dog"], [0, 0, 0, 0, 1, 1, 1])
+
+
 def test_bad_folders(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         image_folder(tmp_path / "nowhere", "train", 8)
@@ -106,7 +150,7 @@ def test_bad_folders(tree: Path, tmp_path: Path) -> None:
         image_folder(tmp_path / "one", "train", 8)
     broken = tree / "train" / "dog" / "1.png"
     broken.write_bytes(broken.read_bytes()[:200])
-    with pytest.raises(InputError, match=r"dog/1\.png: no readable image"):
+    with pytest.raises(InputError, match=r"dog/1\.png: cannot be read as an image"):
         image_folder(tree, "train", 8)
 
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 USUAL_SIZE = 224
 """In pixels, of a folder's images where nothing says another."""
+CIFAR_SIDE = 32
 TELL_EVERY = 10.0
 """Seconds between two lines about a cache that fills."""
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of networks that dynamick did not make."""
+    parser.add_argument("--layer", help="the linear layer that puts out the logits (default: the last one)")
     parser.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own, or 224)")
     parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="subtracted from RGB in 0..1")
     parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="what the difference is divided by")
@@ -32,44 +34,42 @@ def load_network(name: str, weights: str | Path | None) -> "nn.Module":
     """The network of a name (`dynamick.cli.dissect.load_model`); torchvision's with as many outputs as its file has.
 
     Raises:
-        InputError: as there, or the network has no linear classifier.
+        InputError: as there, or its sizes are not known before it has seen an image.
     """
+    from torch.nn.parameter import is_lazy
+
     from dynamick.cli.dissect import load_model
     from dynamick.errors import InputError
-    from dynamick.nn import find_classifier
-    from dynamick.torchvision_shim import torchvision
 
     if weights is None and ":" not in name:
         raise InputError(f"--weights: --model {name} needs a file of trained weights")
-    foreign = name in torchvision.models.list_models() and weights != "DEFAULT"
-    model = _from_torchvision(name, Path(str(weights))) if foreign else load_model(name, str(weights) if weights else None)
-    try:
-        find_classifier(model)
-    except ValueError as error:
-        raise InputError(f"--model {name}: {error}") from None
+    model = load_model(name, str(weights) if weights else None)
+    if lazy := [each for each, parameter in model.named_parameters() if is_lazy(parameter)]:
+        raise InputError(f"--model {name}: {lazy[0]} has no size yet; let the function run the network once")
     return model
 
 
-def _from_torchvision(name: str, path: Path) -> "nn.Module":
-    from dynamick.cli.dissect import put_weights, read_weights, unwrapped
+def classifier_of(model: "nn.Module", name: str, layer: str | None = None) -> str:
+    """The dotted name of the layer whose place a head takes: the one that --layer names, else the last linear one.
+
+    Raises:
+        InputError: there is none, it is another kind of layer, or its weight is computed.
+    """
+    from torch import nn
+
     from dynamick.errors import InputError
     from dynamick.nn import find_classifier
-    from dynamick.preprocessing import Preprocessing
-    from dynamick.torchvision_shim import torchvision
+    from dynamick.nn.convert import check_parameters
 
-    if not path.exists():
-        raise InputError(f"{path}: no such file; give the state dict of a trained {name}, or DEFAULT")
-    tensors = unwrapped(read_weights(path))
     try:
-        head = find_classifier(torchvision.models.get_model(name))
-    except ValueError as error:
+        found = find_classifier(model) if layer is None else layer
+        module = model.get_submodule(found)
+    except (ValueError, AttributeError) as error:
         raise InputError(f"--model {name}: {error}") from None
-    if f"{head}.weight" not in tensors:
-        raise InputError(f"{path}: no weights of a {name} (they lack {head}.weight); give its state dict")
-    model = torchvision.models.get_model(name, num_classes=len(tensors[f"{head}.weight"]))
-    put_weights(model, tensors, path, f"a {name}")
-    model.preprocessing = Preprocessing(size=224)
-    return model
+    if not isinstance(module, nn.Linear | nn.Conv2d):
+        raise InputError(f"--layer {found}: a {type(module).__name__}; name the linear layer that puts out the logits")
+    check_parameters(found, module)
+    return found
 
 
 def preprocessing_of(model: "nn.Module", args: argparse.Namespace) -> "Preprocessing":
@@ -93,20 +93,50 @@ def preprocessing_of(model: "nn.Module", args: argparse.Namespace) -> "Preproces
     return Preprocessing(**given)
 
 
+def shows_middle(trained_on: "DataRecipe | None") -> bool:
+    """Whether a network is evaluated on the middle 7/8 of its images, as most are; else on the whole shorter side."""
+    return trained_on is None or (trained_on.kind == "folder" and not trained_on.in_memory)
+
+
 def load_folder(root: str | Path, split: str, size: int | None, trained_on: "DataRecipe | None" = None) -> Any:
-    """A user's images of one split, at a size, else as the network saw its own in training, else at 224 pixels.
+    """A user's images of one split as a network saw its own, at a size, else at its own, else at 224 pixels.
 
     Raises:
         InputError: as `dynamick.data.images`.
     """
     from dynamick.data.images import FolderImages, image_folder
 
-    if size is not None or trained_on is None:
-        return FolderImages(root, split, USUAL_SIZE if size is None else size)
-    if trained_on.kind == "cifar10":
-        return image_folder(root, split, 32)
-    whole = trained_on.in_memory or trained_on.kind == "scenes"
-    return image_folder(root, split, trained_on.size) if whole else FolderImages(root, split, trained_on.size)
+    side = size or (USUAL_SIZE if trained_on is None else side_of(trained_on))
+    return FolderImages(root, split, side) if shows_middle(trained_on) else image_folder(root, split, side)
+
+
+def side_of(recipe: "DataRecipe") -> int:
+    """The side of a recipe's images in pixels; CIFAR-10's recipes name none."""
+    return CIFAR_SIDE if recipe.kind == "cifar10" else recipe.size
+
+
+def data_recipe(path: Path, kind: str | None, root: str | None, size: int | None = None) -> "DataRecipe":
+    """The data that a file of dynamick's was trained on, or what the options say, shown as it saw its own.
+
+    Raises:
+        InputError: the file does not say on what it was trained, and no option does.
+    """
+    from dataclasses import replace
+
+    from dynamick import checkpoint
+    from dynamick.errors import InputError
+    from dynamick.training.recipe import DataRecipe
+
+    config, known = checkpoint.read_config(path), trained_on(path)
+    if known is None and kind is None:
+        raise InputError(f"{path}: does not say on which data it was trained; give --data and --root")
+    if known is None:
+        usual = DataRecipe(kind="folder", size=config["preprocessing"]["size"] or USUAL_SIZE, in_memory=False)
+        known = usual if kind == "folder" else DataRecipe()
+    elif kind == "folder" and known.kind != "folder":
+        known = DataRecipe(kind="folder", size=side_of(known))
+    changes: dict[str, Any] = {"kind": kind, "root": root, "size": size}
+    return replace(known, **{key: value for key, value in changes.items() if value is not None})
 
 
 def trained_on(weights: str | Path | None) -> "DataRecipe | None":

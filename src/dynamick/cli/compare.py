@@ -150,10 +150,8 @@ def check_alike(backbones: list[Backbone], out: Path) -> None:
 
 def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
     """A network's file and the data that it was trained on, with what the options change."""
-    from dataclasses import replace
-
     from dynamick import checkpoint
-    from dynamick.cli.backbones import kind_of, trained_on
+    from dynamick.cli.backbones import data_recipe, kind_of
     from dynamick.errors import InputError
     from dynamick.training.recipe import DataRecipe
 
@@ -163,14 +161,8 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
         # Its size is known when it is loaded.
         recipe = DataRecipe(kind="folder", root=args.root, in_memory=False)
         return Backbone(path, name, args.model, recipe)
-    config, known = checkpoint.read_config(path), trained_on(path)
-    if known is None and args.data is None:
-        raise InputError(f"{path}: does not say on which data it was trained; give --data and --root")
-    changes = {"kind": args.data, "root": args.root, "size": args.size}
-    if known is None and args.data == "folder":
-        # As `dynamick retrofit` opens them.
-        known = DataRecipe(size=config["preprocessing"]["size"] or USUAL_SIZE, in_memory=False)
-    recipe = replace(known or DataRecipe(), **{key: value for key, value in changes.items() if value is not None})
+    recipe = data_recipe(path, args.data, args.root, args.size)
+    config = checkpoint.read_config(path)
     return Backbone(path, name, kind_of(config["model"], config["extra"].get("recipe", {})), recipe)
 
 
@@ -181,18 +173,18 @@ def _cache(
     from dataclasses import replace
 
     from dynamick import checkpoint
-    from dynamick.cli.backbones import load_network, open_data, preprocessing_of, side, teller
+    from dynamick.cli.backbones import classifier_of, load_folder, load_network, open_data, preprocessing_of, side, teller
     from dynamick.comparison.cache import cache_features
     from dynamick.comparison.detecting import dissect_features
     from dynamick.errors import InputError
     from dynamick.training.recipe import DataRecipe
 
     model: Any = load_network(args.model, backbone.path) if args.model else checkpoint.load(backbone.path)
-    prepare = preprocessing_of(model, args)
+    prepare, layer = preprocessing_of(model, args), classifier_of(model, args.model or backbone.kind, args.layer)
 
     def cached(data: Any, place: str) -> None:
         folder, tell = args.out / "features" / backbone.name / place, teller(f"{backbone.name}, {place}")
-        cache_features(model, data, folder, prepare, args.dtype, device=args.device, progress=tell)
+        cache_features(model, data, folder, prepare, args.dtype, device=args.device, progress=tell, layer=layer)
 
     recipe = replace(backbone.recipe, size=prepare.size or USUAL_SIZE) if args.model else backbone.recipe
     images = {split: open_data(recipe, split) for split in ("train", "val")}
@@ -205,7 +197,12 @@ def _cache(
     for split, data in images.items():
         cached(data, split)
     for kind, root in foreign:
-        cached(open_data(DataRecipe(kind=kind, root=root), "val", side(images["val"])), _place(kind, root))
+        own = side(images["val"])
+        # Foreign images must not be told by how they are cut.
+        foreign_data = (
+            load_folder(root, "val", own, recipe) if kind == "folder" else open_data(DataRecipe(kind, root), "val", own)
+        )
+        cached(foreign_data, _place(kind, root))
     if concepts is None:
         return None
     print(f"dissection of {backbone.name}", flush=True)

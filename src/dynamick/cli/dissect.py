@@ -1,6 +1,7 @@
 """`dynamick dissect --model M --weights W --layer L --data DIR --out DIR`, and `dynamick dissect check DIR`."""
 
 import argparse
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -196,12 +197,12 @@ def _from_function(name: str, weights: str | None) -> "nn.Module":
     # A user's own module lies where the command is given.
     sys.path.insert(0, str(Path.cwd()))
     try:
-        try:
-            make = getattr(importlib.import_module(package), function)
-        except (ImportError, AttributeError, ValueError) as error:
-            raise InputError(f"--model {name}: {error}; give package.module:function") from error
         # The function may import more of the user's own.
-        model = make()
+        model = getattr(importlib.import_module(package), function)()
+    except (ImportError, AttributeError, ValueError) as error:
+        raise InputError(f"--model {name}: {error}; give package.module:function") from error
+    except Exception as error:
+        raise InputError(f"--model {name}: {type(error).__name__}: {error}; mend the function, which takes nothing") from error
     finally:
         sys.path.remove(str(Path.cwd()))
     if not isinstance(model, nn.Module):
@@ -210,14 +211,15 @@ def _from_function(name: str, weights: str | None) -> "nn.Module":
 
 
 def _from_torchvision(name: str, weights: str | None) -> "nn.Module":
+    """Torchvision's network, with as many outputs as a file of weights has."""
     from dynamick.errors import InputError
-    from dynamick.preprocessing import Preprocessing
+    from dynamick.nn import find_classifier
     from dynamick.torchvision_shim import torchvision
 
     if name not in torchvision.models.list_models():
         raise InputError(f"--model {name}: unknown; give res18-d5a or the like, package.module:function, or torchvision's name")
     if weights is None:
-        raise InputError(f"dissect: --model {name} needs --weights, a state dict's file or torchvision's DEFAULT")
+        raise InputError(f"--model {name}: needs --weights, a state dict's file or torchvision's DEFAULT")
     if weights == "DEFAULT":
         try:
             model = torchvision.models.get_model(name, weights=weights)
@@ -226,9 +228,40 @@ def _from_torchvision(name: str, weights: str | None) -> "nn.Module":
                 f"--weights DEFAULT: {name}'s could not be downloaded ({error}); give a state dict's file"
             ) from error
     else:
-        model = _with_weights(torchvision.models.get_model(name), weights)
-    model.preprocessing = Preprocessing(size=224)
+        tensors = unwrapped(read_weights(weights))
+        model = torchvision_model(name)
+        with contextlib.suppress(ValueError):
+            head = tensors.get(f"{find_classifier(model)}.weight")
+            model = model if head is None else torchvision_model(name, num_classes=len(head))
+        put_weights(model, tensors, weights, f"a {name}")
+    model.preprocessing = torchvision_preprocessing(name)
     return model
+
+
+def torchvision_model(name: str, **options: Any) -> Any:
+    """A new network of torchvision's; nothing is downloaded."""
+    import inspect
+
+    from dynamick.torchvision_shim import torchvision
+
+    if "weights_backbone" in inspect.signature(torchvision.models.get_model_builder(name)).parameters:
+        options["weights_backbone"] = None
+    if name in ("googlenet", "inception_v3"):
+        # Else it warns that its initialisation takes long.
+        options["init_weights"] = False
+    return torchvision.models.get_model(name, **options)
+
+
+def torchvision_preprocessing(name: str) -> "Preprocessing":
+    """How torchvision prepares a network's images; 224 pixels where it does not say."""
+    from dynamick.preprocessing import Preprocessing
+    from dynamick.torchvision_shim import torchvision
+
+    try:
+        transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
+        return Preprocessing(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
+    except (AttributeError, TypeError, ValueError):
+        return Preprocessing(size=224)
 
 
 def _with_weights(model: "nn.Module", path: str) -> "nn.Module":
@@ -247,6 +280,7 @@ def read_weights(path: str | Path) -> "dict[str, Tensor]":
     """
     import pickle
 
+    import numpy as np
     import torch
     from safetensors.torch import load_file
 
@@ -254,8 +288,11 @@ def read_weights(path: str | Path) -> "dict[str, Tensor]":
 
     advice = "give a state dict, saved by torch.save(model.state_dict(), FILE)"
     try:
-        # torchvision's trainings keep their options beside the weights.
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        # Trainings keep their options and figures beside the weights: torchvision's a Namespace, many NumPy's numbers.
+        numbers = [np.dtype, *{type(np.dtype(each)) for each in "?bhilqBHILQefd"}]
+        scalar: Any = np.float64(0).__reduce__()[0]
+        harmless = [argparse.Namespace, *numbers, scalar, (scalar, "numpy.core.multiarray.scalar")]
+        with torch.serialization.safe_globals(harmless):
             read: Any = (
                 load_file(path)
                 if str(path).endswith(".safetensors")

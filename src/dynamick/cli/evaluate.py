@@ -12,22 +12,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from dataclasses import replace
-
     from dynamick import checkpoint
-    from dynamick.errors import InputError
+    from dynamick.cli.backbones import data_recipe
     from dynamick.files import write_json
     from dynamick.training.evaluate import evaluate
-    from dynamick.training.recipe import DataRecipe
 
-    model = checkpoint.load(args.weights)
-    trained_on = checkpoint.read_config(args.weights)["extra"].get("recipe", {}).get("data")
-    if trained_on is None and args.data is None:
-        raise InputError(f"{args.weights}: does not say on which data it was trained; give --data and --root")
-    recipe = DataRecipe(**trained_on) if trained_on else DataRecipe()
-    changes = {"kind": args.data, "root": args.root}
-    recipe = replace(recipe, **{name: value for name, value in changes.items() if value is not None})
-    figures = evaluate(model, recipe)
+    figures = evaluate(checkpoint.load(args.weights), data_recipe(args.weights, args.data, args.root))
     for name, value in figures.items():
         print(f"{name:22} {value:.4g}" if abs(value) < 10 else f"{name:22} {value:.2f}")
     if args.out:

@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> None:
     subject = open_subject(args.weights, read_units(args.units), args)
     twin = None if args.twin is None else open_subject(args.twin, read_units(args.twin_units), args)
     model: Any = subject.model
-    images, files, skipped = read_images(args.images, args.limit, args.size or subject.size)
+    images, files, skipped = read_images(args.images, args.limit, args.size or subject.size, subject.middle)
     root = args.images if args.images.is_dir() else args.images.parent
     names = [file.relative_to(root).as_posix() for file in files]
     batch = torch.stack(images)
@@ -232,12 +232,13 @@ def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images
     print(f"{three_way.table(ways)}\nthe figure: {args.three_way}")
 
 
-def read_images(root: Path, limit: int, size: int | None) -> tuple[list[Any], list[Path], int]:
+def read_images(root: Path, limit: int, size: int | None, middle: bool = False) -> tuple[list[Any], list[Path], int]:
     """Up to `limit` images, spread evenly over the folder's files; files that are none are named on stderr and counted.
 
     Args:
         root: a folder, or one image.
         size: side in pixels; None takes the first image's shorter side for all.
+        middle: only the middle 7/8 of the images are shown; all of them where nobody knows a size.
 
     Raises:
         InputError: there is no such folder, or no readable image in it.
@@ -255,13 +256,12 @@ def read_images(root: Path, limit: int, size: int | None) -> tuple[list[Any], li
     files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
     chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
     images, good, skipped = [], [], 0
+    middle = middle and size is not None
     for path in chosen:
         try:
             # Without a size of the model's own, the first image's shorter side is everyone's, as all go through together.
-            image = read_image(path, size)
-            size = size or min(image.size)
-            square = image if image.size == (size, size) else read_image(path, size)
-            images.append(torch.from_numpy(np.array(square)))
+            size = size or min(read_image(path).size)
+            images.append(torch.from_numpy(np.array(read_image(path, size, middle))))
             good.append(path)
         except InputError as error:
             print(f"left out: {error}", file=sys.stderr)

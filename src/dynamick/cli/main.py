@@ -79,7 +79,10 @@ def _run(argv: list[str]) -> None:
 def _fail(message: str, status: int, trace: bool) -> None:
     if trace:
         traceback.print_exc()
-    # An error that a loader's process raised comes with that process's traceback; its last line says what it was.
-    line = message.strip().splitlines()[-1].removeprefix("dynamick.errors.InputError: ") if message.strip() else message
+    lines = message.strip().splitlines() or [""]
+    if any(each.startswith("Traceback (most recent call last)") for each in lines):
+        # An error that a loader's process raised comes with that process's traceback; its last line says what it was.
+        lines = lines[-1:]
+    line = " ".join(each.strip() for each in lines).removeprefix("dynamick.errors.InputError: ")
     print(f"dynamick: {line}", file=sys.stderr, flush=True)
     sys.exit(status)

@@ -1,7 +1,9 @@
 """`dynamick retrofit --model resnet50 --weights F --data DIR --k 5 --out DIR`: a Dynamic-K head for a pretrained network."""
 
 import argparse
+import copy
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ if TYPE_CHECKING:
     from dynamick.comparison.cache import Features
     from dynamick.nn import DynamicLinear
     from dynamick.preprocessing import Preprocessing
+    from dynamick.training.recipe import DataRecipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,16 +32,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from dynamick.cli.backbones import load_folder, load_network, preprocessing_of, side, teller, trained_on
+    from dynamick.cli.backbones import classifier_of, load_folder, load_network, preprocessing_of, side, teller, trained_on
     from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
     from dynamick.comparison.cache import cache_features, weights_digest
     from dynamick.comparison.heads.dynamic import train
     from dynamick.comparison.measuring import measure
+    from dynamick.data.images import ImageTensors
     from dynamick.errors import InputError
     from dynamick.files import write_json
     from dynamick.functional import check_k
-    from dynamick.nn import find_classifier
+    from dynamick.training.recipe import DataRecipe
 
     open_device(args.device)
     try:
@@ -46,7 +50,10 @@ def run(args: argparse.Namespace) -> None:
     except ValueError as error:
         raise InputError(f"--{error}") from None
     model = load_network(args.model, args.weights)
-    prepare = preprocessing_of(model, args)
+    prepare, layer = preprocessing_of(model, args), classifier_of(model, args.model, args.layer)
+    old: Any = model.get_submodule(layer)
+    if not old.weight.isfinite().all():
+        raise InputError(f"--weights {args.weights}: {layer}.weight holds NaN or infinity; mend the weights")
     made = {"k": args.k, "rule": args.rule, "seed": args.seed, "weights": weights_digest(model)}
     check_same(args.out / "retrofit.json", made)
     images = {split: load_folder(args.data, split, prepare.size, trained_on(args.weights)) for split in ("train", "val")}
@@ -55,20 +62,27 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"{args.data}: train and val hold different classes ({', '.join(odd[:5])}); give both the same")
     places = {split: args.out / "features" / split for split in images}
     features = {
-        split: cache_features(model, data, places[split], prepare, args.dtype, device=args.device, progress=teller(split))
+        split: cache_features(
+            model, data, places[split], prepare, args.dtype, device=args.device, progress=teller(split), layer=layer
+        )
         for split, data in images.items()
     }
     learn, held = features["train"], features["val"]
-    old: Any = model.cpu().get_submodule(find_classifier(model))
+    model.cpu()
     known = getattr(model, "classes", held.classes)
-    before = measure(old, held) if old.weight.shape[0] == len(held.classes) and known == held.classes else None
+    same = old.weight.shape[0] == len(held.classes) and known == held.classes
+    before = measure(copy.deepcopy(old).float(), held) if same else None
     job = cells.Job(args.out / "features", args.out, f"dynamic-{args.rule.replace('_', '-')}", (args.k,), args.seed)
     print(f"training the head, {in_words(cells.estimate([job]))}", flush=True)
-    head = train(learn.x, learn.labels, len(learn.classes), args.k, args.seed, args.rule)
+    head = train(learn.x, learn.labels, len(learn.classes), args.k, args.seed, args.rule, bias=old.bias is not None)
+    # Rounded as the network's own weights are, before it is measured.
+    head.to(old.weight.dtype).float()
     prune_unrouted(head, learn.x)
     after = measure(head, held)
-    # Who opens the file later must show the network images of the size that its head learnt on.
-    save(model, head, learn, replace(prepare, size=side(images["train"])), args)
+    # Who opens the file later must show the network images as its head saw them.
+    prepare = replace(prepare, size=side(images["train"]))
+    shown = DataRecipe("folder", str(args.data), side(images["train"]), in_memory=isinstance(images["train"], ImageTensors))
+    save(model, layer, head.to(old.weight.dtype), learn, prepare, shown, args)
     write_json(args.out / "retrofit.json", {"before": before, "after": after, **made})
     if before is None:
         print(f"before           {old.weight.shape[0]} outputs, and {len(held.classes)} classes: it was not trained on these")
@@ -101,7 +115,7 @@ def check_same(file: Path, wanted: dict[str, Any]) -> None:
 
 
 def prune_unrouted(head: "DynamicLinear", x: "Tensor") -> None:
-    """Remove the weights that no training image (features N, M) routes, in place; their logits stay the same, bit for bit."""
+    """Remove the weights that no training image (features N, M) routes, in place; their logits lose no product."""
     from dynamick.comparison.heads.dynamic_static import usage
 
     kept = usage(head, x) > 0
@@ -110,23 +124,28 @@ def prune_unrouted(head: "DynamicLinear", x: "Tensor") -> None:
 
 
 def save(
-    model: "nn.Module", head: "DynamicLinear", data: "Features", prepare: "Preprocessing", args: argparse.Namespace
+    model: "nn.Module",
+    layer: str,
+    head: "DynamicLinear",
+    data: "Features",
+    prepare: "Preprocessing",
+    shown: "DataRecipe",
+    args: argparse.Namespace,
 ) -> None:
     """Write weights.safetensors: for `dynamick.load` where the model is dynamick's own, else as a state dict."""
     import safetensors.torch
 
     from dynamick import checkpoint, models
     from dynamick.files import write_atomically
-    from dynamick.nn import find_classifier
 
-    name, path = find_classifier(model), args.out / "weights.safetensors"
+    path = args.out / "weights.safetensors"
     if isinstance(model, models.ResNet):
         model.fc, model.preprocessing, model.classes = head, prepare, list(data.classes)
-        checkpoint.save(model, path, {"retrofit": {"model": args.model, "data": args.data.name, "k": args.k}})
+        about = {"model": args.model, "data": args.data.name, "k": args.k}
+        checkpoint.save(model, path, {"retrofit": about, "recipe": {"data": asdict(shown)}})
         return
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, head)
+    model.set_submodule(layer, head)
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
-    about = {"model": args.model, "classifier": name, "k": str(args.k), "rule": args.rule, "classes": "\n".join(data.classes)}
-    about["preprocessing"] = json.dumps(prepare.to_dict())
-    write_atomically(path, safetensors.torch.save(tensors, about))
+    said = {"model": args.model, "classifier": layer, "k": str(args.k), "rule": args.rule, "classes": "\n".join(data.classes)}
+    said["preprocessing"] = json.dumps(prepare.to_dict())
+    write_atomically(path, safetensors.torch.save(tensors, said))

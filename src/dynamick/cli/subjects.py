@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from dynamick.dissection import Dissection
     from dynamick.preprocessing import Preprocessing
 
-CIFAR_SIDE = 32
-
 
 @dataclass(frozen=True)
 class Subject:
@@ -27,6 +25,7 @@ class Subject:
         metrics: what its training measured last, by name; empty where the file does not say.
         epochs: how many epochs its training has in all; None where the file does not say.
         size: side in pixels of the images that it was trained on, or that its preprocessing makes; None where nobody says.
+        middle: whether it sees the middle 7/8 of its images, as those for 224 pixels are usually evaluated, or all.
     """
 
     file: Path
@@ -37,6 +36,7 @@ class Subject:
     metrics: dict[str, float] = field(default_factory=dict)
     epochs: int | None = None
     size: int | None = None
+    middle: bool = True
 
     @property
     def accuracy(self) -> float | None:
@@ -115,6 +115,7 @@ def _metadata(file: Path) -> dict[str, str]:
 
 def _own(file: Path, units: "Dissection | None") -> Subject:
     from dynamick import checkpoint
+    from dynamick.cli.backbones import shows_middle, side_of, trained_on
 
     config, model = checkpoint.read_config(file), checkpoint.load(file)
     # A training that runs may have replaced the file between the two.
@@ -122,14 +123,11 @@ def _own(file: Path, units: "Dissection | None") -> Subject:
         config, model = now, checkpoint.load(file)
     extra: dict[str, Any] = config["extra"]
     recipe, own = extra.get("recipe", {}), cast(Any, model)
-    size = own.preprocessing.size or _trained_size(recipe.get("data", {}))
+    seen = trained_on(file)
+    size = own.preprocessing.size or (None if seen is None else side_of(seen))
     classes, epochs = [str(name) for name in own.classes], recipe.get("optim", {}).get("epochs")
-    return Subject(file, config["model"], model, classes, units, extra.get("metrics", {}), epochs, size)
-
-
-def _trained_size(data: dict[str, Any]) -> int | None:
-    """The side of a recipe's images, in pixels; CIFAR-10's recipes name none."""
-    return CIFAR_SIDE if data.get("kind") == "cifar10" else data.get("size")
+    middle = seen is not None and shows_middle(seen)
+    return Subject(file, config["model"], model, classes, units, extra.get("metrics", {}), epochs, size, middle)
 
 
 def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
@@ -138,14 +136,14 @@ def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
 
     import safetensors.torch
 
-    from dynamick.cli.dissect import load_model
+    from dynamick.cli.dissect import load_model, torchvision_model
     from dynamick.errors import InputError
     from dynamick.nn import DynamicLinear
     from dynamick.preprocessing import Preprocessing
     from dynamick.torchvision_shim import torchvision
 
     name = about["model"]
-    model = torchvision.models.get_model(name) if name in torchvision.models.list_models() else load_model(name, None)
+    model = torchvision_model(name) if name in torchvision.models.list_models() else load_model(name, None)
     tensors = safetensors.torch.load_file(file)
     try:
         weight = tensors[f"{about['classifier']}.weight"]
@@ -175,13 +173,13 @@ def _foreign(file: Path, name: str) -> tuple["nn.Module", list[str] | None]:
 
 
 def _preprocessing(model: Any, args: argparse.Namespace) -> "Preprocessing":
-    from dynamick.cli.backbones import preprocessing_of
+    from dynamick.cli.backbones import USUAL_SIZE, preprocessing_of
     from dynamick.preprocessing import Preprocessing
     from dynamick.torchvision_shim import torchvision
 
     own = getattr(model, "preprocessing", None)
     if own is None and type(model).__module__.startswith(torchvision.__name__):
-        model.preprocessing = Preprocessing(size=224)
+        model.preprocessing = Preprocessing(size=USUAL_SIZE)
     return preprocessing_of(model, args)
 
 

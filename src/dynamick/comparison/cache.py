@@ -8,7 +8,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,9 @@ def cache_features(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     progress: Callable[[int, int], None] | None = None,
+    layer: str | None = None,
 ) -> Features:
-    """The features that enter a model's classifier (`dynamick.nn.find_classifier`), computed once and kept in a folder.
+    """The features that enter a model's classifier, computed once and kept in a folder.
 
     An interrupted run goes on where it stopped. A cache belongs to one model, its weights (but for the classifier's, which do
     not change what enters it), its preprocessing and its images; all of them are checked, and its own checksums.
@@ -77,11 +78,13 @@ def cache_features(
         batch_size: images a forward pass.
         device: where the model runs.
         progress: called with the number of images done, and of all.
+        layer: the classifier's dotted name; None takes the last linear layer (`dynamick.nn.find_classifier`).
 
     Raises:
         InputError: the folder holds features of another model, preprocessing or data, or is damaged; a class has no image, or a
             label no class; a feature is NaN or infinite (the message names image and unit); the classifier does not see one
-            vector an image; another process fills the folder; it cannot be written, or the disk is full.
+            vector an image, or what it puts out is not what the model does; another process
+            fills the folder; it cannot be written, or the disk is full.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is unknown; give {' or '.join(DTYPES)}")
@@ -91,7 +94,8 @@ def cache_features(
     labels = _labels(data)
     check_classes(labels, data.classes)
     folder = Path(folder)
-    key = _key(model, data, prepare, dtype)
+    layer = find_classifier(model) if layer is None else layer
+    key = _key(model, data, prepare, dtype, layer)
     if not _is_filled(_open_state(folder, key), data):
         if (why := why_no_folder(folder)) is not None:
             raise InputError(f"{folder}: cannot be written ({why}); give another")
@@ -99,7 +103,7 @@ def cache_features(
             # Another process may have filled it in between.
             state = _open_state(folder, key)
             if not _is_filled(state, data):
-                _fill(folder, state, model.to(device).eval(), data, prepare, batch_size, progress)
+                _fill(folder, state, _chunks(model.to(device).eval(), layer, data, prepare, batch_size, state), data, progress)
     return open_features(folder)
 
 
@@ -221,14 +225,12 @@ def _tidy(folder: Path, new: list[Path]) -> None:
 def _fill(
     folder: Path,
     state: dict[str, Any],
-    model: nn.Module,
+    chunks: Iterator[Tensor],
     data: ImageTensors | FolderImages,
-    prepare: Prepare,
-    batch_size: int,
     progress: Callable[[int, int], None] | None,
 ) -> None:
-    done = len(state["chunks"])
-    for number, x in enumerate(_chunks(model, data, prepare, batch_size, done), done):
+    """Write what is not done yet."""
+    for number, x in enumerate(chunks, len(state["chunks"])):
         first = number * CHUNK
         _check_finite(x, [_name(data, first + row) for row in range(len(x))])
         stored = x.bfloat16().view(torch.uint16).numpy() if state["key"]["dtype"] == "bfloat16" else x.numpy()
@@ -295,25 +297,51 @@ def _no_room(folder: Path, error: OSError, needed: int) -> InputError:
 
 @torch.no_grad()
 def _chunks(
-    model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, batch_size: int, done: int
+    model: nn.Module,
+    layer: str,
+    data: ImageTensors | FolderImages,
+    prepare: Prepare,
+    batch_size: int,
+    state: dict[str, Any],
 ) -> Iterator[Tensor]:
-    """Features of CHUNK images at a time, float32 on the CPU, from chunk number `done` on."""
-    caught: list[Tensor] = []
-    name = find_classifier(model)
-    hook = model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
-    device = next(model.parameters()).device
+    """Features of CHUNK images at a time, float32 on the CPU, from the first chunk that is not done on."""
+    caught: list[tuple[Tensor, Tensor]] = []
+    classifier: Any = model.get_submodule(layer)
+    hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
+    like = classifier.weight
     try:
-        for first in range(done * CHUNK, len(data), CHUNK):
+        for first in range(len(state["chunks"]) * CHUNK, len(data), CHUNK):
             rows = []
             for images in _batches(data, first, min(first + CHUNK, len(data)), batch_size):
-                model(prepare(images.to(device)))
-                seen = [tuple(x.shape) for x in caught]
+                output = model(prepare(images.to(like.device)).to(like.dtype))
+                seen = [tuple(x.shape) for x, _ in caught]
                 if len(seen) != 1 or len(seen[0]) != 2 or seen[0][0] != len(images):
-                    raise InputError(f"features: {name!r} sees {seen} of {len(images)} images; it must see a vector of each")
-                rows.append(caught.pop().float().cpu())
+                    raise InputError(
+                        f"features: {layer!r} sees {seen} of {len(images)} images; it must see a vector of each; "
+                        "name the layer that puts out the logits (--layer)"
+                    )
+                x, y = caught.pop()
+                if not _puts_out(output, y):
+                    raise InputError(
+                        f"features: what {layer!r} puts out is not what the model does; name the layer that puts out the "
+                        "logits (--layer), or give a model that returns them"
+                    )
+                rows.append(x.float().cpu())
             yield torch.cat(rows)
     finally:
         hook.remove()
+
+
+def _puts_out(output: Any, y: Tensor) -> bool:
+    """Whether a model's output, or a part of it, is these logits or what is usually made of them."""
+    if not isinstance(output, Tensor):
+        named = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+        parts = output if isinstance(output, tuple | list) else named.values()
+        return any(_puts_out(part, y) for part in parts if isinstance(part, Tensor))
+    if output.shape != y.shape:
+        return False
+    forms = (lambda y: y, torch.sigmoid, lambda y: y.softmax(1), lambda y: y.log_softmax(1))
+    return any(torch.allclose(output.float(), form(y.float()), rtol=1e-3, atol=1e-5, equal_nan=True) for form in forms)
 
 
 def _batches(data: ImageTensors | FolderImages, first: int, end: int, batch_size: int) -> Iterator[Tensor]:
@@ -336,9 +364,8 @@ def _check_finite(x: Tensor, names: list[str]) -> None:
         )
 
 
-def _key(model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, dtype: str) -> dict[str, str]:
+def _key(model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, dtype: str, head: str) -> dict[str, str]:
     """What a cache belongs to; the names are those of a refusal's message."""
-    head = find_classifier(model)
     # Neither the classifier's weights nor its form change what enters it.
     parts = [f"{type(module).__name__}({module.extra_repr()})" for name, module in model.named_modules() if name != head]
     return {
@@ -371,7 +398,10 @@ def _listing(data: ImageTensors | FolderImages) -> str:
     else:
         sha.update(f"{data.size} {data.augment}".encode())
         for path, _ in data.samples:
-            about = Path(path).stat()
+            try:
+                about = Path(path).stat()
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror}); mend it or take it away") from None
             sha.update(f"{Path(path).relative_to(data.root)} {about.st_size} {about.st_mtime_ns}".encode())
     return sha.hexdigest()
 

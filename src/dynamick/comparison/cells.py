@@ -71,7 +71,7 @@ def pending(features: Path, cells: Path, heads: Iterable[str], budgets: Sequence
     Raises:
         InputError: a head of no such name, or a cell in the folder (asked for or not) that is damaged or of other features.
     """
-    heads, seeds = list(heads), list(seeds)
+    heads, seeds = list(dict.fromkeys(heads)), list(seeds)
     check_heads(heads)
     owner = _owner(features)
     _read_all(cells, owner)

@@ -29,6 +29,9 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         raise InputError(f"{path}: mode is F, numbers without a range; an image must have 8 or 16 bits a channel")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
+    if "transparency" in image.info:
+        # Of a palette's transparent colours Pillow warns otherwise.
+        image = image.convert("RGBA")
     return np.array(image if image.mode == "RGB" else image.convert("RGB"))
 
 

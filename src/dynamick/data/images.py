@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dynamick.data import decode
 from dynamick.errors import InputError
 from dynamick.seeding import seed_of
 from dynamick.torchvision_shim import torchvision
+
+IMAGES = (*torchvision.datasets.folder.IMG_EXTENSIONS, ".gif")
+"""How the names of image files end, in lower case."""
 
 
 @dataclass
@@ -151,24 +155,26 @@ def image_folder(root: str | Path, split: str, size: int) -> ImageTensors:
     return ImageTensors(images, torch.tensor([label for _, label in folder.samples]), folder.classes)
 
 
-def read_image(path: str | Path, size: int | None = None) -> Image.Image:
-    """An image file as RGB; with a size, its shorter side resized to it and cropped square in the middle.
+def read_image(path: str | Path, size: int | None = None, middle: bool = False) -> Image.Image:
+    """An image file as RGB, upright; with a size, its shorter side resized to it and cropped square in the middle.
+
+    Args:
+        path: the file.
+        size: side in pixels; None leaves the image whole.
+        middle: of that square the middle 7/8 only, as networks for 224 pixels are usually evaluated (SPEC section 4); an
+            image that has the size already was cut by someone, and stays whole.
 
     Raises:
         InputError: it is no image, or damaged.
     """
-    try:
-        with Image.open(path) as file:
-            image = file.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: no readable image ({error}); mend it or take it away") from None
+    image = Image.fromarray(decode.read_image(Path(path)))
     if size is None or image.size == (size, size):
         return image
-    scale = size / min(image.size)
-    image = image.resize(
-        (max(size, round(image.width * scale)), max(size, round(image.height * scale))), Image.Resampling.BILINEAR
-    )
-    left, top = (image.width - size) // 2, (image.height - size) // 2
+    shorter = round(size * 8 / 7) if middle else size
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
     return image.crop((left, top, left + size, top + size))
 
 
@@ -180,7 +186,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         root, split: ROOT/SPLIT/CLASS/*.
         size: side in pixels of what is returned.
         seed, epoch: they and the index alone decide an image's augmentation.
-        augment: a random resized crop and a flip (SPEC section 4); else the middle of the image at 7/8 of its shorter side.
+        augment: a random resized crop and a flip (SPEC section 4); else `read_image`'s middle.
 
     Raises:
         InputError: as `image_folder`.
@@ -208,9 +214,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
             generator = np.random.default_rng([self.seed, self.epoch, index])
             image = _random_resized_crop(read_image(path), self.size, generator)
         else:
-            whole = read_image(path, round(self.size * 8 / 7))
-            margin = (whole.width - self.size) // 2
-            image = whole.crop((margin, margin, margin + self.size, margin + self.size))
+            image = read_image(path, self.size, middle=True)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0) -> DataLoader[Any]:
@@ -240,12 +244,23 @@ def _random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator
     return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
 
 
+class _ClassFolders(torchvision.datasets.ImageFolder):
+    """GIFs too, and no hidden folders, such as a notebook's checkpoints."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root, is_valid_file=lambda path: path.lower().endswith(IMAGES))
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        return names, {name: number for number, name in enumerate(names)}
+
+
 def _listing(root: str | Path, split: str) -> Any:
     place = Path(root) / split
     if not place.is_dir():
         raise InputError(f"{place}: no such folder; give the folder that holds train/CLASS/* and val/CLASS/*")
     try:
-        folder = torchvision.datasets.ImageFolder(str(place))
+        folder = _ClassFolders(str(place))
     except FileNotFoundError as error:
         raise InputError(f"{place}: no images in class folders ({str(error).splitlines()[0]})") from None
     if len(folder.classes) < 2:

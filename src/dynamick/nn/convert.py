@@ -68,7 +68,7 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
         if id(modules[name]) in uncalled:
             reader = uncalled[id(modules[name])]
             raise InputError(f"layers: {name!r} is never called, {reader} reads its weight; name another layer")
-        _check_parameters(name, modules[name])
+        check_parameters(name, modules[name])
         if type(modules[name]) not in DENSE + DYNAMIC:
             kind = type(modules[name]).__name__
             raise ValueError(f"layers: {name!r} is a {kind}; only nn.Linear and nn.Conv2d can be converted")
@@ -87,7 +87,7 @@ def revert(model: nn.Module) -> nn.Module:
     """
     layers = {name: module for name, module in model.named_modules() if isinstance(module, DYNAMIC)}
     for name, layer in layers.items():
-        _check_parameters(name, layer)
+        check_parameters(name, layer)
     return _replace(model, {id(layer): _dense(layer) for layer in layers.values()})
 
 
@@ -107,7 +107,8 @@ def _uncalled(model: nn.Module) -> dict[int, str]:
     return found
 
 
-def _check_parameters(name: str, layer: nn.Module) -> None:
+def check_parameters(name: str, layer: nn.Module) -> None:
+    """Raise InputError where the weight or bias of a dense layer is computed, and so is no parameter of its own."""
     if isinstance(layer, DENSE) and not {"weight", "bias"} <= layer._parameters.keys():
         undo = "prune.remove, remove_weight_norm, remove_spectral_norm or parametrize.remove_parametrizations"
         raise InputError(f"model: the weight or bias of {name!r} is computed; call torch.nn.utils' {undo} first")

@@ -37,7 +37,14 @@ def fit(
 
 
 def train(
-    x: Tensor, labels: Tensor, classes: int, k: int, seed: int = 0, rule: str = "at_most", epochs: int = EPOCHS
+    x: Tensor,
+    labels: Tensor,
+    classes: int,
+    k: int,
+    seed: int = 0,
+    rule: str = "at_most",
+    epochs: int = EPOCHS,
+    bias: bool = True,
 ) -> DynamicLinear:
     """A Dynamic-K head on features (N, M), begun from the dense head, K falling in the first half; AdamW, cosine schedule.
 
@@ -50,14 +57,15 @@ def train(
     std = std.where(std > STEADY * x.mean(0).abs(), 0)
     scale = torch.where(std > 0, 1 / std, torch.zeros_like(std))
     generator = torch.Generator().manual_seed(seed)
-    head = DynamicLinear(M, classes, min(k, M), rule=rule, device=x.device)
+    head = DynamicLinear(M, classes, min(k, M), bias, rule, x.device)
     begun = dense(x * (std > 0), labels, classes)
     with torch.no_grad():
         head.weight.copy_(begun.weight * std)
-        head.bias.copy_(begun.bias)
-    optimizer = torch.optim.AdamW(
-        [{"params": [head.weight], "weight_decay": DECAY}, {"params": [head.bias], "weight_decay": 0.0}], lr=RATE
-    )
+        if bias:
+            head.bias.copy_(begun.bias)
+    groups = [{"params": [head.weight], "weight_decay": DECAY}]
+    groups += [{"params": [head.bias], "weight_decay": 0.0}] if bias else []
+    optimizer = torch.optim.AdamW(groups, lr=RATE)
     each_epoch = max(1, N // BATCH)
     steps = max(STEPS, epochs * each_epoch)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
