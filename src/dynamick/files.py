@@ -1,10 +1,15 @@
 """Files that are whole or not there, whenever a process is killed or a disk is full."""
 
+import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+NAMED = 40
+"""So many letters of its name a temporary file has: a name may be as long as a file system takes."""
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
@@ -25,7 +30,7 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
 
 
 def _write_beside(path: Path, content: bytes, durable: bool) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAMED]}.")
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
@@ -54,3 +59,16 @@ def why_no_folder(path: Path) -> str | None:
     if not there.is_dir():
         return "it or a folder above it is a file"
     return None if os.access(there, os.W_OK) else f"{there} cannot be written to"
+
+
+def fingerprint(about: Any, files: Iterable[Path]) -> str:
+    """A checksum of plain values and of some files, by their sizes and times of change."""
+    sha = hashlib.sha256(repr(about).encode(errors="surrogateescape"))
+    for file in files:
+        try:
+            stat = file.stat()
+            sha.update(f"{stat.st_size} {stat.st_mtime_ns} ".encode())
+        except OSError:
+            # Who opens it says so.
+            sha.update(b"missing ")
+    return sha.hexdigest()

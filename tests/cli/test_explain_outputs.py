@@ -5,9 +5,11 @@ import csv
 import io
 import json
 import re
+import shutil
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +17,8 @@ import torch
 from PIL import Image
 
 import dynamick as dk
-from dynamick.cli.explain import read_units
+from dynamick.cli.explain import _truth, read_units
+from dynamick.cli.explaining import dissected_itself
 from dynamick.cli.main import main
 from dynamick.cli.three_way import learn_basis
 from dynamick.data import ComposedScenes
@@ -105,10 +108,11 @@ def test_each_image_has_its_picture(place: Path, tmp_path: Path) -> None:
 
 
 def test_images_that_differ_by_their_suffix_have_a_picture_each(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
     for name in ("0.png", "0.bmp"):
-        Image.open(place / "images" / "0.png").save(tmp_path / name)
+        Image.open(place / "images" / "0.png").save(tmp_path / "images" / name)
     out = tmp_path / "pictures"
-    assert explain(place, "--images", tmp_path, "--pictures", out) == 0
+    assert explain(place, "--images", tmp_path / "images", "--pictures", out) == 0
     assert sorted(path.name for path in out.iterdir()) == ["0.bmp.png", "0.png.png"]
 
 
@@ -219,7 +223,7 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path, capsys: pytes
         (("--three-way", tmp_path / "three.xyz", *both), "three.xyz: a figure's name must end in"),
         ((*three, *both, "--ibd-penalty", 0), "--ibd-penalty: 0.0 must be"),
         (("--pictures", tmp_path / "no.json"), "no.json: is a file"),
-        (("--measure", tmp_path / "m.json", "--limit", 1), "simulability: 1 explanations"),
+        (("--measure", tmp_path / "m.json", "--limit", 1), "--measure: 1 image"),
         (("--json", tmp_path), "is a folder"),
     ]:
         assert explain(place, *args) == 2, message
@@ -227,3 +231,75 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path, capsys: pytes
         assert len([line for line in err.splitlines() if line.startswith("dynamick: ")]) == 1
         assert message in err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["no.json"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (("--pictures", "images"), "would be written over --images's images"),
+        (("--pictures", "images/why"), "lies in --images"),
+        (("--three-way", "images/w.png", "--twin", "res8.safetensors", "--concepts", "concepts"), "lies in --images"),
+        (("--json", "res8-d3a.safetensors"), "would be written over --weights's res8-d3a.safetensors"),
+        (("--out", "res8.safetensors", "--twin", "res8.safetensors"), "would be written over --twin's"),
+        (("--study", "units/tally.html", "--units", "units/tally.csv"), "would be written over --units's tally.csv"),
+        (("--study", "s.csv"), "its questions go into a CSV of that name"),
+        (("--out", "a.html", "--study", "a.html"), "--out writes a.html too"),
+        (("--json", "a.json", "--measure", "./a.json"), "--json writes a.json too"),
+        (("--json", "s.csv", "--study", "s.html"), "--json writes s.csv too"),
+    ],
+)
+def test_nothing_is_written_over_what_is_read_or_twice(
+    place: Path,
+    tmp_path: Path,
+    more: tuple[str, ...],
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("images", "concepts"):
+        shutil.copytree(place / name, tmp_path / name)
+    for name in ("res8.safetensors", "res8-d3a.safetensors"):
+        shutil.copy(place / name, tmp_path / name)
+    shutil.copytree(place / "res8-d3a-layer3", tmp_path / "units")
+    monkeypatch.chdir(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    assert explain(tmp_path, "--images", "images", *more) == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert len(err.splitlines()) == 1
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_hidden_images_are_not_explained_and_one_cannot_be_measured(
+    place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "images"
+    (folder / ".ipynb_checkpoints").mkdir(parents=True)
+    for name in ("0.png", "._0.png", ".ipynb_checkpoints/0-checkpoint.png"):
+        shutil.copy(place / "images" / "0.png", folder / name)
+    given = ("--images", folder, "--json", tmp_path / "e.json")
+    assert explain(place, *given) == 0
+    assert [each["file"] for each in json.loads((tmp_path / "e.json").read_text())] == ["0.png"]
+    capsys.readouterr()
+    assert explain(place, *given, "--out", tmp_path / "p.html", "--measure", tmp_path / "m.json") == 2
+    assert "--measure: 1 image" in capsys.readouterr().err
+    assert not (tmp_path / "p.html").exists()
+
+
+def test_classes_of_one_name_are_no_mistakes(tmp_path: Path) -> None:
+    assert [_truth(Path(f"{name}/1.png"), ["crane", "crane", "cat"]) for name in ("crane", "cat", "dog")] == [None, 2, None]
+
+
+def test_dead_units_do_not_vouch_for_a_dissection_and_half_precision_is_served(place: Path) -> None:
+    concepts = Broden(place / "concepts")
+
+    def network(seed: int, dtype: torch.dtype = torch.float32) -> Any:
+        torch.manual_seed(seed)
+        model = dk.models.create("res8-d3a", 10, stem="compact", width=8).eval()
+        model.layer3[0].bn2.weight.data[:28], model.layer3[0].downsample[1].weight.data[:28] = 0, 0
+        return model.to(dtype)
+
+    for dtype in (torch.float32, torch.bfloat16):
+        units = dk.dissect(network(0, dtype), "layer3", concepts, progress=False)
+        assert dissected_itself(Reader(network(0, dtype)), units, concepts)
+        assert not dissected_itself(Reader(network(5, dtype)), units, concepts)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from dynamick.data.broden import Broden, Label, Record, write
+from dynamick.data.checking import check
 from dynamick.errors import InputError
 
 LABELS = [
@@ -206,6 +207,31 @@ def test_broken_tables(tmp_path, name):
     with pytest.raises(InputError, match=message) as caught:
         Broden(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_category_that_no_image_has_and_spaces_in_lists(tmp_path):
+    expected = Broden(small(tmp_path))[0].maps
+    with (tmp_path / "category.csv").open("a") as file:
+        file.write("mood,1,1,0,0\n")
+    for path, more in ((tmp_path / "index.csv", ("mood", "")), (tmp_path / "c_mood.csv", ())):
+        if more:
+            lines = path.read_text().splitlines()
+            path.write_text("\n".join([f"{lines[0]},{more[0]}", *(f"{line},{more[1]}" for line in lines[1:])]) + "\n")
+        else:
+            path.write_text("code,number,name,frequency,coverage\n")
+    edit(tmp_path / "label.csv", "part(1)", "part(1); object(0)")
+    assert check(tmp_path) == []
+    found = Broden(tmp_path)[0].maps
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], maps) for name, maps in expected.items())
+
+
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf"])
+@pytest.mark.parametrize("name", ["index", "label", "category", "c_scene"])
+def test_empty_tables_are_named(tmp_path, name, content):
+    (small(tmp_path) / f"{name}.csv").write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}\.csv: no column [^\n]+$"):
+        Broden(tmp_path)
 
 
 def test_no_folder(tmp_path):

@@ -1,5 +1,7 @@
 """People's own concepts: images beside one mask per concept."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -128,6 +130,13 @@ def test_broken_folder(tmp_path, name):
     with pytest.raises(InputError, match=message) as caught:
         ConceptFolder(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_name_that_is_no_utf_8_is_named(tmp_path):
+    folder(tmp_path)
+    (tmp_path / "masks" / "dog").rename(os.fsdecode(os.fsencode(tmp_path / "masks") + b"/caf\xe9"))
+    with pytest.raises(InputError, match=r"'caf\\udce9' is no name in UTF-8"):
+        ConceptFolder(tmp_path)
 
 
 def test_no_images_and_no_masks(tmp_path):

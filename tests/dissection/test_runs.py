@@ -19,6 +19,7 @@ from PIL import Image
 from dynamick.cli.main import main
 from dynamick.data import broden
 from dynamick.dissection import Dissection, dissect, read_tally, saving
+from dynamick.dissection.gallery import Example, sheet
 from dynamick.dissection.progress import Progress
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
@@ -153,7 +154,7 @@ def test_other_images_are_another_configuration(small, tmp_path):
     for change in ({"name": lambda self, index: f"other-{index}"}, {"image": lambda self, index: self[index + 1].image}):
         _, other = small.case(34)
         other.__class__ = type("Other", (small.InMemory,), change)
-        with pytest.raises(InputError, match="names and first image"):
+        with pytest.raises(InputError, match="images and label maps"):
             dissect(model, "layer", other, state=tmp_path, progress=False)
 
 
@@ -320,3 +321,50 @@ def test_torchvision_models_and_state_dicts(directory, monkeypatch):
     assert len(read_tally(directory.parent / "out" / "tally.csv").rows) == 64
     with pytest.raises(SystemExit):
         command(directory, "--weights", str(path), model="resnet18", layer="fc")
+
+
+def test_what_was_dissected_before_is_not_served_for_other_data_or_another_network(directory, monkeypatch, capsys):
+    monkeypatch.chdir(directory.parent)
+    out = directory.parent / "out"
+
+    def outcome():
+        try:
+            command(directory, *PREPARED)
+        except SystemExit as stop:
+            return stop.code, capsys.readouterr().err
+        return 0, (out / "tally.csv").read_bytes()
+
+    first = outcome()
+    assert outcome() == first
+    plane = next((directory / "images").rglob("*object*.png"))
+    Image.fromarray(np.zeros_like(np.array(Image.open(plane)))).save(plane)
+    status, said = outcome()
+    assert status == 2
+    assert "images and label maps" in said
+    command(directory, *PREPARED, "--restart")
+    # The same weights, none, but another forward pass.
+    source = directory.parent / "own_model.py"
+    source.write_text(source.read_text().replace("AvgPool2d(2)", "MaxPool2d(2)"))
+    sys.modules.pop("own_model")
+    status, said = outcome()
+    assert status == 2
+    assert "first image's maps" in said
+
+
+def test_captions_stay_in_their_place():
+    def example(unit, label):
+        return Example(unit, label, 0.5, [torch.zeros(3, 8, 8, dtype=torch.uint8)], [torch.ones(8, 8, dtype=torch.bool)])
+
+    short = np.asarray(sheet([example(0, "a"), example(1, "b")], across=2))
+    long = np.asarray(sheet([example(0, "a long name " * 9), example(1, "b")], across=2))
+    assert short.shape == long.shape
+    middle = short.shape[1] // 2
+    # The second unit's half is the same, whatever the first one is called.
+    assert (short[:, middle + 8 :] == long[:, middle + 8 :]).all()
+    assert (short != long).any()
+
+
+def test_a_tally_with_an_open_quote_is_named(tmp_path):
+    (tmp_path / "tally.csv").write_text('unit,category,label,score\n1,part,"' + "x" * 200_000)
+    with pytest.raises(InputError, match=r"tally\.csv: cannot be read as a tally"):
+        Dissection.read_tally(tmp_path / "tally.csv")

@@ -14,7 +14,7 @@ from dynamick.explanation import composition, share_covered
 
 
 def dissection(labels: list[str]) -> SimpleNamespace:
-    scores = [0.05 * (unit % 3) for unit in range(len(labels))]
+    scores = [0.03 + 0.05 * (unit % 3) for unit in range(len(labels))]
     return SimpleNamespace(
         labels=labels, categories=["object"] * len(labels), scores=scores, detectors=[score >= 0.04 for score in scores]
     )
@@ -69,7 +69,7 @@ def test_covered_is_what_a_loop_counts(weights: list[list[int]], labels: list[st
 
 def test_the_part_on_detectors() -> None:
     each = composition(head([[3.0, 1.0, 2.0]]), dissection(["a", "b", "c"]))[0]
-    assert each.detected == pytest.approx(3 / 6)  # units 1 and 2 have scores of 0.05 and 0.1, unit 0 has 0
+    assert each.detected == pytest.approx(3 / 6)  # units 1 and 2 have scores of 0.08 and 0.13, unit 0 has 0.03
 
 
 def test_units_without_a_label_are_concepts_of_their_own() -> None:

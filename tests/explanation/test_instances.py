@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import dynamick as dk
 from dynamick.errors import InputError
+from dynamick.explanation import faithfulness
 from dynamick.explanation.head import Reader, heat
 from dynamick.explanation.instances import _n98
 from dynamick.preprocessing import Preprocessing
@@ -47,7 +48,7 @@ def dissection(units: int, layer: str | None = None) -> SimpleNamespace:
     return SimpleNamespace(
         labels=[f"thing {unit}" for unit in range(units)],
         categories=["object"] * units,
-        scores=[unit / 10 for unit in range(units)],
+        scores=[(unit + 1) / 10 for unit in range(units)],
         detectors=[unit > 0 for unit in range(units)],
         layer=layer,
     )
@@ -270,9 +271,18 @@ def test_residual_after_counts_the_largest() -> None:
 def test_concepts_go_with_their_units() -> None:
     each = dk.explain(small(3), images(1), units=dissection(6, "body"), preprocess=None)[0]
     assert [concept.label for concept in each.concepts if concept] == [f"thing {unit}" for unit in each.units]
-    assert [concept.score for concept in each.concepts if concept] == [unit / 10 for unit in each.units]
+    assert [concept.score for concept in each.concepts if concept] == [(unit + 1) / 10 for unit in each.units]
     assert each.runner_up is not None
     assert [concept.label for concept in each.runner_up.concepts if concept] == [f"thing {u}" for u in each.runner_up.units]
+
+
+def test_a_unit_that_overlaps_nothing_is_called_after_nothing() -> None:
+    """A tally names the first label of all for it."""
+    units = dissection(6)
+    units.scores = [0.0] * 6
+    each = dk.explain(small(3), images(1), units=units, preprocess=None)[0]
+    assert each.units
+    assert set(each.concepts) == {None}
 
 
 def test_without_a_dissection_units_stay_units() -> None:
@@ -365,6 +375,20 @@ def test_nan_in_an_image_reaches_the_explanation_and_json() -> None:
     assert any(math.isnan(product) for product in each.products)
     text = json.loads(each.to_json())
     assert text["logit"] is None
+
+
+@pytest.mark.parametrize("k", [None, 3])
+def test_infinite_activations_are_explained_as_they_are(k: int | None) -> None:
+    model, batch = small(k), images(3)
+    model.body[0].bias.data[1] = torch.inf
+    explained = dk.explain(model, batch, preprocess=None)
+    for each in explained:
+        assert any(math.isinf(product) or math.isnan(product) for product in each.products)
+        assert each.maps is None
+        assert each.why is not None
+        assert "not finite" in each.why
+        json.loads(each.to_json())
+    faithfulness(model, batch, preprocess=None)
 
 
 def test_json_holds_everything_in_plain_values() -> None:

@@ -89,6 +89,7 @@ def test_a_readers_answers_are_scored(tmp_path: Path) -> None:
     answers = write_study(questions(), tmp_path / "study.html")[2].read_text()
     assert score("question,answer\r\n1,C\r\n2,A\r\n", answers) == (1, 2)
     assert score("question,answer\r\n", answers) == (0, 2)
+    assert score("\ufeffquestion,answer\r\n1,C\r\n", answers) == (1, 2)
     with pytest.raises(InputError, match="columns"):
         score("a,b\r\n1,2\r\n", answers)
 

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
     from dynamick.dissection import Dissection
     from dynamick.explanation import Explanation
 
+LEAST = 2
+"""Images that --measure divides."""
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+INPUTS = ("weights", "images", "units", "twin", "twin_units", "concepts", "classes")
 OUTPUTS = ("out", "json", "pictures", "measure", "study", "three_way")
 
 
@@ -57,6 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     import torch
 
+    from dynamick.errors import InputError
     from dynamick.explanation import explain
     from dynamick.report import save
 
@@ -68,6 +72,8 @@ def run(args: argparse.Namespace) -> None:
     root = args.images if args.images.is_dir() else args.images.parent
     names = [file.relative_to(root).as_posix() for file in files]
     batch = torch.stack(images)
+    if args.measure and len(images) < LEAST:
+        raise InputError(f"--measure: {len(images)} image; a reader learns from some and answers others, give {LEAST} or more")
     check(args.units, subject, batch)
     if twin is not None:
         check(args.twin_units, twin, batch)
@@ -85,9 +91,10 @@ def run(args: argparse.Namespace) -> None:
         print(f"pictures: {args.pictures}")
     if args.measure:
         from dynamick.cli import measuring
+        from dynamick.explanation.instances import plain
 
         measured = measuring.measure(model, batch, explanations, subject.units)
-        save(args.measure, json.dumps(measured, indent=1))
+        save(args.measure, json.dumps(plain(measured), indent=1, allow_nan=False))
         print(f"{measuring.table(measured)}\nwritten to {args.measure}")
     if args.study:
         from dynamick.cli.measuring import ask_people
@@ -148,6 +155,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
             raise InputError(f"{path}: is a folder; give a file's name in it")
         if path == args.pictures and path.exists() and not path.is_dir():
             raise InputError(f"--pictures {path}: is a file; give a folder")
+    _check_apart(args)
     if args.twin_units and not args.twin:
         raise InputError(f"--twin-units {args.twin_units}: of which twin? give --twin too")
     if args.three_way:
@@ -159,6 +167,31 @@ def _check_outputs(args: argparse.Namespace) -> None:
         check_figure(args.three_way)
         if args.ibd_penalty is not None and not 0 < args.ibd_penalty < math.inf:
             raise InputError(f"--ibd-penalty: {args.ibd_penalty} must be a number above 0")
+
+
+def _check_apart(args: argparse.Namespace) -> None:
+    """Raise InputError where a file would be written over another one, or over what is read."""
+    from dynamick.errors import InputError
+    from dynamick.report.study import files_of
+
+    given = {f"--{name.replace('_', '-')}": getattr(args, name) for name in (*INPUTS, *OUTPUTS)}
+    read = {path.resolve(): flag for flag, path in given.items() if path is not None and flag[2:].replace("-", "_") in INPUTS}
+    read |= {file.resolve(): "--weights" for path in (args.weights, args.twin) if path for file in path.glob("*.safetensors")}
+    images, written = args.images.resolve(), dict[Path, str]()
+    for name in OUTPUTS:
+        path, flag = getattr(args, name), f"--{name.replace('_', '-')}"
+        if path is None:
+            continue
+        if name == "study" and path.suffix.lower() == ".csv":
+            raise InputError(f"--study {path}: its questions go into a CSV of that name; give a page's, such as study.html")
+        for file in map(Path.resolve, files_of(path) if name == "study" else [path]):
+            if file in read:
+                raise InputError(f"{flag} {path}: would be written over {read[file]}'s {file.name}; give another name")
+            if file in written:
+                raise InputError(f"{flag} {path}: {written[file]} writes {file.name} too; give each its own")
+            if images in (file, *file.parents) and (name == "pictures" or file.suffix.lower() in SUFFIXES):
+                raise InputError(f"{flag} {path}: lies in --images, and would be explained next time; give a place outside")
+            written[file] = flag
 
 
 def _write_page(
@@ -253,7 +286,9 @@ def read_images(root: Path, limit: int, size: int | None, middle: bool = False) 
         raise InputError(f"--limit: {limit} must be an integer from 1 up")
     if not root.exists():
         raise InputError(f"{root}: no such folder; give one with images in it")
-    files = [root] if root.is_file() else sorted(p for p in root.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
+    files = [root] if root.is_file() else sorted(shown)
     chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
     images, good, skipped = [], [], 0
     middle = middle and size is not None
@@ -272,4 +307,5 @@ def read_images(root: Path, limit: int, size: int | None, middle: bool = False) 
 
 
 def _truth(file: Path, classes: list[str]) -> int | None:
-    return classes.index(file.parent.name) if file.parent.name in classes else None
+    """The class that an image's folder is called after; None where none or more than one is called so."""
+    return classes.index(file.parent.name) if classes.count(file.parent.name) == 1 else None

@@ -1,7 +1,7 @@
 """From a model and images to the explanation page's data: what `dynamick explain` and the demo share."""
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import astuple
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from dynamick.dissection.gallery import examples
 from dynamick.dissection.loading import image_of
 from dynamick.errors import InputError
 from dynamick.explanation import composition, share_covered
-from dynamick.explanation.head import Head, Reader, find_head
-from dynamick.explanation.instances import check_units
+from dynamick.explanation.head import Head, Reader, evaluating, find_head
+from dynamick.explanation.instances import check_units, concepts_of
 from dynamick.metrics import sparsity
 from dynamick.metrics.sparsity import THRESHOLD
 from dynamick.report import explanation as page
@@ -28,7 +28,8 @@ FEW = 5
 PROBED = 8
 """So many units tell whether a dissection is of these weights."""
 OTHER_WEIGHTS = (
-    "The units' names come from a dissection of other weights than these, so they may be wrong. Dissect these weights."
+    "The units' names come from a dissection of other weights than these, or of images prepared otherwise (their size, mean or "
+    "deviation), so they may be wrong. Dissect these weights, as they are shown here."
 )
 
 
@@ -67,7 +68,7 @@ def explanation_page(
     notes = [*notes, *([f"No heatmaps: {why}."] if why else [])]
     if units is not None and concepts is not None and units.top_images.size:
         _check_data(units, concepts)
-        if not dissected_itself(model, units, concepts):
+        if not dissected_itself(reader, units, concepts):
             notes.append(OTHER_WEIGHTS)
     return page.Page(
         title=title,
@@ -108,17 +109,18 @@ def summarise(name: str, model: nn.Module, accuracy: float | None = None, units:
     )
 
 
-def dissected_itself(model: nn.Module, units: Dissection, concepts: ConceptDataset) -> bool:
+def dissected_itself(reader: Reader, units: Dissection, concepts: ConceptDataset) -> bool:
     """Whether a dissection is of these weights: some units' top images still excite them as much as it says."""
     held = 0
-    probed = range(0, len(units.rows), -(-len(units.rows) // PROBED))
-    prepare: Any = model.preprocessing
-    with torch.inference_mode(), capture(model, units.layer) as taken:
+    # A unit that nothing excites is alike in any network.
+    alive = [unit for unit, value in enumerate(units.top_values[:, 0]) if value != 0]
+    probed = alive[:: max(1, -(-len(alive) // PROBED))]
+    with torch.inference_mode(), evaluating(reader.model), capture(reader.model, units.layer) as taken:
         for unit in probed:
-            model(prepare(image_of(concepts, int(units.top_images[unit, 0]))[1][None]))
+            reader.model(reader.prepare(image_of(concepts, int(units.top_images[unit, 0]))[1][None]))
             peak, said = float(taken.take()[0, unit].max()), float(units.top_values[unit, 0])
             held += abs(peak - said) <= 1e-2 * max(abs(said), 1e-6)
-    return 2 * held > len(probed)
+    return 2 * held > len(probed) or not probed
 
 
 def _head(head: Head) -> page.Head:
@@ -135,11 +137,11 @@ def _units(model: nn.Module, head: Head, units: Dissection, concepts: ConceptDat
                 page.TopImage(image.permute(1, 2, 0).numpy(), np.asarray(mask))
                 for image, mask in zip(each.images, each.masks, strict=True)
             ]
-    rows = zip(units.labels, units.categories, units.scores, units.detectors, strict=True)
-    return [
-        page.Unit(u, label, category, float(score), bool(found), pictures.get(u, ()))
-        for u, (label, category, score, found) in enumerate(rows)
-    ]
+    found = []
+    for u, concept in enumerate(concepts_of(units)):
+        label, category, score, detector = ("", "", 0.0, False) if concept is None else astuple(concept)
+        found.append(page.Unit(u, label, category, score, detector, pictures.get(u, ())))
+    return found
 
 
 def _check_data(units: Dissection, concepts: ConceptDataset) -> None:

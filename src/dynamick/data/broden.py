@@ -27,6 +27,7 @@ from dynamick.data.broden_writer import INDEX_COLUMNS, MOST, Record, write
 from dynamick.data.concepts import Label, Sample
 from dynamick.data.decode import read_image, read_label_map, text
 from dynamick.errors import InputError
+from dynamick.files import fingerprint
 
 __all__ = ["Broden", "Label", "Record", "Row", "Tables", "read_tables", "write"]
 
@@ -90,6 +91,12 @@ class Broden(Dataset[Sample]):
         """The file of one image, below images/."""
         return self._rows[index].image
 
+    def fingerprint(self) -> str:
+        """A checksum of what index.csv says and of the files that it names, by their sizes and times of change."""
+        files = (row.image for row in self._rows)
+        maps = (entry for row in self._rows for cell in row.cells.values() for entry in cell if isinstance(entry, str))
+        return fingerprint(self._rows, (self.root / "images" / name for name in (*files, *maps)))
+
     def image(self, index: int) -> Tensor:
         """One image alone, as `Sample.image`: no label map is decoded."""
         image = read_image(self.root / "images" / self._rows[index].image).transpose(2, 0, 1)
@@ -134,23 +141,23 @@ def read_tables(root: Path) -> Tables:
     return Tables(labels, categories, rows, listed, problems)
 
 
-def _read(path: Path, columns: Sequence[str], problems: list[str]) -> list[dict[str, str]]:
-    """The rows of a CSV file that must have these columns; none where there is no such file."""
+def _read(path: Path, columns: Sequence[str], problems: list[str], empty: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV file that must have these columns; none where there is no such file. `empty`: it may have no rows."""
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, restval="")
-            rows = list(reader)
+            fields, rows = reader.fieldnames or (), list(reader)
     except FileNotFoundError:
         problems.append(f"{path}: no such file; Broden's format has one")
         return []
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         problems.append(f"{path}: cannot be read ({error}); it must be CSV in UTF-8")
         return []
-    missing = [column for column in columns if column not in (reader.fieldnames or ())]
+    missing = [column for column in columns if column not in fields]
     if missing:
         problems.append(f"{path}: no column {', '.join(missing)} in its first line; it must have {', '.join(columns)}")
         return []
-    if not rows:
+    if not rows and not empty:
         problems.append(f"{path}: no rows; it must have one or more under its first line")
     return rows
 
@@ -160,7 +167,8 @@ def _labels(root: Path, problems: list[str]) -> tuple[list[Label], dict[int, lis
     path = root / "label.csv"
     coverage = {}
     for codes in sorted(root.glob("c_*.csv")):
-        for row in _read(codes, ("number", "coverage"), problems):
+        # Of a category that no image has.
+        for row in _read(codes, ("number", "coverage"), problems, empty=True):
             try:
                 coverage[int(row["number"]), codes.stem[2:]] = float(row["coverage"])
             except ValueError:
@@ -169,7 +177,8 @@ def _labels(root: Path, problems: list[str]) -> tuple[list[Label], dict[int, lis
     listed: dict[int, list[str]] = {}
     for row in _read(path, ("number", "name", "category"), problems):
         where, number = f"{path}: label {row['number']!r} ({row['name']})", _integer(row["number"])
-        counts = {name: int(count or 0) for name, count in re.findall(r"([^;()]+)(?:\((\d+)\))?", row["category"])}
+        found = re.findall(r"([^;()]+)(?:\((\d+)\))?", row["category"])
+        counts = {name.strip(): int(count or 0) for name, count in found if name.strip()}
         if number == 0:
             continue  # some sets list "unlabelled" too
         if number is None or number > MOST:

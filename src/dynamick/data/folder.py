@@ -12,6 +12,7 @@ from torch.utils.data import Dataset
 from dynamick.data.concepts import Label, Sample
 from dynamick.data.decode import read_image, read_mask, read_size, text
 from dynamick.errors import InputError
+from dynamick.files import fingerprint
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm")
 CATEGORY = "concept"
@@ -58,6 +59,11 @@ class ConceptFolder(Dataset[Sample]):
     def name(self, index: int) -> str:
         """The file of one image, below images/."""
         return self._names[index]
+
+    def fingerprint(self) -> str:
+        """A checksum of the images' and masks' names, sizes and times of change."""
+        masks = (path for of in self._masks.values() for _, path in of)
+        return fingerprint(self.labels, (*(self.root / "images" / name for name in self._names), *masks))
 
     def image(self, index: int) -> Tensor:
         """One image alone, as `Sample.image`: no mask is decoded."""
@@ -106,6 +112,11 @@ def scan(root: Path) -> tuple[list[str], list[str], dict[str, list[tuple[int, Pa
             problems.append(f"{images / name}: {other} differs by its ending alone, and a mask would be of both; rename one")
     concepts = sorted(each.name for each in masks.iterdir() if each.is_dir() and not each.name.startswith("."))
     found: dict[str, list[tuple[int, Path]]] = {}
+    for name in (*names, *concepts):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            problems.append(f"{root}: {name!a} is no name in UTF-8; rename it")
     for number, concept in enumerate(concepts, 1):
         folder = masks / concept
         files = _images_under(folder)

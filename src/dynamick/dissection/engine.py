@@ -155,8 +155,10 @@ class _Run:
 
     def probe(self) -> tuple[int, int, int]:
         """Units, height and width of the layer's maps, from the first image."""
-        units, height, width = self._forward([image_of(self.dataset, 0)]).shape[1:]
+        maps_1Uhw = self._forward([image_of(self.dataset, 0)])
+        units, height, width = maps_1Uhw.shape[1:]
         self.shape = (units, height, width)
+        self.mean = float(maps_1Uhw.double().nan_to_num().abs().mean())
         return self.shape
 
     def identity(self, concepts: list[Label]) -> dict[str, Any]:
@@ -169,9 +171,14 @@ class _Run:
         names = [name_of(self.dataset, index) for index in range(len(self.dataset))]
         images = hashlib.sha256(repr(names).encode())
         images.update(image_of(self.dataset, 0)[1].cpu().contiguous().numpy().tobytes())
+        # What lies in files can say whether any of them has changed.
+        files = getattr(self.dataset, "fingerprint", None)
+        images.update(files().encode() if callable(files) else b"")
         sizes = {"images": len(self.dataset), "maps": list(self.shape), "label maps": list(self.dataset.map_size)}
-        hashes = {"labels": labels, "model": model, "names and first image": images}
-        digests = {name: each.hexdigest()[:12] for name, each in hashes.items()}
+        hashes = {"labels": labels, "model": model, "images and label maps": images}
+        digests: dict[str, Any] = {name: each.hexdigest()[:12] for name, each in hashes.items()}
+        # The same weights in another network put out other maps.
+        digests["first image's maps"] = self.mean
         return {**sizes, "preprocessing": self.preprocessing.to_dict(), **digests}
 
     def first_pass(self, first: FirstPass, counts: Counts, saved: Saved) -> None:

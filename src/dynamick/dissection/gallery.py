@@ -1,7 +1,7 @@
 """The top images of units with the regions where they are active: Fig. 6, below the text."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -17,6 +17,8 @@ from dynamick.preprocessing import Preprocessing
 
 DIMMED = 0.25
 """How bright an image is outside the unit's region."""
+NARROWEST = 200
+"""Pixels that a unit's caption has, however few pictures stand below it."""
 CAPTION, GAP, MARGIN = 18, 2, 12
 """Pixels: a caption's height, between pictures, and around the page and between units."""
 
@@ -86,16 +88,25 @@ def overlay(image: Tensor, mask: Tensor) -> Tensor:
 def sheet(shown: Sequence[Example], side: int = 96, across: int = 3) -> Image.Image:
     """One picture, `across` units wide: a unit's number from 1 up, label and score above its top images, `side` pixels each."""
     pictures = max((len(example.images) for example in shown), default=1)
-    width, height = pictures * (side + GAP) - GAP + MARGIN, CAPTION + side + MARGIN
+    width, height = max(NARROWEST, pictures * (side + GAP) - GAP) + MARGIN, CAPTION + side + MARGIN
     across = max(1, min(across, len(shown)))
     rows = max(1, -(-len(shown) // across))
     page = Image.new("RGB", (across * width + MARGIN, rows * height + MARGIN), "white")
     draw, font = ImageDraw.Draw(page), ImageFont.load_default(12)
     for place, example in enumerate(shown):
         top, left = MARGIN + place // across * height, MARGIN + place % across * width
-        caption = f"unit {example.unit + 1}: {example.label}, IoU {example.score:.3f}"
-        draw.text((left, top), caption, fill="black", font=font)
+        draw.text((left, top), _caption(example, font, width - MARGIN), fill="black", font=font)
         for x, (image, mask) in enumerate(zip(example.images, example.masks, strict=True)):
             picture = Image.fromarray(overlay(image, mask).permute(1, 2, 0).contiguous().numpy()).resize((side, side))
             page.paste(picture, (left + x * (side + GAP), top + CAPTION))
     return page
+
+
+def _caption(example: Example, font: Any, width: int) -> str:
+    """A unit's number, label and score; a label that is too long for its place is cut."""
+    for length in range(len(example.label), -1, -1):
+        cut = example.label[:length] + ("..." if length < len(example.label) else "")
+        caption = f"unit {example.unit + 1}: {cut}, IoU {example.score:.3f}"
+        if font.getlength(caption) <= width:
+            break
+    return caption

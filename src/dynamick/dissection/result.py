@@ -140,7 +140,7 @@ class Dissection:
             # Spreadsheets put a mark before the first letter.
             with path.open(newline="", encoding="utf-8-sig") as file:
                 header, *lines = list(csv.reader(file)) or [[]]
-        except (OSError, UnicodeDecodeError) as error:
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path}: cannot be read as a tally ({error}); give a tally.csv") from error
         categories = [name.removesuffix("-label") for name in header[4::5]]
         expected = [*_FIRST, *(f"{category}-{column}" for category in categories for column in _COLUMNS)]

@@ -97,7 +97,7 @@ def faithfulness(
     reader = Reader(model, preprocess)
     units = reader.head.weight.shape[1]
     points = list(range(min(units, 32) + 1)) if counts is None else sorted(set(counts))
-    if len(points) < 2 or points[0] < 0 or points[-1] > units:
+    if len(points) < 2 or points[0] < 0 or points[-1] > units or not all(isinstance(n, int) for n in points):
         raise InputError(f"counts: {points} must be two or more integers in 0..{units}")
     sums = {order: torch.zeros(2, len(points), dtype=torch.float64) for order in orders}
     generator = torch.Generator().manual_seed(seed)

@@ -1,5 +1,6 @@
 """What an explanation reads in one forward pass: the logits, the head's inputs, and the maps pooled into them."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ from dynamick.preprocessing import Preprocessing
 NONLINEAR = (
     "no feature map's mean is the head's input: there are other layers between the last map and the head, "
     "so a contribution has no exact split over the image; the units alone are shown"
+)
+NOT_FINITE = (
+    "the head's input is not finite in the first image, so nobody can tell which maps it is the mean of; "
+    "the units alone are shown"
 )
 ONE_CELL = (
     "the last maps have one cell, the whole image, so a contribution has no split over the image; the units alone are shown"
@@ -223,6 +228,8 @@ class Reader:
         expected = self.head.scores(x_BM)
         if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
             raise InputError(f"model: its output is not that of its last linear layer {self.head.name!r}; give the logits")
+        if not x_BM.isfinite().all():
+            return Maps(None, "output", frozenset(), NOT_FINITE)
         same = [call for call in calls if call[0] != self.head.name and _is_mean(call[2], x_BM)]
         cells = [call[2][0, 0].numel() if call[2].ndim == 4 else 0 for call in same]
         finest = max(cells, default=0)
@@ -302,5 +309,7 @@ def _is_mean(value: Tensor, x_BM: Tensor) -> bool:
         return False
     mean = value.detach().double().mean(dim=(2, 3)) if value.ndim == 4 else value.detach().double()
     scale = float(x_BM.abs().max()) if x_BM.numel() else 0.0
+    if not math.isfinite(scale):
+        return False
     tolerance = 1e-5 if x_BM.dtype in (torch.float32, torch.float64) else 1e-2
     return bool(((mean - x_BM.double()).abs() <= tolerance * scale).all())

@@ -106,12 +106,12 @@ class Explanation:
         chosen = [shares[place] for place in self.largest(n)]
         if self.residual is None:
             return None
-        return 1 - math.fsum(share for share in chosen if share is not None)
+        return 1 - _sum([share for share in chosen if share is not None])
 
     def to_dict(self, maps: bool = True) -> dict[str, Any]:
         """Plain JSON values; a number that is not finite becomes None. `maps=False` leaves the maps out."""
-        result = {name: _plain(value) for name, value in self.__dict__.items() if name != "maps"}
-        result["maps"] = _plain(self.maps.tolist()) if maps and self.maps is not None else None
+        result = {name: plain(value) for name, value in self.__dict__.items() if name != "maps"}
+        result["maps"] = plain(self.maps.tolist()) if maps and self.maps is not None else None
         return result
 
     def to_json(self, maps: bool = True) -> str:
@@ -148,6 +148,8 @@ def explain(
             units, or a model without a linear classifier at its end.
     """
     check_images(images)
+    if batch_size < 1:
+        raise InputError(f"batch_size: {batch_size} must be an integer from 1 up")
     reader = Reader(model, preprocess)
     chosen = _check_classes(classes, reader.head)
     if len(images) == 0:
@@ -171,9 +173,9 @@ def class_names(model: nn.Module, head: Head) -> list[str]:
 
 
 def concepts_of(units: "Dissection") -> list[Concept | None]:
-    """Every unit's concept; None for a unit without a label."""
+    """Every unit's concept; None for a unit without a label, or one that overlaps none: its tally names the first of all."""
     return [
-        Concept(str(label), str(category), float(score), bool(detector)) if label else None
+        Concept(str(label), str(category), float(score), bool(detector)) if label and score > 0 else None
         for label, category, score, detector in zip(units.labels, units.categories, units.scores, units.detectors, strict=True)
     ]
 
@@ -248,7 +250,7 @@ def _explain_batch(
                 apart = _differences(units, products, other_units, other_products)
                 labels = _pick(concepts, list(apart))
                 runner_up = RunnerUp(o, names[o], logits[b][o], bias[o], list(apart), list(apart.values()), labels)
-            routed = math.fsum(products)
+            routed = _sum(products)
             result.append(
                 Explanation(
                     image=start + b,
@@ -300,6 +302,11 @@ def _differences(units: list[int], products: list[float], others: list[int], the
     return dict(sorted(difference.items(), key=lambda item: (-abs(item[1]), item[0])))
 
 
+def _sum(values: list[float]) -> float:
+    """The exact sum; of what is not finite as floating point has it, which fsum refuses."""
+    return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
+
+
 def _shares(products: list[float], denominator: float) -> list[float | None]:
     return [None if denominator == 0 else product / denominator for product in products]
 
@@ -308,14 +315,14 @@ def _pick(concepts: list[Concept | None] | None, units: list[int]) -> list[Conce
     return [None if concepts is None else concepts[unit] for unit in units]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """A value in JSON's terms; numbers that JSON has no word for become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
+        return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
+        return [plain(each) for each in value]
     if isinstance(value, Concept | RunnerUp):
-        return {name: _plain(each) for name, each in value.__dict__.items()}
+        return {name: plain(each) for name, each in value.__dict__.items()}
     return value

@@ -115,6 +115,8 @@ def study_questions(
     Raises:
         InputError: fewer classes than choices, or images that are not uint8 (B, 3, H, W).
     """
+    if len(names) < 2:
+        raise InputError(f"study: {len(names)} class leaves nothing to choose; explain a network of two or more")
     if not 2 <= choices <= len(names):
         raise InputError(f"choices: {choices} with {len(names)} classes; give 2..{len(names)}")
     if images.ndim != 4 or images.dtype != torch.uint8:

@@ -51,8 +51,7 @@ def write_study(questions: Sequence[Question], page: str | Path, title: str = "W
     """
     if not questions or max(len(question.choices) for question in questions) > len(LETTERS):
         raise InputError(f"questions: {len(questions)} given; give one or more, each with at most {len(LETTERS)} choices")
-    path = Path(page)
-    asked, answers = path.with_suffix(".csv"), path.with_name(f"{path.stem}-answers.csv")
+    path, asked, answers = files_of(Path(page))
     width = max(len(question.choices) for question in questions)
     report.save(path, render(questions, title))
     rows = [[q.number, _text("; ".join(q.concepts)), *map(_text, q.choices)] for q in questions]
@@ -60,6 +59,11 @@ def write_study(questions: Sequence[Question], page: str | Path, title: str = "W
     rows = [[q.number, LETTERS[q.answer], _text(q.choices[q.answer])] for q in questions]
     report.save(answers, _csv(["question", "answer", "class"], rows))
     return [path, asked, answers]
+
+
+def files_of(page: Path) -> list[Path]:
+    """What a study writes: its page, and beside it the questions and the answers."""
+    return [page, page.with_suffix(".csv"), page.with_name(f"{page.stem}-answers.csv")]
 
 
 def render(questions: Sequence[Question], title: str) -> str:
@@ -99,7 +103,8 @@ def _csv(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _answers(text: str) -> dict[str, str]:
-    reader = csv.DictReader(io.StringIO(text))
+    # Spreadsheets put a mark before the first letter.
+    reader = csv.DictReader(io.StringIO(text.removeprefix("\ufeff")))
     if not {"question", "answer"} <= set(reader.fieldnames or ()):
         raise InputError(f"answers: columns {reader.fieldnames}; give a CSV file with question and answer")
     return {row["question"]: row["answer"] for row in reader}

@@ -247,7 +247,7 @@ function showProducts(instance, c, pairs) {
 }
 
 function sharesNote(instance, c, total, enough) {
-  if (data.rule === "dense") return enough === null ? "The evidence sums to zero, so there are no shares." : `It takes ${plural(enough, "unit")} to stay within 2 % of Y \u2212 b.`;
+  if (data.rule === "dense") return enough === null ? "The evidence sums to zero or to no finite number, so there are no shares." : `It takes ${plural(enough, "unit")} to stay within 2 % of Y \u2212 b.`;
   let all = 0;
   const x = switched(instance.x);
   for (let i = 0; i < head.M; i++) all += head.weight[c * head.M + i] * x[i];
