@@ -43,10 +43,13 @@ def load(path: str | Path) -> nn.Module:
         InputError: the file is missing, damaged, or holds weights of another architecture than it says.
     """
     config = read_config(path)
-    config.pop("extra", None)
-    name = config.pop("model")
-    preprocessing = Preprocessing.from_dict(config.pop("preprocessing"))
-    model = models.create(name, preprocessing=preprocessing, **config)
+    try:
+        config.pop("extra", None)
+        name = config.pop("model")
+        preprocessing = Preprocessing.from_dict(config.pop("preprocessing"))
+        model = models.create(name, preprocessing=preprocessing, **config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: its configuration builds no model ({error}); it may be damaged") from None
     try:
         model.load_state_dict(_read_tensors(path))
     except RuntimeError as error:
@@ -70,7 +73,10 @@ def read_config(path: str | Path) -> dict[str, Any]:
         raise InputError(f"{path}: no readable safetensors file ({error}); it may be truncated or damaged") from None
     if KEY not in metadata:
         raise InputError(f"{path}: no dynamick configuration inside; give a file that dynamick saved")
-    config: dict[str, Any] = json.loads(metadata[KEY])
+    try:
+        config: dict[str, Any] = {"extra": {}, **json.loads(metadata[KEY])}
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{path}: its configuration cannot be read ({error}); it may be damaged") from None
     return config
 
 

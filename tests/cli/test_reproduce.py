@@ -28,7 +28,7 @@ def make_run(folder: Path, model: str, top1: float, sparse: float, kind: str = "
     folder.mkdir(parents=True)
     recipe: dict[str, Any] = Recipe(model=model, width=4).to_dict()
     recipe["data"] |= {"kind": kind, "root": "data/places"}
-    recipe["optim"]["epochs"] = 2
+    recipe["optim"] |= {"epochs": 2, "l1": 0.1 if model.endswith("-l1") else 0.0}
     (folder / "config.yaml").write_text(yaml.safe_dump(recipe))
     rows = [(epoch, 1.0, 0.5, top1 - (epochs - epoch), sparse) for epoch in range(1, epochs + 1)]
     (folder / "metrics.csv").write_text("\n".join([",".join(COLUMNS), *(",".join(map(str, row)) for row in rows)]) + "\n")
@@ -75,9 +75,9 @@ def test_table_1(cifar: list[str], tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("top1", "verdict"), [(27.6, "holds"), (27.4, "fails"), (20.0, "fails")])
 def test_half_a_point_may_be_lost_or_what_the_paper_loses(top1: float, verdict: str) -> None:
-    dense = {"model": "res8", "head": "dense", "k": None, "top1": 28.0, "paper": 53.69}
-    one = {"model": "res8-d1a", "head": "d1", "k": 1, "top1": 28.0 - 25.8, "paper": 27.83}
-    five = {"model": "res8-d5a", "head": "d5", "k": 5, "top1": top1, "paper": 53.60}
+    dense = {"model": "res8", "head": "dense", "depth": 8, "k": None, "top1": 28.0, "paper": 53.69}
+    one = {"model": "res8-d1a", "head": "d1", "depth": 8, "k": 1, "top1": 28.0 - 25.8, "paper": 27.83}
+    five = {"model": "res8-d5a", "head": "d5", "depth": 8, "k": 5, "top1": top1, "paper": 53.60}
     said = accuracy_verdicts([one, five, dense])
     assert [each.rsplit(" ", 1)[1] for each in said] == ["holds", verdict]
 
@@ -114,6 +114,85 @@ def test_strengths_of_l1_are_not_averaged(tmp_path: Path) -> None:
         "res8-l1, strength 0.01": pytest.approx(10),
         "res8-l1, strength 0.03": pytest.approx(30),
     }
+
+
+def edit(folder: Path, **changes: Any) -> str:
+    recipe = yaml.safe_load((folder / "config.yaml").read_text())
+    (folder / "config.yaml").write_text(yaml.safe_dump({**recipe, **changes}))
+    return str(folder)
+
+
+def test_a_head_is_held_against_the_dense_one_of_its_depth(cifar: list[str], tmp_path: Path) -> None:
+    deeper = [("res14", "res14", 90.0), ("res14-d5a", "res14-d5a", 89.9), ("res10-d5a", "res10-d5a", 50.0)]
+    runs = [str(make_run(tmp_path / name, model, top1, 0.5)) for name, model, top1 in deeper]
+    main(["reproduce", "table1", *runs, *cifar, "--out", str(tmp_path / "out")])
+    said = json.loads((tmp_path / "out" / "table1.json").read_text())["verdicts"]
+    assert said == [
+        "res10-d5a: no dense training of its depth is among the runs",
+        "res14-d5a behind dense by +0.10 points (paper: -0.02): holds",
+        "res8-d5a behind dense by +0.10 points (paper: -0.02): holds",
+    ]
+
+
+def test_interpretable_sgd_is_no_dense_training(tmp_path: Path) -> None:
+    sampled = make_run(tmp_path / "s", "res8", 99.0, 0.5)
+    edit(sampled, optim=yaml.safe_load((sampled / "config.yaml").read_text())["optim"] | {"s": 0.9})
+    main(
+        [
+            "reproduce",
+            "table1",
+            str(sampled),
+            str(make_run(tmp_path / "d5", "res8-d5a", 83.0, 0.9)),
+            "--out",
+            str(tmp_path / "o"),
+        ]
+    )
+    found = json.loads((tmp_path / "o" / "table1.json").read_text())
+    assert found["verdicts"] == ["No dense training is among the runs: nothing to hold the others against."]
+    assert {row["paper"] for row in found["rows"] if row["head"] == "sampled"} == {None}
+
+
+@pytest.mark.parametrize(("change", "said"), [({"width": 8}, "width: 8 there, 4 here"), ({"static_after": 1}, "")])
+def test_only_runs_that_differ_in_their_seeds_are_averaged(
+    change: dict[str, Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [make_run(tmp_path / name, "res8-d5a", 83.0, 0.9) for name in ("a", "b", "c")]
+    edit(runs[1], seed=1), edit(runs[2], seed=2, **change)
+    given = ["reproduce", "table1", *map(str, runs), "--out", str(tmp_path / "out")]
+    if not said:  # which is another kind of row
+        main(given)
+        assert sorted(row["runs"] for row in json.loads((tmp_path / "out" / "table1.json").read_text())["rows"]) == [1, 2]
+        return
+    with pytest.raises(SystemExit) as stop:
+        main(given)
+    err = capsys.readouterr().err
+    assert (stop.value.code, len(err.splitlines())) == (2, 1)
+    assert f"{runs[2]}: another res8-d5a than {runs[0]} ({said})" in err
+
+
+@pytest.mark.parametrize("change", [{"model": 5}, {"optim": {"epochs": "x"}}, {"optim": 3}, {"colour": "red"}, {"width": -1}])
+def test_a_recipe_that_was_edited_is_damaged(
+    change: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = edit(make_run(tmp_path / "a", "res8", 83.0, 0.9), **change)
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "table1", run, "--out", str(tmp_path / "out")])
+    err = capsys.readouterr().err
+    assert (stop.value.code, len(err.splitlines())) == (2, 1)
+    assert "config.yaml: damaged, or no training's" in err
+
+
+def test_figure_4_has_a_verdict_for_each_strength_of_l1(cifar: list[str], tmp_path: Path) -> None:
+    stronger = make_run(tmp_path / "stronger", "res8-l1", 80.0, 0.5)
+    edit(stronger, optim=yaml.safe_load((stronger / "config.yaml").read_text())["optim"] | {"l1": 20.0})
+    main(["reproduce", "fig4", *cifar, str(stronger), "--out", str(tmp_path / "out")])
+    said = json.loads((tmp_path / "out" / "fig4.json").read_text())["verdicts"]
+    assert [each.partition(":")[0] for each in said] == [
+        "d5 sparser than res8-l1, strength 0.1",
+        "d5 sparser than res8-l1, strength 20",
+        "res8-l1, strength 0.1 sparser than dense",
+        "res8-l1, strength 20 sparser than dense",
+    ]
 
 
 def test_figure_4_says_what_fails(cifar: list[str], tmp_path: Path) -> None:

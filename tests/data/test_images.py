@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dynamick.data.images import Augmentation, Batches, FolderImages, ImageTensors, cifar10, image_folder, read_image
+from dynamick.data.images import Augmentation, Batches, FolderImages, ImageTensors, cifar10, image_folder, read_image, take
 from dynamick.errors import InputError
 
 
@@ -136,6 +136,19 @@ def test_gifs_count_and_hidden_folders_do_not(tree: Path) -> None:
     Image.new("RGB", (30, 30)).save(tree / "train" / "cat" / "9.GIF", format="gif")
     data = image_folder(tree, "train", 8)
     assert (data.classes, data.labels.tolist()) == (["cat", "dog"], [0, 0, 0, 0, 1, 1, 1])
+
+
+def test_some_images_of_either_kind(tree: Path) -> None:
+    whole, from_disk = image_folder(tree, "train", 16), FolderImages(tree, "train", 16)
+    for data, every in ((whole, whole.images), (from_disk, torch.stack([image for image, _ in from_disk]))):
+        images, labels = take(data, range(1, 6, 2))
+        assert torch.equal(images, every[1::2])
+        assert labels.tolist() == [0, 1, 1]
+
+
+def test_a_process_without_an_image_has_an_empty_batch(tree: Path) -> None:
+    shapes = [tuple(x.shape) for x, _ in FolderImages(tree, "train", 16).batches(5, rank=1, world=2)]
+    assert shapes == [(2, 3, 16, 16), (0, 3, 16, 16)]
 
 
 def test_bad_folders(tree: Path, tmp_path: Path) -> None:

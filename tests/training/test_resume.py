@@ -1,15 +1,19 @@
 """What was interrupted goes on: killed, out of disk, damaged, or shared by two processes."""
 
 import random
+import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
+from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 import yaml
+from PIL import Image
 
 from dynamick.training import read_history
 
@@ -113,3 +117,39 @@ def test_two_processes_train_one_model(recipe_file: Path, start: Start, tmp_path
         if name.endswith("weight"):
             drift = (got[name] - want[name]).norm() / want[name].norm()
             assert drift < 0.02, (name, drift)
+
+
+@pytest.mark.parametrize("kind", ["SIGTERM", "SIGINT"])
+def test_an_interrupted_training_says_so_and_does_not_count_as_done(
+    kind: str, recipe_file: Path, start: Start, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    process = start("-m", "dynamick.cli", "train", recipe_file, "--out", out, "--optim.epochs", 300)
+    while process.poll() is None and not (out / "metrics.csv").exists():
+        time.sleep(0.01)
+    process.send_signal(signal.Signals[kind])
+    code, _, err = finish(process)
+    assert (code, err.strip().splitlines()) == (1, ["dynamick: interrupted; the same command goes on"])
+    assert not (out / "result.json").exists()
+
+
+def test_two_processes_share_a_folder_of_images_of_any_number(start: Start, tmp_path: Path) -> None:
+    """The last batch of the validation images is of one image, so that the second process has none."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 6), ("val", 5)):
+        for label, name in enumerate(("a", "b")):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            for number in range(count - label * (split == "val")):
+                pixels = rng.integers(0, 128, (20, 20, 3), dtype=np.uint8) + 100 * label
+                Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "data" / split / name / f"{number}.png")
+    recipe: dict[str, Any] = {"model": "res8-d3a", "stem": "compact", "width": 8, "precision": "32"}
+    recipe["data"] = {"kind": "folder", "root": str(tmp_path / "data"), "size": 16, "in_memory": False}
+    recipe["optim"] = {"epochs": 1, "batch_size": 4, "lr": 0.01, "schedule": "cosine"}
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(recipe))
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "dynamick.cli")
+    code, _, err = finish(start(*launcher, "train", tmp_path / "r.yaml", "--out", tmp_path / "out"))
+    assert code == 0, err
+    assert len(read_history(tmp_path / "out")) == 1
+    code, _, err = finish(start(*launcher, "train", tmp_path / "r.yaml", "--out", tmp_path / "odd", "--optim.batch_size", 5))
+    assert code != 0
+    assert "optim.batch_size: 5 has no equal parts for 2 processes" in err

@@ -13,12 +13,14 @@ from torch import nn
 
 import dynamick as dk
 from dynamick.cli.main import main
-from dynamick.data.images import ImageTensors
+from dynamick.cli.train import parse
+from dynamick.data.images import Batches, ImageTensors
 from dynamick.errors import InputError
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
-from dynamick.training import Recipe, load_images, prune, read_history
+from dynamick.training import Recipe, load_images, prune, read_history, train
 from dynamick.training.module import Classifier, parameter_groups, schedule, soft_threshold_
 from dynamick.training.recipe import OptimRecipe
+from dynamick.training.static import L
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: object) -> tuple[int, str]:
@@ -73,8 +75,6 @@ def test_a_run_keeps_all_that_is_promised(recipe_file: Path, tmp_path: Path, cap
 
 
 def recipe_of(out: Path) -> Recipe:
-    from dynamick.cli.train import parse
-
     recipe: Recipe = parse(["--config", str(out / "config.yaml")])
     return recipe
 
@@ -201,6 +201,14 @@ BAD: list[tuple[list[Any], str]] = [
     (["--data.kind", "cifar10", "--data.root", "/nowhere"], "/nowhere/cifar-10-batches-py: missing or damaged"),
     (["--data.kind", "folder", "--data.root", "/nowhere"], "/nowhere/train: no such folder"),
     (["--stem", "wide"], "stem: 'wide' is unknown"),
+    (["--rule", "foo"], "rule: 'foo' is unknown; give at_most, exactly"),
+    (["--optim.momentum", "-1"], "optim.momentum: -1.0 must be a number from 0 to below 1"),
+    (["--optim.momentum", "7"], "optim.momentum: 7.0 must be"),
+    (["--optim.nesterov", "true", "--optim.momentum", "0"], "above 0 for nesterov"),
+    (["--optim.label_smoothing", "2"], "optim.label_smoothing: 2.0 must be a number in 0..1"),
+    (["--optim.label_smoothing", "-0.5"], "optim.label_smoothing: -0.5 must be"),
+    (["--optim.warmup", "2"], "optim.warmup: 2.0 must be"),
+    (["--seed", "5000000000"], "seed: 5000000000 must be an integer in 0..4294967295"),
 ]
 
 
@@ -211,6 +219,131 @@ def test_bad_recipes(
     code, err = run(capsys, "train", recipe_file, "--out", tmp_path / "run", *settings)
     assert (code, len(err.strip().splitlines())) == (2, 1), err
     assert message in err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "holds no keys"),
+        (b"- a\n", "holds no keys"),
+        (b"\xff\xfe\x00", "no YAML"),
+        (b"optim: {lr: [", "no YAML"),
+        (b"optim: 3\n", "optim: 3 must be keys and values"),
+        (b"optim: {lr: null}\n", "optim.lr"),
+    ],
+)
+def test_files_that_are_no_recipes(content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "bad.yaml").write_bytes(content)
+    code, err = run(capsys, "train", tmp_path / "bad.yaml", "--out", tmp_path / "run")
+    assert (code, len(err.strip().splitlines())) == (2, 1), err
+    assert said in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_command_that_cannot_begin_costs_nothing(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither what a finished run left, nor the next try in a folder where the first one failed."""
+    bad = ("--data.kind", "folder", "--data.root", tmp_path / "nowhere")
+    out = tmp_path / "run"
+    assert run(capsys, "train", recipe_file, "--out", out, *bad)[0] == 2
+    assert run(capsys, "train", recipe_file, "--out", out, "--optim.epochs", 1)[0] == 0
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    for wrong in (bad, ("--optim.batch_size", 1000), ("--optim.momentum", -1)):
+        assert run(capsys, "train", recipe_file, "--out", out, "--restart", *wrong)[0] == 2
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    # Of one that was broken off before anything was measured, only the recipe is there.
+    (tmp_path / "begun").mkdir()
+    (tmp_path / "begun" / "config.yaml").write_text("seed: 7\n")
+    assert run(capsys, "train", recipe_file, "--out", tmp_path / "begun", "--optim.epochs", 1)[0] == 0
+    assert yaml.safe_load((tmp_path / "begun" / "config.yaml").read_text())["seed"] == 0
+
+
+def test_figures_that_are_damaged_are_written_again_or_named(
+    recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    command = ("train", recipe_file, "--out", out, "--optim.epochs", 1)
+    assert run(capsys, *command)[0] == 0
+    whole = (out / "metrics.csv").read_bytes()
+    (out / "result.json").unlink()
+    for damaged in (None, b"", whole[:30]):
+        (out / "metrics.csv").write_bytes(damaged) if damaged is not None else (out / "metrics.csv").unlink()
+        (out / "result.json").unlink(missing_ok=True)
+        assert run(capsys, *command)[0] == 0
+        assert (out / "metrics.csv").read_bytes() == whole
+        (out / "metrics.csv").write_bytes(damaged) if damaged is not None else (out / "metrics.csv").unlink()
+        code, err = run(capsys, *command)
+        assert (code, len(err.strip().splitlines())) == (2, 1), err
+        assert "metrics.csv: no figures of a training" in err
+
+
+def test_a_training_that_diverges_says_so(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, err = run(capsys, "train", recipe_file, "--out", tmp_path / "run", "--optim.lr", 1e30)
+    assert (code, len(err.strip().splitlines())) == (1, 1), err
+    assert "it diverged; give a lower optim.lr" in err
+    assert not (tmp_path / "run" / "result.json").exists()
+    nan = torch.full((2, 4), torch.nan)
+    assert sparsity(nan).sparse_share == 0
+
+
+def test_what_is_measured_later_has_a_column(recipe_file: Path, tmp_path: Path) -> None:
+    class Every2(L.Callback):
+        def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
+            if trainer.current_epoch % 2:
+                trainer.callback_metrics["later"] = torch.tensor(1.0 + trainer.current_epoch)
+
+    recipe = parse(["--config", str(recipe_file), "--optim.epochs", "4"])
+    rows = train(recipe, tmp_path / "run", callbacks=[Every2()])
+    assert [row.get("later") for row in read_history(tmp_path / "run")] == [row.get("later") for row in rows]
+    assert any("later" in row for row in rows)
+    assert "later" not in rows[0]
+
+
+def test_one_cycle_swings_about_the_recipes_momentum() -> None:
+    def momenta(momentum: float) -> list[float]:
+        optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1, momentum)
+        rates = schedule(optimizer, OptimRecipe(momentum=momentum, schedule="onecycle"), 20)
+        found = []
+        for _ in range(20):
+            found.append(optimizer.param_groups[0]["momentum"])
+            optimizer.step()
+            rates.step()
+        return found
+
+    for momentum in (0.5, 0.9):
+        assert min(momenta(momentum)) == pytest.approx(momentum - 0.05)
+        assert max(momenta(momentum)) == pytest.approx(momentum + 0.05)
+    assert set(momenta(0.0)) == {0.0}
+
+
+def test_the_steps_are_of_epochs_however_long_the_trainer_goes() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], 0.1)
+    rates = schedule(optimizer, OptimRecipe(epochs=200, step_epochs=70), 100, epochs=10)
+    for _ in range(99):
+        optimizer.step()
+        rates.step()
+    assert optimizer.param_groups[0]["lr"] == 0.1
+
+
+@pytest.mark.parametrize("s", [None, 0.9])
+def test_the_trainers_clipping_is_heeded(s: float | None) -> None:
+    data = ImageTensors(torch.randint(0, 256, (8, 3, 8, 8), dtype=torch.uint8), torch.arange(8) % 4, list("abcd"))
+    torch.manual_seed(0)
+    model = dk.models.create("res8", 4, "patch", 8)
+    before = copy.deepcopy(model.state_dict())
+    trainer = L.Trainer(
+        max_epochs=1,
+        gradient_clip_val=1e-6,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        accelerator="cpu",
+    )
+    trainer.fit(Classifier(model, OptimRecipe(lr=0.1, weight_decay=0.0, s=s)), Batches(data, 8))
+    for name, parameter in model.named_parameters():
+        assert (parameter - before[name]).abs().max() < 1e-5, name
 
 
 def test_an_unknown_key_in_a_recipe(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -241,6 +374,20 @@ def test_bad_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         code, err = run(capsys, "evaluate", path, "--data", "scenes")
         assert (code, len(err.strip().splitlines())) == (2, 1), err
         assert str(path) in err
+    for wrong in (tmp_path, tmp_path / "nowhere" / "f.json"):
+        code, err = run(capsys, "evaluate", good, "--data", "scenes", "--out", wrong)
+        assert (code, "give a file's name, in a folder that exists" in err) == (2, True)
+    for config in (
+        "{",
+        "[1]",
+        '{"preprocessing": {}}',
+        '{"model": "res8-d5a"}',
+        '{"model": "res8", "preprocessing": {}, "a": 1}',
+    ):
+        safetensors.torch.save_file(safetensors.torch.load_file(good), tmp_path / "b.safetensors", {dk.checkpoint.KEY: config})
+        code, err = run(capsys, "evaluate", tmp_path / "b.safetensors", "--data", "scenes")
+        assert (code, len(err.strip().splitlines())) == (2, 1), err
+        assert "its configuration" in err
     code, err = run(capsys, "evaluate", good)
     assert (code, "does not say on which data" in err) == (2, True)
     code, err = run(capsys, "evaluate", good, "--data", "scenes")

@@ -48,7 +48,7 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     Raises:
         InputError: fewer than two runs, runs of different data, or no Dynamic-K one.
     """
-    from dynamick.cli.backbones import open_data
+    from dynamick.cli.backbones import open_data, side
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -61,7 +61,7 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary(runs, data)
     said = [*verdicts(rows), *failed]
-    size = f"{len(data.classes)} classes, {data.images.shape[-1]} pixels; every network as its last epoch left it."
+    size = f"{len(data.classes)} classes, {side(data)} pixels; every network as its last epoch left it."
     page = as_markdown(rows, said, size, len(evenly_spaced(len(data), MEASURED)))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig3.json", {"rows": rows, "verdicts": said, "sizes": size})
@@ -128,10 +128,9 @@ def selected(shares: "Tensor") -> "Tensor":
 
 def measured(data: Any) -> "tuple[Tensor, Tensor]":
     """The images that give the medians, evenly spaced, and their labels."""
-    from dynamick.data.images import evenly_spaced
+    from dynamick.data.images import evenly_spaced, take
 
-    part = list(evenly_spaced(len(data), MEASURED))
-    return data.images[part], data.labels[part]
+    return take(data, evenly_spaced(len(data), MEASURED))
 
 
 def summary(runs: list[Run], data: Any) -> list[Row]:

@@ -41,7 +41,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on", 1, trace)
     except BrokenPipeError:
+        # Whoever read has gone, and what was left to do was not done.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except InputError as error:
         _fail(str(error), 2, trace)
     except Exception as error:

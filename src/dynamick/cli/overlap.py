@@ -45,7 +45,7 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
         InputError: runs of different data, or of a CapsNet.
     """
     from dynamick.cli.backbones import open_data
-    from dynamick.data.images import evenly_spaced
+    from dynamick.data.images import evenly_spaced, take
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
     from dynamick.training.recipe import DataRecipe
@@ -56,8 +56,7 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
         if run["head"].startswith("capsules"):
             raise InputError(f"reproduce overlap: {run['model']} has no linear head; give ResNets")
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
-    part = list(evenly_spaced(len(data), MEASURED))
-    images, labels = data.images[part], data.labels[part]
+    images, labels = take(data, evenly_spaced(len(data), MEASURED))
     rows = summary(runs, [measure(run, images, labels) for run in runs])
     said = [*verdicts(rows), *failed]
     page = as_markdown(rows, said, len(labels))

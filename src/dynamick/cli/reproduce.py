@@ -1,9 +1,8 @@
 """`dynamick reproduce table1|fig2|...|fig7 [RUN ...] --out DIR`: a figure of the paper, from given trainings or its own."""
 
 import argparse
-import csv
 import sys
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -203,18 +202,22 @@ def read_run(folder: Path, figure: str) -> Run:
     from dynamick.cli.backbones import kind_of
     from dynamick.errors import InputError
     from dynamick.training.callbacks import read_history
+    from dynamick.training.recipe import Recipe
 
     try:
         part = "config.yaml"
-        recipe = yaml.safe_load((folder / part).read_text())
-        kind, epochs, model = recipe["data"]["kind"], recipe["optim"]["epochs"], recipe["model"]
+        settings = Recipe.from_dict(yaml.safe_load((folder / part).read_text()))
+        settings.check()
+        recipe = settings.to_dict()
+        kind, epochs, model = settings.data.kind, settings.optim.epochs, settings.model
         part = "metrics.csv"
+        (folder / part).stat()
         history = read_history(folder)
         for row in history:
             row["epoch"], row["top1"], row["sparse_share"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: no finished training ({Path(error.filename).name} is missing)") from None
-    except (yaml.YAMLError, csv.Error, ValueError, KeyError, TypeError):
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{folder / part}: damaged, or no training's; give a folder that `dynamick train` wrote") from None
     allowed = KINDS.get(figure, ("folder",))
     if kind not in allowed:
@@ -225,8 +228,10 @@ def read_run(folder: Path, figure: str) -> Run:
     network = checkpoint.load(folder / "last.safetensors")
     # A head that thresholds gradients computes as a dense one does, and is no Dynamic-K head of the paper's tables.
     k = name.k if name.head == "dynamic" else None
-    head = f"d{k}" if k else name.head
+    head = f"d{k}" if k else name.head if settings.optim.s is None else "sampled"
     return {
+        "folder": folder,
+        "depth": name.depth,
         "model": kind_of(model, recipe),
         "head": head,
         "k": k,
@@ -262,11 +267,13 @@ def summary(runs: list[Run]) -> list[Row]:
     groups: dict[str, list[Run]] = {}
     for each in runs:
         groups.setdefault(each["model"], []).append(each)
+    for own in groups.values():
+        _refuse_unlike(own)
     rows = []
     for model, own in groups.items():
         head, k, kind = own[0]["head"], own[0]["k"], own[0]["recipe"]["data"]["kind"]
         paper = (PAPER_RES50 if model.startswith("res50") else PAPER)[kind].get(head)
-        row: Row = {"model": model, "head": head, "k": k, "runs": len(own), "paper": paper}
+        row: Row = {"model": model, "head": head, "k": k, "depth": own[0]["depth"], "runs": len(own), "paper": paper}
         figures = [_figures(each) for each in own]
         for name in figures[0]:
             values = [each[name] for each in figures]
@@ -275,14 +282,32 @@ def summary(runs: list[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["k"] is None, row["k"] or (row["head"] == "dense"), row["model"]))
 
 
+def _refuse_unlike(runs: list[Run]) -> None:
+    """Raise InputError unless runs differ in their seeds alone, and may be averaged."""
+    from dynamick.errors import InputError
+    from dynamick.training.recipe import Recipe, differences
+
+    first = Recipe.from_dict(runs[0]["recipe"])
+    for each in runs[1:]:
+        changes = [line for line in differences(each["recipe"], first) if not line.startswith(("seed:", "data.root:"))]
+        if changes:
+            raise InputError(
+                f"{each['folder']}: another {each['model']} than {runs[0]['folder']} ({changes[0]}); "
+                "only runs that differ in their seeds are averaged"
+            )
+
+
 def accuracy_verdicts(rows: list[Row]) -> list[str]:
     """For each Dynamic-K row whether it loses at most 0.5 points to dense, or no more than in the paper's Table 1."""
-    dense = next((row for row in rows if row["head"] == "dense"), None)
-    if dense is None:
+    by_depth = {row["depth"]: row for row in rows if row["head"] == "dense"}
+    if not by_depth:
         return ["No dense training is among the runs: nothing to hold the others against."]
     out = []
     for row in rows:
-        if row["k"]:
+        dense = by_depth.get(row["depth"])
+        if row["k"] and dense is None:
+            out.append(f"{row['model']}: no dense training of its depth is among the runs")
+        elif row["k"] and dense is not None:
             loss = dense["top1"] - row["top1"]
             known = row["paper"] is not None and dense["paper"] is not None
             claimed = dense["paper"] - row["paper"] if known else 0.0
@@ -294,13 +319,19 @@ def accuracy_verdicts(rows: list[Row]) -> list[str]:
 
 def sparsity_verdicts(rows: list[Row]) -> list[str]:
     """For each neighbouring pair of the paper's order d1 > d5 > L1 > dense whether it holds."""
-    by = {row["head"]: row["sparse"] for row in rows}
-    there = [head for head in ORDER if head in by]
+    by = {head: [row for row in rows if row["head"] == head] for head in ORDER}
+    there = [head for head in ORDER if by[head]]
     return [
-        f"{a} sparser than {b}: {by[a]:.1f} % against {by[b]:.1f} % of weights below 1e-3: "
-        + ("holds" if by[a] > by[b] else "fails")
-        for a, b in pairwise(there)
+        f"{_named(a, by)} sparser than {_named(b, by)}: {a['sparse']:.1f} % against {b['sparse']:.1f} % of weights below 1e-3: "
+        + ("holds" if a["sparse"] > b["sparse"] else "fails")
+        for one, other in pairwise(there)
+        for a, b in product(by[one], by[other])
     ]
+
+
+def _named(row: Row, by: dict[str, list[Row]]) -> str:
+    """A row by its head; by its whole kind where several have one head."""
+    return str(row["head"] if len(by[row["head"]]) == 1 else row["model"])
 
 
 def dissection_verdicts(rows: list[Row]) -> list[str]:

@@ -22,10 +22,31 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.training import train
     from dynamick.training.recipe import recipe_path
 
-    recipe = parse(["--config", str(recipe_path(args.recipe)), *args.settings])
+    path = recipe_path(args.recipe)
+    _check_shape(path)
+    recipe = parse(["--config", str(path), *args.settings])
     rows = train(recipe, args.out, args.restart, progress=sys.stderr.isatty())
     last = rows[-1]
     print(f"{recipe.model}: top-1 {last['top1']:.2f} %, {last['weights_per_class']:.1f} weights per class; see {args.out}")
+
+
+def _check_shape(path: Path) -> None:
+    """Raise InputError unless a file holds YAML with sections of the right form; their keys are checked later."""
+    import yaml
+
+    from dynamick.errors import InputError
+
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path}: no YAML ({_one_line(str(error))}); give a recipe, such as the shipped cifar10-small"
+        ) from None
+    if not isinstance(given, dict):
+        raise InputError(f"{path}: holds no keys; give a recipe, such as the shipped cifar10-small")
+    for name in ("data", "optim"):
+        if not isinstance(given.get(name, {}), dict):
+            raise InputError(f"{path}: {name}: {given[name]!r} must be keys and values, indented below it")
 
 
 def parse(argv: list[str]) -> Any:

@@ -1,6 +1,6 @@
 """Labelled images in memory, and the batches drawn from them: their order and augmentation depend on seed and epoch alone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,14 @@ class ImageTensors:
     def to(self, device: torch.device) -> "ImageTensors":
         """The same images on a device."""
         return ImageTensors(self.images.to(device), self.labels.to(device), self.classes)
+
+
+def take(data: "ImageTensors | FolderImages", places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Some images and their labels: uint8 (n, 3, H, W), int64 (n,)."""
+    if isinstance(data, ImageTensors):
+        return data.images[list(places)], data.labels[list(places)]
+    images, labels = zip(*(data[place] for place in places), strict=True)
+    return torch.stack(images), torch.tensor(labels)
 
 
 def evenly_spaced(count: int, most: int) -> range:
@@ -226,7 +234,14 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         batches = [batch[rank::world].tolist() for batch in order.split(batch_size)]
         if self.augment and len(self) % batch_size:
             batches = batches[:-1]
-        return DataLoader(self, batch_sampler=batches, num_workers=workers, pin_memory=torch.cuda.is_available())
+        pinned = torch.cuda.is_available()
+        return DataLoader(self, batch_sampler=batches, num_workers=workers, collate_fn=self._collate, pin_memory=pinned)
+
+    def _collate(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        """A process's share of a last batch may be empty."""
+        if not samples:
+            return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
 
 
 def _random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:

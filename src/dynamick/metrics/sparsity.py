@@ -24,6 +24,7 @@ class Sparsity(NamedTuple):
 
 def sparsity(weight: Tensor, threshold: float = THRESHOLD) -> Sparsity:
     """Static sparsity of a head's weight, shape (O, M)."""
-    connected = (weight.detach().abs() >= threshold).sum(1)
+    # NaN is no absent connection.
+    connected = (~(weight.detach().abs() < threshold)).sum(1)
     share = 1 - connected.sum().item() / max(1, weight.numel())
     return Sparsity(share, connected.double().mean().item(), int(connected.max()))

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{path}: no readable checkpoint ({reason}); begin again with --restart") from None
+            reason = (str(error) or type(error).__name__).splitlines()[0]
+            raise InputError(f"{path}: no readable checkpoint ({reason}); take it away, or begin again (--restart)") from None
 
 
 class Keeper(Checkpoint):
@@ -66,6 +67,10 @@ class Keeper(Checkpoint):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        losses = {name: value for name, value in figures.items() if name.endswith("_loss") and not math.isfinite(value)}
+        if losses:
+            said = ", ".join(f"{name} {value}" for name, value in losses.items())
+            raise FloatingPointError(f"{said} in epoch {trainer.current_epoch + 1}: it diverged; give a lower optim.lr")
         seconds = time.monotonic() - self.began
         best = max((row["top1"] for row in self.history), default=-1.0)
         self.history.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 3), **figures})
@@ -74,25 +79,42 @@ class Keeper(Checkpoint):
             if row["top1"] > best:
                 self._save(pl_module, "best.safetensors", row)
             self._save(pl_module, "last.safetensors", row)
-            write_atomically(self.out / METRICS, _as_csv(self.history).encode())
+            self.write_metrics()
         # The state goes last: what it says is done has been written.
         trainer.save_checkpoint(self.out / STATE)
         if trainer.is_global_zero:
             print(_line(row, trainer.max_epochs), flush=True)
+
+    def write_metrics(self) -> None:
+        """Write metrics.csv: a row an epoch."""
+        write_atomically(self.out / METRICS, _as_csv(self.history).encode())
 
     def _save(self, module: Any, name: str, row: dict[str, float]) -> None:
         checkpoint.save(module.model, self.out / name, {"recipe": self.recipe, "metrics": row})
 
 
 def read_history(out: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv."""
-    with (out / METRICS).open(newline="") as file:
-        return [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    """The rows of a run's metrics.csv; what was not measured in an epoch is left out.
+
+    Raises:
+        InputError: it is missing or damaged.
+    """
+    try:
+        with (out / METRICS).open(newline="") as file:
+            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+            if not rows or not all(row.keys() >= {"epoch", "top1"} for row in rows):
+                raise ValueError("rows or columns are missing")
+            return rows
+    except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InputError(f"{out / METRICS}: no figures of a training ({reason}); begin it again with --restart") from None
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    # A callback may measure something for the first time after some epochs.
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

@@ -53,6 +53,9 @@ class Images(L.LightningDataModule):
             raise InputError(
                 f"{recipe.data.root}: train and val hold different classes ({', '.join(odd[:5])}); give both the same"
             )
+        if recipe.optim.batch_size > len(self.train):
+            most = f"the {len(self.train)} training images; give {len(self.train)} or fewer"
+            raise InputError(f"optim.batch_size: {recipe.optim.batch_size} is more than {most}")
 
     def setup(self, stage: str) -> None:
         assert self.trainer is not None

@@ -1,5 +1,6 @@
 """The Lightning module: any model with a head, trained by SGD or Interpretable SGD, measured each epoch."""
 
+import math
 from typing import Any
 
 import lightning as L
@@ -11,12 +12,16 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, O
 from torchmetrics import MeanMetric, Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from dynamick.errors import InputError
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
 from dynamick.metrics.routing import RoutingCounts
 from dynamick.models import Network
 from dynamick.optim import InterpretableSGD
 from dynamick.seeding import seed_of
 from dynamick.training.recipe import OptimRecipe
+
+SWING = 0.05
+"""By so much `onecycle` lowers the momentum below the recipe's where the rate is highest, and raises it at both ends."""
 
 
 class Classifier(L.LightningModule):
@@ -63,6 +68,8 @@ class Classifier(L.LightningModule):
         if isinstance(optimizer.optimizer, InterpretableSGD):
             # Lightning would hand the closure on; here it runs first.
             optimizer_closure()
+            trainer = self.trainer
+            self.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
             optimizer.optimizer.step()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
@@ -103,8 +110,10 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.recipe)
-        steps = int(self.trainer.estimated_stepping_batches)
-        return [optimizer], [{"scheduler": schedule(optimizer, self.recipe, steps), "interval": "step"}]
+        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
+        if not math.isfinite(steps) or not epochs or epochs < 0:
+            raise InputError("max_epochs: the schedule of the learning rate needs their number; give it to the Trainer")
+        return [optimizer], [{"scheduler": schedule(optimizer, self.recipe, int(steps), epochs), "interval": "step"}]
 
     def _prepare(self, images: Tensor) -> Tensor:
         return self.model.preprocessing(images).contiguous(memory_format=self.memory_format)
@@ -133,14 +142,18 @@ def make_optimizer(model: Network, recipe: OptimRecipe) -> SGD:
     return InterpretableSGD(groups, **settings, **sampling, model=model, generator=generator)
 
 
-def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int) -> LRScheduler:
-    """The learning rate by step, of `steps` in all."""
+def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int, epochs: int | None = None) -> LRScheduler:
+    """The learning rate by step, of `steps` in all, in so many epochs (by default the recipe's)."""
     # OneCycleLR divides by zero where the rise would take one step or less.
     if recipe.schedule == "onecycle" and steps * recipe.warmup > 1:
-        return OneCycleLR(optimizer, recipe.lr, total_steps=steps, pct_start=recipe.warmup)
+        least, most = (round(recipe.momentum + change, 10) for change in (-SWING, SWING))
+        swings = least >= 0 and most < 1
+        return OneCycleLR(
+            optimizer, recipe.lr, steps, pct_start=recipe.warmup, cycle_momentum=swings, base_momentum=least, max_momentum=most
+        )
     if recipe.schedule in ("onecycle", "cosine"):
         return CosineAnnealingLR(optimizer, steps)
-    every = max(1, steps * recipe.step_epochs // recipe.epochs)
+    every = max(1, steps * recipe.step_epochs // (epochs or recipe.epochs))
     # The paper divides "by a factor" that it does not name; 10 is the convention (SPEC section 8).
     return LambdaLR(optimizer, lambda step: 0.1 ** (step // every))
 

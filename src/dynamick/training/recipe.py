@@ -8,6 +8,7 @@ from dynamick import models
 from dynamick.errors import InputError
 from dynamick.optim import ESTIMATES, FORMS, check_options
 
+RULES = ("at_most", "exactly")
 KINDS = ("scenes", "cifar10", "folder")
 SCHEDULES = ("step", "onecycle", "cosine")
 PRECISIONS = ("auto", "32", "bf16")
@@ -46,7 +47,8 @@ class OptimRecipe:
         epochs, batch_size, lr, momentum, nesterov, weight_decay: as usual; the batch is that of all processes together.
         head_weight_decay: of the head's weight alone; None takes weight_decay.
         schedule: `step` (lr / 10 every `step_epochs` epochs), `onecycle` or `cosine`.
-        warmup: the share of all steps in which `onecycle` rises.
+        warmup: the share of all steps in which `onecycle` rises; it also swings the momentum by 0.05 about `momentum`, lowest
+            where the rate is highest (where that stays between 0 and 1).
         l1: strength of the L1 penalty on the head's weight, for heads of kind l1 alone; a proximal step, so zeros are exact.
         label_smoothing: as in torch.nn.CrossEntropyLoss.
         s: the sparsity level of Interpretable SGD (Algorithm 3) on a dense head's weight, above 0 and at most 1; None is SGD.
@@ -103,6 +105,16 @@ class Recipe:
         """Plain values, nested as in YAML."""
         return asdict(self)
 
+    @classmethod
+    def from_dict(cls, kept: dict[str, Any]) -> "Recipe":
+        """The inverse of `to_dict`; settings that are not there have their defaults.
+
+        Raises:
+            TypeError: a setting that there is not, or no dictionary.
+        """
+        nested = {"data": DataRecipe(**kept.get("data", {})), "optim": OptimRecipe(**kept.get("optim", {}))}
+        return cls(**(kept | nested))
+
     def check(self) -> None:
         """Hold every value to what is allowed.
 
@@ -123,10 +135,19 @@ class Recipe:
         decay = self.optim.head_weight_decay
         amounts = {"optim.lr": self.optim.lr, "optim.weight_decay": self.optim.weight_decay, "optim.l1": self.optim.l1}
         amounts |= {"optim.head_weight_decay": decay or 0, "data.pad": self.data.pad, "data.workers": self.data.workers}
-        amounts |= {"seed": self.seed}
         for name, amount in amounts.items():
-            if not 0 <= amount < float("inf"):
+            if not isinstance(amount, int | float) or not 0 <= amount < float("inf"):
                 raise InputError(f"{name}: {amount} must be a number from 0 up")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"seed: {self.seed} must be an integer in 0..{2**32 - 1}")
+        shares = {"optim.warmup": self.optim.warmup, "optim.label_smoothing": self.optim.label_smoothing}
+        for name, share in shares.items():
+            if not isinstance(share, int | float) or not 0 <= share <= 1:
+                raise InputError(f"{name}: {share} must be a number in 0..1")
+        momentum = self.optim.momentum
+        if not isinstance(momentum, int | float) or not 0 <= momentum < 1 or (self.optim.nesterov and not momentum):
+            raise InputError(f"optim.momentum: {momentum} must be a number from 0 to below 1, and above 0 for nesterov")
+        _one_of("rule", self.rule, RULES)
         if self.optim.l1 and head != "l1":
             raise InputError(f"optim.l1: {self.optim.l1} has no effect on {self.model}; name the model res...-l1, or give 0")
         if head == "l1" and not self.optim.l1:

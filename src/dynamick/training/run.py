@@ -21,7 +21,7 @@ from torch import Tensor
 from dynamick import checkpoint, models
 from dynamick.data.images import Batches, FolderImages
 from dynamick.errors import InputError
-from dynamick.files import write_atomically, write_json
+from dynamick.files import why_no_folder, write_atomically, write_json
 from dynamick.models import Network, ResNet
 from dynamick.preprocessing import Preprocessing
 from dynamick.training.callbacks import METRICS, STATE, AtomicCheckpointIO, Keeper, read_history
@@ -65,26 +65,39 @@ def train(
         OSError: something could not be written; what was written before is whole.
     """
     recipe.check()
-    out = Path(out)
+    out, world = Path(out), int(os.environ.get("WORLD_SIZE", 1))
+    if recipe.optim.batch_size % world:
+        raise InputError(
+            f"optim.batch_size: {recipe.optim.batch_size} has no equal parts for {world} processes; give a multiple"
+        )
     _join_processes()
+    _check_folder(out, recipe, restart)
+    if not restart and (out / RESULT).exists():
+        return read_history(out)
+    images = images or Images(recipe)
+    L.seed_everything(recipe.seed, verbose=False)
+    classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last, recipe.seed)
+    # Only now, for a run that cannot begin leaves the folder as it was.
     if int(os.environ.get("RANK", 0)) == 0:
         _open_folder(out, recipe, restart)
     if torch.distributed.is_initialized():
         # No process looks into the folder before the first one has made it fit.
         torch.distributed.barrier()
-    if not (out / RESULT).exists():
-        images = images or Images(recipe)
-        L.seed_everything(recipe.seed, verbose=False)
-        classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last, recipe.seed)
-        with quiet():
-            static = [] if recipe.static_after is None else [StaticAfter(recipe.static_after, recipe.optim.weight_decay)]
-            trainer = _trainer(recipe, out, [*static, Keeper(out, recipe.to_dict()), *(callbacks or [])], progress)
+    keeper = Keeper(out, recipe.to_dict())
+    with quiet():
+        static = [] if recipe.static_after is None else [StaticAfter(recipe.static_after, recipe.optim.weight_decay)]
+        trainer = _trainer(recipe, out, [*static, keeper, *(callbacks or [])], progress)
+        try:
             trainer.fit(classifier, images, ckpt_path=_state(out))
-        if trainer.is_global_zero:
-            _finish(out, recipe, images)
-        trainer.strategy.barrier()
-        trainer.strategy.teardown()
-    return read_history(out)
+        except SystemExit as stop:
+            # What Lightning makes of Ctrl-C and of SIGTERM, which would end the process as if all were done.
+            raise KeyboardInterrupt from stop
+    if trainer.is_global_zero:
+        keeper.write_metrics()
+        _finish(out, recipe, images, keeper.history[-1])
+    trainer.strategy.barrier()
+    trainer.strategy.teardown()
+    return keeper.history
 
 
 def build(recipe: Recipe, images: Images) -> Network:
@@ -164,7 +177,8 @@ def differences_from(out: Path, recipe: Recipe) -> list[str]:
         InputError: what the folder keeps is no recipe.
     """
     config = out / CONFIG
-    if not config.exists():
+    if not config.exists() or not any((out / name).exists() for name in (STATE, METRICS, RESULT)):
+        # Without these it never began.
         return []
     try:
         kept = yaml.safe_load(config.read_text())
@@ -173,17 +187,23 @@ def differences_from(out: Path, recipe: Recipe) -> list[str]:
         raise InputError(f"{config}: is damaged, it holds no recipe; give another folder") from None
 
 
+def _check_folder(out: Path, recipe: Recipe, restart: bool) -> None:
+    """Raise InputError where a folder cannot be written to, or holds another recipe's run that is not to go."""
+    if (why := why_no_folder(out)) is not None:
+        raise InputError(f"{out}: cannot be written ({why}); give a folder that can")
+    if not restart and (changes := differences_from(out, recipe)):
+        more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
+        raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")
+
+
 def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
-    """Make the run's folder, or see that what is in it belongs to this recipe."""
+    """Make the run's folder, without what is to be begun again."""
     try:
         out.mkdir(parents=True, exist_ok=True)
         if restart:
             for name in OURS:
                 shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-        if changes := differences_from(out, recipe):
-            more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-            raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")
-        if not (out / CONFIG).exists():
+        if _state(out) is None:
             write_atomically(out / CONFIG, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -195,9 +215,9 @@ def _state(out: Path) -> str | None:
     return str(out / STATE) if (out / STATE).exists() else None
 
 
-def _finish(out: Path, recipe: Recipe, images: Images) -> None:
-    """Prune the last weights, and write the run's result."""
-    result: dict[str, Any] = {"recipe": recipe.to_dict(), "metrics": read_history(out)[-1]}
+def _finish(out: Path, recipe: Recipe, images: Images, last: dict[str, float]) -> None:
+    """Prune the last weights, and write the run's result, with the figures of the last epoch."""
+    result: dict[str, Any] = {"recipe": recipe.to_dict(), "metrics": last}
     if recipe.prune and models.parse(recipe.model).head == "dynamic":
         model = checkpoint.load(out / "last.safetensors")
         assert isinstance(model, ResNet)
