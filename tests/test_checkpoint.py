@@ -108,6 +108,7 @@ def test_what_was_converted_or_set_since_is_kept(tmp_path: Path, before: str, ch
     [
         (lambda model: dk.convert(model, layers="conv1"), "conv1 was converted"),
         (lambda model: setattr(model, "fc", torch.nn.Sequential(model.fc)), "fc is Sequential"),
+        (lambda model: setattr(model, "fc", torch.nn.Linear(32, 4, bias=False)), "fc is Linear"),
         (lambda model: setattr(model, "fc", torch.nn.Linear(32, 3)), "fc has 3 outputs and model.classes 4 names"),
     ],
 )

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import tempfile
+import threading
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 NAMED = 40
-"""So many letters of its name a temporary file has: a name may be as long as a file system takes."""
+"""So many letters of its name a temporary file keeps."""
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
@@ -30,17 +30,17 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
 
 
 def _write_beside(path: Path, content: bytes, durable: bool) -> None:
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:NAMED]}.")
+    # A name may be as long as a file system takes; another process or thread may write the same file.
+    temporary = path.with_name(f".{path.name[:NAMED]}.{os.getpid()}-{threading.get_ident()}")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with temporary.open("wb") as file:
             file.write(content)
             if durable:
                 file.flush()
                 os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

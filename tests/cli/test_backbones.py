@@ -120,6 +120,23 @@ def test_torchvisions_networks_see_images_as_torchvision_shows_them(name: str, s
     assert torchvision_preprocessing(name) == Preprocessing(size=size)
 
 
+@pytest.mark.parametrize(("name", "classes"), [("ssdlite320_mobilenet_v3_large", None), ("vit_b_32", 7)])
+def test_a_file_of_any_network_of_torchvisions_is_taken(tmp_path: Path, name: str, classes: int | None) -> None:
+    options = {"weights_backbone": None} if classes is None else {"num_classes": classes}
+    wanted = torchvision.models.get_model(name, **options).state_dict()
+    torch.save(wanted, tmp_path / "w.pth")
+    found = load_model(name, str(tmp_path / "w.pth"))
+    assert all(torch.equal(found.state_dict()[key], tensor) for key, tensor in wanted.items())
+
+
+def test_a_transformer_from_a_file_takes_its_own_size() -> None:
+    class Sized:
+        image_size = 224
+
+    assert torchvision_preprocessing("vit_h_14").size == 518
+    assert torchvision_preprocessing("vit_h_14", Sized()).size == 224
+
+
 def test_nothing_is_downloaded_for_a_file_of_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError

@@ -242,6 +242,8 @@ def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path, capsys: pytes
         (("--json", "res8-d3a.safetensors"), "would be written over --weights's res8-d3a.safetensors"),
         (("--out", "res8.safetensors", "--twin", "res8.safetensors"), "would be written over --twin's"),
         (("--study", "units/tally.html", "--units", "units/tally.csv"), "would be written over --units's tally.csv"),
+        (("--json", "units/dissection.json", "--units", "units/tally.csv"), "would be written over --units's dissection.json"),
+        (("--json", "concepts/index.csv", "--concepts", "concepts"), "lies in --concepts"),
         (("--study", "s.csv"), "its questions go into a CSV of that name"),
         (("--out", "a.html", "--study", "a.html"), "--out writes a.html too"),
         (("--json", "a.json", "--measure", "./a.json"), "--json writes a.json too"),

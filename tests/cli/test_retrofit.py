@@ -260,6 +260,16 @@ def plain(): return ODD()
 def permuted(): return ODD(True)
 def half(): return ODD().bfloat16()
 def double(): return ODD().double()
+def half_head():
+    class Half(ODD):
+        def forward(self, x): return self.fc(self.embed(self.body(x)).relu().bfloat16())
+    model = Half()
+    model.fc.bfloat16()
+    return model
+def half_softmax():
+    class Half(ODD):
+        def forward(self, x): return super().forward(x)["logits"].softmax(1)
+    return Half().bfloat16()
 def normed():
     model = ODD()
     parametrizations.weight_norm(model.fc)
@@ -267,6 +277,7 @@ def normed():
 def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
 def broken(): raise RuntimeError("first line\\nsecond line")
 def needs(width): return ODD()
+def picky(): raise ValueError("width must be even")
 def nan():
     model = ODD()
     model.fc.weight.data[0, 0] = float("nan")
@@ -284,6 +295,13 @@ def retrofitted(
     given = ["--size", "16", "--mean", "0", "0", "0", "--std", "1", "1", "1", "--k", "2", "--out", out, *more]
     main(["retrofit", "--model", f"oddnets:{function}", "--data", str(data), *given])
     return safetensors.torch.load_file(tmp_path / out / "weights.safetensors")
+
+
+@pytest.mark.parametrize("function", ["half_head", "half_softmax"])
+def test_a_classifier_of_another_precision_or_its_softmax_is_served(
+    function: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert retrofitted(function, data, tmp_path, monkeypatch, "--layer", "fc")["fc.weight"].dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize(("function", "dtype"), [("plain", torch.float32), ("half", torch.bfloat16), ("double", torch.float64)])
@@ -306,15 +324,16 @@ def test_the_layer_that_is_named_is_replaced_as_it_was(
 @pytest.mark.parametrize(
     ("function", "more", "said"),
     [
-        ("plain", [], "what 'embed' puts out is not what the model does; name the layer"),
-        ("permuted", ["--layer", "fc"], "what 'fc' puts out is not what the model does"),
+        ("plain", [], "the output of 'embed' is not the model's; name the layer"),
+        ("permuted", ["--layer", "fc"], "the output of 'fc' is not the model's"),
         ("plain", ["--layer", "body.0"], "'body.0' sees"),
         ("plain", ["--layer", "body"], "--layer body: a Sequential; name the linear layer"),
-        ("plain", ["--layer", "head"], "has no attribute `head`"),
+        ("plain", ["--layer", "head"], "--layer head: Odd has no attribute `head`"),
         ("normed", ["--layer", "fc"], "weight or bias of 'fc' is computed"),
         ("lazy", [], "1.weight has no size yet"),
         ("broken", [], "RuntimeError: first line second line; mend the function"),
         ("needs", [], "missing 1 required positional argument: 'width'"),
+        ("picky", [], "ValueError: width must be even; mend the function"),
         ("nan", ["--layer", "fc"], "fc.weight holds NaN or infinity"),
     ],
 )

@@ -1,6 +1,7 @@
 """Batches and folders of labelled images."""
 
 import os
+import shutil
 import warnings
 from pathlib import Path
 
@@ -136,6 +137,10 @@ def test_gifs_count_and_hidden_folders_do_not(tree: Path) -> None:
     Image.new("RGB", (30, 30)).save(tree / "train" / "cat" / "9.GIF", format="gif")
     data = image_folder(tree, "train", 8)
     assert (data.classes, data.labels.tolist()) == (["cat", "dog"], [0, 0, 0, 0, 1, 1, 1])
+    for name in ("cat", "dog"):
+        shutil.rmtree(tree / "train" / name)
+    with pytest.raises(InputError, match="no images in class folders"):
+        image_folder(tree, "train", 8)
 
 
 def test_some_images_of_either_kind(tree: Path) -> None:

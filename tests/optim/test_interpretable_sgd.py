@@ -527,6 +527,28 @@ def test_what_sees_no_row_alone_keeps_nothing_else_from_learning() -> None:
     assert torch.equal(sampled.weight, before["1.weight"])
 
 
+def test_an_empty_batch_with_a_nominal_size_changes_nothing_whatever_else_has_a_gradient() -> None:
+    model = net()
+    optimizer = optimizer_of(model, batch_size=B, momentum=0.9, weight_decay=0.1)
+    train(model, optimizer, range(2))
+    before = copy.deepcopy(model.state_dict())
+    optimizer.zero_grad()
+    (loss_of(model, size=0) + model[0].bias.sum()).backward()
+    optimizer.step()
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+def test_a_second_pass_is_refused_though_the_sampled_layer_is_frozen() -> None:
+    model = net()
+    for layer in (model[0], model[2]):
+        layer.weight.requires_grad_(False)
+    optimizer = optimizer_of(model, batch_size=B)
+    loss_of(model).backward()
+    with pytest.raises(dk.InputError, match="a second backward pass"):
+        loss_of(model).backward()
+    optimizer.zero_grad()
+
+
 def test_a_skipped_step_leaves_nothing_where_the_models_own_zero_grad_is_used() -> None:
     model = net()
     optimizer, scaler = optimizer_of(model, batch_size=B), torch.amp.GradScaler("cpu", init_scale=2.0)

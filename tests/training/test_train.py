@@ -201,7 +201,7 @@ BAD: list[tuple[list[Any], str]] = [
     (["--data.kind", "cifar10", "--data.root", "/nowhere"], "/nowhere/cifar-10-batches-py: missing or damaged"),
     (["--data.kind", "folder", "--data.root", "/nowhere"], "/nowhere/train: no such folder"),
     (["--stem", "wide"], "stem: 'wide' is unknown"),
-    (["--rule", "foo"], "rule: 'foo' is unknown; give at_most, exactly"),
+    (["--rule", "foo"], "rule: 'foo' is unknown; the rules are at_most and exactly"),
     (["--optim.momentum", "-1"], "optim.momentum: -1.0 must be a number from 0 to below 1"),
     (["--optim.momentum", "7"], "optim.momentum: 7.0 must be"),
     (["--optim.nesterov", "true", "--optim.momentum", "0"], "above 0 for nesterov"),
@@ -253,6 +253,10 @@ def test_a_command_that_cannot_begin_costs_nothing(
     for wrong in (bad, ("--optim.batch_size", 1000), ("--optim.momentum", -1)):
         assert run(capsys, "train", recipe_file, "--out", out, "--restart", *wrong)[0] == 2
         assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+    # A recipe that is gone from a folder is written again.
+    (out / "config.yaml").unlink(), (out / "result.json").unlink()
+    assert run(capsys, "train", recipe_file, "--out", out, "--optim.epochs", 1)[0] == 0
+    assert yaml.safe_load((out / "config.yaml").read_text())["optim"]["epochs"] == 1
     # Of one that was broken off before anything was measured, only the recipe is there.
     (tmp_path / "begun").mkdir()
     (tmp_path / "begun" / "config.yaml").write_text("seed: 7\n")

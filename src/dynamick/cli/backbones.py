@@ -64,8 +64,10 @@ def classifier_of(model: "nn.Module", name: str, layer: str | None = None) -> st
     try:
         found = find_classifier(model) if layer is None else layer
         module = model.get_submodule(found)
-    except (ValueError, AttributeError) as error:
+    except ValueError as error:
         raise InputError(f"--model {name}: {error}") from None
+    except AttributeError as error:
+        raise InputError(f"--layer {layer}: {error}") from None
     if not isinstance(module, nn.Linear | nn.Conv2d):
         raise InputError(f"--layer {found}: a {type(module).__name__}; name the linear layer that puts out the logits")
     check_parameters(found, module)

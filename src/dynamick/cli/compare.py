@@ -1,4 +1,4 @@
-"""`dynamick compare --weights W.safetensors [...] --out DIR`: every sparse head on the same features, one table, two plots."""
+"""`dynamick compare --weights W.safetensors [...] --out DIR`: every sparse head on the same features, two tables, two plots."""
 
 import argparse
 import sys

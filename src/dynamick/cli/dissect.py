@@ -1,7 +1,6 @@
 """`dynamick dissect --model M --weights W --layer L --data DIR --out DIR`, and `dynamick dissect check DIR`."""
 
 import argparse
-import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -197,10 +196,14 @@ def _from_function(name: str, weights: str | None) -> "nn.Module":
     # A user's own module lies where the command is given.
     sys.path.insert(0, str(Path.cwd()))
     try:
+        try:
+            make = getattr(importlib.import_module(package), function)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise InputError(f"--model {name}: {error}; give package.module:function") from error
         # The function may import more of the user's own.
-        model = getattr(importlib.import_module(package), function)()
-    except (ImportError, AttributeError, ValueError) as error:
-        raise InputError(f"--model {name}: {error}; give package.module:function") from error
+        model = make()
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"--model {name}: {type(error).__name__}: {error}; mend the function, which takes nothing") from error
     finally:
@@ -213,7 +216,6 @@ def _from_function(name: str, weights: str | None) -> "nn.Module":
 def _from_torchvision(name: str, weights: str | None) -> "nn.Module":
     """Torchvision's network, with as many outputs as a file of weights has."""
     from dynamick.errors import InputError
-    from dynamick.nn import find_classifier
     from dynamick.torchvision_shim import torchvision
 
     if name not in torchvision.models.list_models():
@@ -230,12 +232,24 @@ def _from_torchvision(name: str, weights: str | None) -> "nn.Module":
     else:
         tensors = unwrapped(read_weights(weights))
         model = torchvision_model(name)
-        with contextlib.suppress(ValueError):
-            head = tensors.get(f"{find_classifier(model)}.weight")
-            model = model if head is None else torchvision_model(name, num_classes=len(head))
+        rows = _rows_of_head(model, tensors)
+        if rows is not None:
+            model = torchvision_model(name, num_classes=rows)
         put_weights(model, tensors, weights, f"a {name}")
-    model.preprocessing = torchvision_preprocessing(name)
+    model.preprocessing = torchvision_preprocessing(name, model)
     return model
+
+
+def _rows_of_head(model: "nn.Module", tensors: "dict[str, Tensor]") -> int | None:
+    """How many outputs a file's classifier has, where it has another number than the model's; else None."""
+    from dynamick.nn import find_classifier
+
+    try:
+        head = f"{find_classifier(model)}.weight"
+    except ValueError:
+        return None
+    own, given = model.state_dict()[head], tensors.get(head)
+    return None if given is None or len(given) == len(own) else len(given)
 
 
 def torchvision_model(name: str, **options: Any) -> Any:
@@ -252,14 +266,15 @@ def torchvision_model(name: str, **options: Any) -> Any:
     return torchvision.models.get_model(name, **options)
 
 
-def torchvision_preprocessing(name: str) -> "Preprocessing":
-    """How torchvision prepares a network's images; 224 pixels where it does not say."""
+def torchvision_preprocessing(name: str, model: Any = None) -> "Preprocessing":
+    """How torchvision prepares a network's images; 224 pixels where it does not say. A transformer takes its own size alone."""
     from dynamick.preprocessing import Preprocessing
     from dynamick.torchvision_shim import torchvision
 
     try:
         transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
-        return Preprocessing(transforms.crop_size[0], tuple(transforms.mean), tuple(transforms.std))
+        size = getattr(model, "image_size", transforms.crop_size[0])
+        return Preprocessing(size, tuple(transforms.mean), tuple(transforms.std))
     except (AttributeError, TypeError, ValueError):
         return Preprocessing(size=224)
 

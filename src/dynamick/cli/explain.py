@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 LEAST = 2
 """Images that --measure divides."""
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 INPUTS = ("weights", "images", "units", "twin", "twin_units", "concepts", "classes")
 OUTPUTS = ("out", "json", "pictures", "measure", "study", "three_way")
 
@@ -171,15 +170,21 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 def _check_apart(args: argparse.Namespace) -> None:
     """Raise InputError where a file would be written over another one, or over what is read."""
+    from dynamick.data.images import is_image
     from dynamick.errors import InputError
     from dynamick.report.study import files_of
 
-    given = {f"--{name.replace('_', '-')}": getattr(args, name) for name in (*INPUTS, *OUTPUTS)}
-    read = {path.resolve(): flag for flag, path in given.items() if path is not None and flag[2:].replace("-", "_") in INPUTS}
-    read |= {file.resolve(): "--weights" for path in (args.weights, args.twin) if path for file in path.glob("*.safetensors")}
+    flags = {name: f"--{name.replace('_', '-')}" for name in (*INPUTS, *OUTPUTS)}
+    read: dict[Path, str] = {}
+    for name in INPUTS:
+        path = getattr(args, name)
+        if path is not None:
+            # A tally's dissection is read with it, and of a run's folder the weights.
+            beside = [path.with_name("dissection.json")] if path.name == "tally.csv" else path.glob("*.safetensors")
+            read |= {file.resolve(): flags[name] for file in (path, *beside)}
     images, written = args.images.resolve(), dict[Path, str]()
     for name in OUTPUTS:
-        path, flag = getattr(args, name), f"--{name.replace('_', '-')}"
+        path, flag = getattr(args, name), flags[name]
         if path is None:
             continue
         if name == "study" and path.suffix.lower() == ".csv":
@@ -189,8 +194,10 @@ def _check_apart(args: argparse.Namespace) -> None:
                 raise InputError(f"{flag} {path}: would be written over {read[file]}'s {file.name}; give another name")
             if file in written:
                 raise InputError(f"{flag} {path}: {written[file]} writes {file.name} too; give each its own")
-            if images in (file, *file.parents) and (name == "pictures" or file.suffix.lower() in SUFFIXES):
+            if images in (file, *file.parents) and (name == "pictures" or is_image(file)):
                 raise InputError(f"{flag} {path}: lies in --images, and would be explained next time; give a place outside")
+            if args.concepts and args.concepts.resolve() in file.parents:
+                raise InputError(f"{flag} {path}: lies in --concepts; give a place outside")
             written[file] = flag
 
 
@@ -279,14 +286,14 @@ def read_images(root: Path, limit: int, size: int | None, middle: bool = False) 
     import numpy as np
     import torch
 
-    from dynamick.data.images import read_image
+    from dynamick.data.images import IMAGES, is_image, read_image
     from dynamick.errors import InputError
 
     if limit < 1:
         raise InputError(f"--limit: {limit} must be an integer from 1 up")
     if not root.exists():
         raise InputError(f"{root}: no such folder; give one with images in it")
-    found = [path for path in root.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found = [path for path in root.rglob("*") if is_image(path) and path.is_file()]
     shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
     files = [root] if root.is_file() else sorted(shown)
     chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
@@ -302,7 +309,7 @@ def read_images(root: Path, limit: int, size: int | None, middle: bool = False) 
             print(f"left out: {error}", file=sys.stderr)
             skipped += 1
     if not good:
-        raise InputError(f"{root}: no readable image ({', '.join(sorted(SUFFIXES))}); give a folder with some")
+        raise InputError(f"{root}: no readable image ({', '.join(sorted(IMAGES))}); give a folder with some")
     return [image.permute(2, 0, 1).contiguous() for image in images], good, skipped
 
 

@@ -17,7 +17,7 @@ COMMANDS = {
     "evaluate": "accuracy, sparsity and routing of trained weights",
     "dissect": "Network Dissection: which concept each unit detects",
     "explain": "explain images by the units that made the decision, on one offline page",
-    "compare": "every sparse head on the same features: one table, two plots; goes on where it stopped",
+    "compare": "every sparse head on the same features: two tables, two plots; goes on where it stopped",
     "retrofit": "give a pretrained network a Dynamic-K head, trained on a folder of images",
     "reproduce": "a table or figure of the paper, beside the paper's numbers; trains what it needs",
     "doctor": "what runs here, and why",

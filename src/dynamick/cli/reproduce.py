@@ -191,7 +191,8 @@ def _refuse_twice(runs: list[Path], figure: str) -> None:
 
 
 def read_run(folder: Path, figure: str) -> Run:
-    """A finished training: `model`, `head` (dense, l1, d5, ...), `recipe`, `history` (metrics.csv), `network` (last epoch).
+    """A finished training: its `folder`, `model`, `depth`, `head` (dense, l1, d5, ..., or sampled, by Interpretable SGD), `k`,
+    `recipe`, `history` (metrics.csv) and `network` (last epoch).
 
     Raises:
         InputError: the folder holds none, it is damaged or not finished, or it is on other data than the figure.
@@ -211,7 +212,7 @@ def read_run(folder: Path, figure: str) -> Run:
         recipe = settings.to_dict()
         kind, epochs, model = settings.data.kind, settings.optim.epochs, settings.model
         part = "metrics.csv"
-        (folder / part).stat()
+        (folder / part).stat()  # a file that is missing is no damaged one
         history = read_history(folder)
         for row in history:
             row["epoch"], row["top1"], row["sparse_share"]

@@ -148,4 +148,6 @@ def save(
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
     said = {"model": args.model, "classifier": layer, "k": str(args.k), "rule": args.rule, "classes": "\n".join(data.classes)}
     said["preprocessing"] = json.dumps(prepare.to_dict())
+    # Torchvision's googlenet and inception_v3 shift their images only with the published weights.
+    said |= {"transform_input": "yes"} if getattr(model, "transform_input", False) else {}
     write_atomically(path, safetensors.torch.save(tensors, said))

@@ -126,8 +126,8 @@ def _own(file: Path, units: "Dissection | None") -> Subject:
     seen = trained_on(file)
     size = own.preprocessing.size or (None if seen is None else side_of(seen))
     classes, epochs = [str(name) for name in own.classes], recipe.get("optim", {}).get("epochs")
-    middle = seen is not None and shows_middle(seen)
-    return Subject(file, config["model"], model, classes, units, extra.get("metrics", {}), epochs, size, middle)
+    metrics = extra.get("metrics", {})
+    return Subject(file, config["model"], model, classes, units, metrics, epochs, size, shows_middle(seen))
 
 
 def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
@@ -149,6 +149,11 @@ def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
         weight = tensors[f"{about['classifier']}.weight"]
         head = DynamicLinear(weight.shape[1], weight.shape[0], int(about["k"]), rule=about["rule"])
         model.set_submodule(about["classifier"], head)
+        if "transform_input" in about:
+            model.transform_input = True
+        if name == "googlenet" and not any(key.startswith("aux") for key in tensors):
+            # As the published weights come, without the auxiliary heads.
+            model.aux1 = model.aux2 = None
         model.load_state_dict(tensors)
         if "preprocessing" in about:
             # The size that its head was made for, among others.

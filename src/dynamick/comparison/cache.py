@@ -83,7 +83,7 @@ def cache_features(
     Raises:
         InputError: the folder holds features of another model, preprocessing or data, or is damaged; a class has no image, or a
             label no class; a feature is NaN or infinite (the message names image and unit); the classifier does not see one
-            vector an image, or what it puts out is not what the model does; another process
+            vector an image, or its output is not the model's; another process
             fills the folder; it cannot be written, or the disk is full.
     """
     if dtype not in DTYPES:
@@ -308,7 +308,9 @@ def _chunks(
     caught: list[tuple[Tensor, Tensor]] = []
     classifier: Any = model.get_submodule(layer)
     hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
-    like = classifier.weight
+    # The classifier may be of another precision than what comes before it.
+    body = (each for name, each in model.named_parameters() if each.is_floating_point() and not name.startswith(f"{layer}."))
+    like = next(body, classifier.weight)
     try:
         for first in range(len(state["chunks"]) * CHUNK, len(data), CHUNK):
             rows = []
@@ -323,8 +325,8 @@ def _chunks(
                 x, y = caught.pop()
                 if not _puts_out(output, y):
                     raise InputError(
-                        f"features: what {layer!r} puts out is not what the model does; name the layer that puts out the "
-                        "logits (--layer), or give a model that returns them"
+                        f"features: the output of {layer!r} is not the model's; name the layer that puts out the logits "
+                        "(--layer), or give a model that returns them"
                     )
                 rows.append(x.float().cpu())
             yield torch.cat(rows)
@@ -340,8 +342,9 @@ def _puts_out(output: Any, y: Tensor) -> bool:
         return any(_puts_out(part, y) for part in parts if isinstance(part, Tensor))
     if output.shape != y.shape:
         return False
+    rtol = 1e-3 if y.dtype in (torch.float32, torch.float64) else 2e-2
     forms = (lambda y: y, torch.sigmoid, lambda y: y.softmax(1), lambda y: y.log_softmax(1))
-    return any(torch.allclose(output.float(), form(y.float()), rtol=1e-3, atol=1e-5, equal_nan=True) for form in forms)
+    return any(torch.allclose(output.float(), form(y.float()), rtol=rtol, atol=1e-5, equal_nan=True) for form in forms)
 
 
 def _batches(data: ImageTensors | FolderImages, first: int, end: int, batch_size: int) -> Iterator[Tensor]:

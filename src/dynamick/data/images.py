@@ -21,6 +21,12 @@ IMAGES = (*torchvision.datasets.folder.IMG_EXTENSIONS, ".gif")
 """How the names of image files end, in lower case."""
 
 
+def is_image(path: str | Path) -> bool:
+    """Whether a file is called as an image is, and not hidden."""
+    name = Path(path).name
+    return name.lower().endswith(IMAGES) and not name.startswith(".")
+
+
 @dataclass
 class ImageTensors:
     """Labelled images, decoded.
@@ -260,13 +266,15 @@ def _random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator
 
 
 class _ClassFolders(torchvision.datasets.ImageFolder):
-    """GIFs too, and no hidden folders, such as a notebook's checkpoints."""
+    """GIFs too, and nothing hidden, such as a notebook's checkpoints."""
 
     def __init__(self, root: str) -> None:
-        super().__init__(root, is_valid_file=lambda path: path.lower().endswith(IMAGES))
+        super().__init__(root, is_valid_file=is_image)
 
     def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
         names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        if not names:
+            raise FileNotFoundError(f"no class folder in {directory}")
         return names, {name: number for number, name in enumerate(names)}
 
 

@@ -175,7 +175,7 @@ def current_config(model: Network) -> dict[str, Any]:
     if isinstance(model, CapsNet):
         return config
     name, head = parse(config["model"]), model.fc
-    if type(head) not in (nn.Linear, DynamicLinear) or head.in_features != model.num_features:
+    if type(head) not in (nn.Linear, DynamicLinear) or head.in_features != model.num_features or head.bias is None:
         raise InputError(f"model: fc is {head}, which no model's name says; keep the state_dict()")
     if head.out_features != len(model.classes):
         raise InputError(

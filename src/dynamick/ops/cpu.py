@@ -210,7 +210,7 @@ dynamic_linear_cpu.register_autograd(_backward, setup_context=keep_for_sums)
 
 
 class _Sum(torch.autograd.Function):
-    """The same as the registered operator, without a registered operator's way through the dispatcher: 0.15 ms a step."""
+    """The registered operator's sums and the bias, without its way through the dispatcher: 0.15 ms a step."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:

@@ -1,6 +1,6 @@
 """Which implementations of the operator there are, and which one serves a call.
 
-An implementation is one file in this folder that calls `register`; the operator finds it by itself.
+An implementation is one file or folder here that calls `register`; the operator finds it by itself.
 """
 
 from collections.abc import Callable

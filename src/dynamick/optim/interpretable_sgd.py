@@ -220,7 +220,7 @@ class InterpretableSGD(torch.optim.SGD):
         """The layer's outputs, whose backward pass samples; None where there is nothing to sample."""
         if not torch.is_grad_enabled():
             return None
-        if layer.weight.grad is None:
+        if layer.weight.requires_grad and layer.weight.grad is None:
             # What was drawn for it has been given up: a step was skipped, and the gradients were set to None.
             self._drawn.pop(layer, None)
         if not layer.weight.requires_grad or self._group(layer)["s"] is None:
@@ -273,7 +273,7 @@ class _Sampled(torch.autograd.Function):
 def _before_step(optimizer: InterpretableSGD, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Before W <- W - lr (1/B) sum_i g~_i (Algorithm 3, step 6): the gradients are what they should be, and of the nominal B.
 
-    A step whose batch was empty changes nothing at all.
+    A step whose batch was empty changes nothing at all; without a nominal B, where no other layer has a gradient either.
     """
     if [*args[1:], *kwargs.values()] not in ([], [None]):
         raise InputError("closure: a second pass would draw other weights; run backward(), then step() without one")
@@ -292,7 +292,7 @@ def _before_step(optimizer: InterpretableSGD, args: tuple[Any, ...], kwargs: dic
         # Gradients are of all processes, and this one's number says nothing about them.
         if optimizer.batch_size is not None:
             raise InputError("batch_size: every process draws another number; leave it out, and divide a summed loss by B")
-    elif drawn == 0 and not any(p.grad.any() for p in params):
+    elif drawn == 0 and (optimizer.batch_size is not None or not any(p.grad.any() for p in params)):
         for p in params:
             p.grad = None
     elif drawn is not None and optimizer.batch_size is not None:

@@ -110,10 +110,13 @@ class Classifier(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = make_optimizer(self.model, self.recipe)
-        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs
-        if not math.isfinite(steps) or not epochs or epochs < 0:
-            raise InputError("max_epochs: the schedule of the learning rate needs their number; give it to the Trainer")
-        return [optimizer], [{"scheduler": schedule(optimizer, self.recipe, int(steps), epochs), "interval": "step"}]
+        steps, epochs = self.trainer.estimated_stepping_batches, self.trainer.max_epochs or 0
+        if not math.isfinite(steps):
+            raise InputError(
+                "max_epochs: the schedule of the learning rate needs an end; give the Trainer max_epochs or max_steps"
+            )
+        given = epochs if epochs > 0 else None
+        return [optimizer], [{"scheduler": schedule(optimizer, self.recipe, int(steps), given), "interval": "step"}]
 
     def _prepare(self, images: Tensor) -> Tensor:
         return self.model.preprocessing(images).contiguous(memory_format=self.memory_format)

@@ -6,9 +6,9 @@ from typing import Any
 
 from dynamick import models
 from dynamick.errors import InputError
+from dynamick.functional import check_rule
 from dynamick.optim import ESTIMATES, FORMS, check_options
 
-RULES = ("at_most", "exactly")
 KINDS = ("scenes", "cifar10", "folder")
 SCHEDULES = ("step", "onecycle", "cosine")
 PRECISIONS = ("auto", "32", "bf16")
@@ -110,7 +110,8 @@ class Recipe:
         """The inverse of `to_dict`; settings that are not there have their defaults.
 
         Raises:
-            TypeError: a setting that there is not, or no dictionary.
+            TypeError: a setting that there is not.
+            AttributeError: it, its `data` or its `optim` is no dictionary.
         """
         nested = {"data": DataRecipe(**kept.get("data", {})), "optim": OptimRecipe(**kept.get("optim", {}))}
         return cls(**(kept | nested))
@@ -147,7 +148,10 @@ class Recipe:
         momentum = self.optim.momentum
         if not isinstance(momentum, int | float) or not 0 <= momentum < 1 or (self.optim.nesterov and not momentum):
             raise InputError(f"optim.momentum: {momentum} must be a number from 0 to below 1, and above 0 for nesterov")
-        _one_of("rule", self.rule, RULES)
+        try:
+            check_rule(self.rule)
+        except ValueError as error:
+            raise InputError(str(error)) from None
         if self.optim.l1 and head != "l1":
             raise InputError(f"optim.l1: {self.optim.l1} has no effect on {self.model}; name the model res...-l1, or give 0")
         if head == "l1" and not self.optim.l1:

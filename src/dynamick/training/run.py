@@ -203,7 +203,7 @@ def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
         if restart:
             for name in OURS:
                 shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-        if _state(out) is None:
+        if _state(out) is None or not (out / CONFIG).exists():
             write_atomically(out / CONFIG, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
     except OSError as error:
         if error.errno == errno.ENOSPC:

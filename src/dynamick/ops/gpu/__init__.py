@@ -107,7 +107,7 @@ dynamic_linear_triton.register_autograd(_backward, setup_context=keep_for_sums)
 
 
 def sum_triton(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
-    """The sums of the routed products, shape (B, O), float32, differentiable."""
+    """The outputs, shape (B, O), float32, differentiable."""
     y = dynamic_linear_triton(x, weight, mask, k, rule)[0]
     return y if bias is None else y + bias.to(y.dtype)
 
