@@ -15,7 +15,6 @@ from torch import nn
 import dynamick as dk
 from dynamick.cli import retrofit
 from dynamick.cli.main import main
-from dynamick.comparison.cache import Features
 from dynamick.data import ComposedScenes
 from dynamick.torchvision_shim import torchvision
 from dynamick.training.recipe import DataRecipe
@@ -115,8 +114,8 @@ def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path) -> No
     class Args:
         model, k, rule, out, data = "resnet18", 2, "exactly", tmp_path, tmp_path
 
-    learnt = Features(torch.zeros(0), torch.zeros(0), NAMES, [])
-    retrofit.save(model, "fc", head, learnt, PREPARED, DataRecipe(), Args)
+    model.preprocessing, model.classes = PREPARED, NAMES
+    retrofit.save(model, "fc", head, DataRecipe(), Args)
     assert explain(tmp_path, "--weights", tmp_path / "weights.safetensors", "--images", folder) == 0
     assert isinstance(model.fc, dk.DynamicLinear)
     assert logits_said(tmp_path) == logits_wanted(model, folder, NAMES)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dynamick.comparison.cache import Features
+    from dynamick.data.images import FolderImages, ImageTensors
     from dynamick.nn import DynamicLinear
     from dynamick.preprocessing import Preprocessing
     from dynamick.training.recipe import DataRecipe
@@ -32,10 +33,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from dynamick.cli.backbones import classifier_of, load_folder, load_network, preprocessing_of, side, teller, trained_on
+    from dynamick.cli.backbones import classifier_of, load_network, preprocessing_of, side
     from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
-    from dynamick.comparison.cache import cache_features, weights_digest
+    from dynamick.comparison.cache import weights_digest
     from dynamick.comparison.heads.dynamic import train
     from dynamick.comparison.measuring import measure
     from dynamick.data.images import ImageTensors
@@ -49,25 +50,15 @@ def run(args: argparse.Namespace) -> None:
         check_k(args.k)
     except ValueError as error:
         raise InputError(f"--{error}") from None
-    model = load_network(args.model, args.weights)
+    model: Any = load_network(args.model, args.weights)
     prepare, layer = preprocessing_of(model, args), classifier_of(model, args.model, args.layer)
     old: Any = model.get_submodule(layer)
     if not old.weight.isfinite().all():
         raise InputError(f"--weights {args.weights}: {layer}.weight holds NaN or infinity; mend the weights")
     made = {"k": args.k, "rule": args.rule, "seed": args.seed, "weights": weights_digest(model)}
     check_same(args.out / "retrofit.json", made)
-    images = {split: load_folder(args.data, split, prepare.size, trained_on(args.weights)) for split in ("train", "val")}
-    if images["train"].classes != images["val"].classes:
-        odd = sorted(set(images["train"].classes) ^ set(images["val"].classes))
-        raise InputError(f"{args.data}: train and val hold different classes ({', '.join(odd[:5])}); give both the same")
-    places = {split: args.out / "features" / split for split in images}
-    features = {
-        split: cache_features(
-            model, data, places[split], prepare, args.dtype, device=args.device, progress=teller(split), layer=layer
-        )
-        for split, data in images.items()
-    }
-    learn, held = features["train"], features["val"]
+    images = open_images(args, prepare.size)
+    learn, held = (cached(args, model, layer, prepare, split, data) for split, data in images.items())
     model.cpu()
     known = getattr(model, "classes", held.classes)
     same = old.weight.shape[0] == len(held.classes) and known == held.classes
@@ -80,9 +71,10 @@ def run(args: argparse.Namespace) -> None:
     prune_unrouted(head, learn.x)
     after = measure(head, held)
     # Who opens the file later must show the network images as its head saw them.
-    prepare = replace(prepare, size=side(images["train"]))
-    shown = DataRecipe("folder", str(args.data), side(images["train"]), in_memory=isinstance(images["train"], ImageTensors))
-    save(model, layer, head.to(old.weight.dtype), learn, prepare, shown, args)
+    size = side(images["train"])
+    model.preprocessing, model.classes = replace(prepare, size=size), list(learn.classes)
+    shown = DataRecipe("folder", str(args.data), size, in_memory=isinstance(images["train"], ImageTensors))
+    save(model, layer, head.to(old.weight.dtype), shown, args)
     write_json(args.out / "retrofit.json", {"before": before, "after": after, **made})
     if before is None:
         print(f"before           {old.weight.shape[0]} outputs, and {len(held.classes)} classes: it was not trained on these")
@@ -92,6 +84,33 @@ def run(args: argparse.Namespace) -> None:
     print(f"non-zeros/class  {after['nec']:.2f} (at most {after['most']}), after removing what no training image routes")
     print(f"routed           {after['routed']:.2f} for each input and class (K = {args.k}, {args.rule})")
     print(f"written to       {args.out}/weights.safetensors, retrofit.json")
+
+
+def open_images(args: argparse.Namespace, size: int | None) -> "dict[str, ImageTensors | FolderImages]":
+    """The user's images by split, `train` first.
+
+    Raises:
+        InputError: they are missing or damaged, or the splits hold different classes.
+    """
+    from dynamick.cli.backbones import load_folder, trained_on
+    from dynamick.errors import InputError
+
+    images = {split: load_folder(args.data, split, size, trained_on(args.weights)) for split in ("train", "val")}
+    if images["train"].classes != images["val"].classes:
+        odd = sorted(set(images["train"].classes) ^ set(images["val"].classes))
+        raise InputError(f"{args.data}: train and val hold different classes ({', '.join(odd[:5])}); give both the same")
+    return images
+
+
+def cached(
+    args: argparse.Namespace, model: "nn.Module", layer: str, prepare: "Preprocessing", split: str, data: Any
+) -> "Features":
+    """What enters the classifier for the images of a split, kept in OUT/features."""
+    from dynamick.cli.backbones import teller
+    from dynamick.comparison.cache import cache_features
+
+    place, tell = args.out / "features" / split, teller(split)
+    return cache_features(model, data, place, prepare, args.dtype, device=args.device, progress=tell, layer=layer)
 
 
 def check_same(file: Path, wanted: dict[str, Any]) -> None:
@@ -123,31 +142,30 @@ def prune_unrouted(head: "DynamicLinear", x: "Tensor") -> None:
     head.set_mask(kept)
 
 
-def save(
-    model: "nn.Module",
-    layer: str,
-    head: "DynamicLinear",
-    data: "Features",
-    prepare: "Preprocessing",
-    shown: "DataRecipe",
-    args: argparse.Namespace,
-) -> None:
-    """Write weights.safetensors: for `dynamick.load` where the model is dynamick's own, else as a state dict."""
+def save(model: Any, layer: str, head: "DynamicLinear", shown: "DataRecipe", args: argparse.Namespace) -> None:
+    """Write weights.safetensors: for `dynamick.load` where the model is dynamick's own, else as a state dict.
+
+    Args:
+        model: the network, with its `preprocessing` and `classes`.
+        layer: the classifier's dotted name, whose place the head takes.
+        head: the new classifier.
+        shown: the images that it learnt on, and how they are shown.
+        args: the command's `model`, `data`, `k`, `rule` and `out`.
+    """
     import safetensors.torch
 
     from dynamick import checkpoint, models
     from dynamick.files import write_atomically
 
     path = args.out / "weights.safetensors"
+    model.set_submodule(layer, head)
     if isinstance(model, models.ResNet):
-        model.fc, model.preprocessing, model.classes = head, prepare, list(data.classes)
         about = {"model": args.model, "data": args.data.name, "k": args.k}
         checkpoint.save(model, path, {"retrofit": about, "recipe": {"data": asdict(shown)}})
         return
-    model.set_submodule(layer, head)
     tensors = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in model.state_dict().items()}
-    said = {"model": args.model, "classifier": layer, "k": str(args.k), "rule": args.rule, "classes": "\n".join(data.classes)}
-    said["preprocessing"] = json.dumps(prepare.to_dict())
+    said = {"model": args.model, "classifier": layer, "k": str(args.k), "rule": args.rule, "classes": "\n".join(model.classes)}
+    said["preprocessing"] = json.dumps(model.preprocessing.to_dict())
     # Torchvision's googlenet and inception_v3 shift their images only with the published weights.
     said |= {"transform_input": "yes"} if getattr(model, "transform_input", False) else {}
     write_atomically(path, safetensors.torch.save(tensors, said))
