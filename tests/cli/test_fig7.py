@@ -11,9 +11,11 @@ from PIL import Image
 
 import dynamick as dk
 from dynamick import models
+from dynamick.cli import fig3, fig7
 from dynamick.cli.fig7 import summary, verdicts
 from dynamick.cli.main import main
-from dynamick.data.images import image_folder
+from dynamick.data.images import FolderImages, image_folder
+from dynamick.dissection import Dissection
 from dynamick.training.recipe import Recipe
 
 CLASSES = ["blue", "green", "red"]
@@ -102,3 +104,16 @@ def test_fig_7_from_runs(images: Path, tmp_path: Path, capsys: pytest.CaptureFix
         main(["reproduce", "fig7", str(runs[0]), *options])
     assert stop.value.code == 2
     assert "one or more with a Dynamic-K head" in capsys.readouterr().err
+
+
+def test_images_that_are_decoded_as_needed_make_the_same_figures(images: Path, tmp_path: Path) -> None:
+    whole, as_needed = image_folder(images, "val", 16), FolderImages(images, "val", 16)
+    runs = []
+    for model, k in (("res8", None), ("res8-d5a", 5)):
+        network = dk.load(make_run(tmp_path / model, model, images) / "last.safetensors").eval()
+        units = Dissection.read_tally(tmp_path / "dissections" / model / "tally.csv")
+        runs.append({"model": model, "head": f"d{k}" if k else "dense", "k": k, "network": network, "units": units})
+    assert summary(runs, as_needed, None) == summary(runs, whole, None)
+    for data in (whole, as_needed):
+        fig3.draw(runs, data).savefig(tmp_path / "fig3.png")
+        fig7.draw(runs[0], runs[1], data).savefig(tmp_path / "fig7.png")

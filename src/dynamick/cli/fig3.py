@@ -191,8 +191,10 @@ def draw(runs: list[Run], data: Any) -> "Figure":
     """A row a network: the image, where what three classes sum lies in it, and the share of each input in each class."""
     from matplotlib.figure import Figure
 
-    place = known_by_all(runs, data)
-    image, label = data.images[place], int(data.labels[place])
+    from dynamick.data.images import take
+
+    images, labels = take(data, [known_by_all(runs, data)])
+    image, label = images[0], int(labels[0])
     found = [select(run["network"], image[None]) for run in runs]
     others = [c for c in found[0].logits[0].argsort(descending=True).tolist() if c != label]
     classes = [label, *others[: CLASSES - 1]]

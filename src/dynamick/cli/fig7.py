@@ -72,10 +72,10 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
         (share of the sum over all units that the 4 largest leave over, its size) and `ibd` (the same of IBD; None where it
         was not asked for, and for Dynamic-K).
     """
-    from dynamick.data.images import evenly_spaced
+    from dynamick.data.images import evenly_spaced, take
     from dynamick.explanation import explain
 
-    images = data.images[list(evenly_spaced(len(data), EXPLAINED))]
+    images, _ = take(data, evenly_spaced(len(data), EXPLAINED))
     groups: dict[str, list[dict[str, float | None]]] = {}
     for run in runs:
         found = explain(run["network"], images, maps=False)
@@ -141,25 +141,28 @@ def draw(dense: Run, dynamic: Run, data: "ImageTensors") -> "Figure":
     """
     from matplotlib.figure import Figure
 
+    from dynamick.data.images import take
     from dynamick.explanation import explain
 
     places = known_by_both(dense, dynamic, data)
     figure = Figure(figsize=(1.75 * (SHOWN + 1), 2.35 * 2 * len(places)), layout="constrained")
     grid = figure.subplots(2 * len(places), SHOWN + 1, squeeze=False)
-    for row, place in enumerate(places):
+    images, _ = take(data, places)
+    for row, image in enumerate(images):
         for which, run in enumerate((dense, dynamic)):
-            (found,) = explain(run["network"], data.images[place : place + 1], units=run["units"])
-            _strip(grid[2 * row + which], found, data.images[place], run["model"])
+            (found,) = explain(run["network"], image[None], units=run["units"])
+            _strip(grid[2 * row + which], found, image, run["model"])
     return figure
 
 
 def known_by_both(dense: Run, dynamic: Run, data: "ImageTensors") -> list[int]:
     """The first image of each of some classes, evenly spaced, that both networks tell right; others where there are none."""
-    from dynamick.data.images import evenly_spaced
+    from dynamick.data.images import evenly_spaced, take
     from dynamick.explanation import explain
 
     places = evenly_spaced(len(data), EXPLAINED)
-    images, labels = data.images[list(places)], data.labels[list(places)].tolist()
+    images, known = take(data, places)
+    labels = known.tolist()
     told = [[each.predicted for each in explain(run["network"], images, maps=False)] for run in (dense, dynamic)]
     right = [place for place, answers in enumerate(zip(*told, labels, strict=True)) if len(set(answers)) == 1]
     right = right or list(range(len(labels)))
