@@ -129,7 +129,8 @@ def data_recipe(path: Path, kind: str | None, root: str | None, size: int | None
     from dynamick.errors import InputError
     from dynamick.training.recipe import DataRecipe
 
-    config, known = checkpoint.read_config(path), trained_on(path)
+    config = checkpoint.read_config(path)
+    known = data_of(config)
     if known is None and kind is None:
         raise InputError(f"{path}: does not say on which data it was trained; give --data and --root")
     if known is None:
@@ -145,13 +146,19 @@ def trained_on(weights: str | Path | None) -> "DataRecipe | None":
     """The data that a file of dynamick's says it was trained on; None where it says nothing, or is another's."""
     from dynamick import checkpoint
     from dynamick.errors import InputError
-    from dynamick.training.recipe import DataRecipe
 
     try:
-        recipe = None if weights is None else checkpoint.read_config(weights)["extra"].get("recipe", {}).get("data")
+        return None if weights is None else data_of(checkpoint.read_config(weights))
     except InputError:
         return None
-    return DataRecipe(**recipe) if recipe else None
+
+
+def data_of(config: dict[str, Any]) -> "DataRecipe | None":
+    """The data that a file's configuration (`dynamick.checkpoint.read_config`) names, if any."""
+    from dynamick.training.recipe import DataRecipe
+
+    data = config["extra"].get("recipe", {}).get("data")
+    return DataRecipe(**data) if data else None
 
 
 def kind_of(model: str, recipe: "dict[str, Any]") -> str:

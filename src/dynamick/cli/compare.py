@@ -176,6 +176,7 @@ def _cache(
     from dynamick.cli.backbones import classifier_of, load_folder, load_network, open_data, preprocessing_of, side, teller
     from dynamick.comparison.cache import cache_features
     from dynamick.comparison.detecting import dissect_features
+    from dynamick.data.images import check_same_classes
     from dynamick.errors import InputError
     from dynamick.training.recipe import DataRecipe
 
@@ -188,10 +189,8 @@ def _cache(
 
     recipe = replace(backbone.recipe, size=prepare.size or USUAL_SIZE) if args.model else backbone.recipe
     images = {split: open_data(recipe, split) for split in ("train", "val")}
-    train, val = (list(each.classes) for each in images.values())
-    if train != val:
-        odd = _odd(train, val)
-        raise InputError(f"{backbone.recipe.root}: train and val hold different classes ({odd}); give both the same")
+    train = list(images["train"].classes)
+    check_same_classes(backbone.recipe.root, train, images["val"].classes)
     if not args.model and train != list(model.classes):
         raise InputError(f"{backbone.path}: was trained on other classes than the data's ({_odd(train, model.classes)})")
     for split, data in images.items():

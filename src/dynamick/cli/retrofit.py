@@ -93,12 +93,10 @@ def open_images(args: argparse.Namespace, size: int | None) -> "dict[str, ImageT
         InputError: they are missing or damaged, or the splits hold different classes.
     """
     from dynamick.cli.backbones import load_folder, trained_on
-    from dynamick.errors import InputError
+    from dynamick.data.images import check_same_classes
 
     images = {split: load_folder(args.data, split, size, trained_on(args.weights)) for split in ("train", "val")}
-    if images["train"].classes != images["val"].classes:
-        odd = sorted(set(images["train"].classes) ^ set(images["val"].classes))
-        raise InputError(f"{args.data}: train and val hold different classes ({', '.join(odd[:5])}); give both the same")
+    check_same_classes(args.data, images["train"].classes, images["val"].classes)
     return images
 
 

@@ -115,7 +115,7 @@ def _metadata(file: Path) -> dict[str, str]:
 
 def _own(file: Path, units: "Dissection | None") -> Subject:
     from dynamick import checkpoint
-    from dynamick.cli.backbones import shows_middle, side_of, trained_on
+    from dynamick.cli.backbones import data_of, shows_middle, side_of
 
     config, model = checkpoint.read_config(file), checkpoint.load(file)
     # A training that runs may have replaced the file between the two.
@@ -123,7 +123,7 @@ def _own(file: Path, units: "Dissection | None") -> Subject:
         config, model = now, checkpoint.load(file)
     extra: dict[str, Any] = config["extra"]
     recipe, own = extra.get("recipe", {}), cast(Any, model)
-    seen = trained_on(file)
+    seen = data_of(config)
     size = own.preprocessing.size or (None if seen is None else side_of(seen))
     classes, epochs = [str(name) for name in own.classes], recipe.get("optim", {}).get("epochs")
     metrics = extra.get("metrics", {})

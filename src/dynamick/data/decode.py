@@ -17,7 +17,12 @@ _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
-    """The image in a file as RGB: uint8, shape (H, W, 3), upright as its EXIF says; of 16 bits the upper 8.
+    """As `open_image`: uint8, shape (H, W, 3)."""
+    return np.array(open_image(path))
+
+
+def open_image(path: Path) -> Image.Image:
+    """The image in a file as RGB, upright as its EXIF says; of 16 bits the upper 8.
 
     Raises:
         InputError: there is no such file, it cannot be decoded, or its numbers have no range.
@@ -32,7 +37,8 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if "transparency" in image.info:
         # Of a palette's transparent colours Pillow warns otherwise.
         image = image.convert("RGBA")
-    return np.array(image if image.mode == "RGB" else image.convert("RGB"))
+    rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
+    return rgb
 
 
 def read_size(path: Path) -> tuple[int, int]:

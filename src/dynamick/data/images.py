@@ -49,6 +49,13 @@ class ImageTensors:
         return ImageTensors(self.images.to(device), self.labels.to(device), self.classes)
 
 
+def check_same_classes(root: str | Path, train: Sequence[str], val: Sequence[str]) -> None:
+    """Raise InputError unless both splits hold the same classes in the same order."""
+    if list(train) != list(val):
+        odd = ", ".join(sorted(set(train) ^ set(val))[:5]) or "in another order"
+        raise InputError(f"{root}: train and val hold different classes ({odd}); give both the same")
+
+
 def take(data: "ImageTensors | FolderImages", places: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Some images and their labels: uint8 (n, 3, H, W), int64 (n,)."""
     if isinstance(data, ImageTensors):
@@ -181,7 +188,7 @@ def read_image(path: str | Path, size: int | None = None, middle: bool = False) 
     Raises:
         InputError: it is no image, or damaged.
     """
-    image = Image.fromarray(decode.read_image(Path(path)))
+    image = decode.open_image(Path(path))
     if size is None or image.size == (size, size):
         return image
     shorter = round(size * 8 / 7) if middle else size

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from dynamick.ops.chunked import route_chunked
-from dynamick.ops.linear import keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
+from dynamick.ops.linear import add_bias, keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
 from dynamick.ops.registry import register, register_absent
 
 FOLDER = Path(__file__).parent / "_native"
@@ -233,8 +233,7 @@ def sum_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None,
     """The outputs, shape (B, O), float32, differentiable."""
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
     if recorded or not _are_plain(x, weight, bias):
-        y = dynamic_linear_cpu(x, weight, mask, k, rule)[0]
-        return y if bias is None else y + bias.to(y.dtype)
+        return add_bias(dynamic_linear_cpu(x, weight, mask, k, rule)[0], bias)
     return _Sum.apply(x, weight, bias, mask, k, rule)  # type: ignore[no-any-return, no-untyped-call]
 
 

@@ -34,6 +34,11 @@ def dynamic_linear(
     return served.sum(x, weight, bias, mask, k, rule).to(x.dtype), None
 
 
+def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
+    """Sums (B, O) and the bias (O,), in the sums' dtype."""
+    return y if bias is None else y + bias.to(y.dtype)
+
+
 def _is_transformed() -> bool:
     """Whether torch.func's vmap, grad, jvp or what is built of them is at work."""
     return torch._C._are_functorch_transforms_active()
@@ -71,9 +76,7 @@ def _by_torch_func(
     """The same from constant routes in PyTorch's own operators: torch.func does not see a registered operator's derivative."""
     _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, k, rule, implementation)
     y = routed_products(x, weight, indices).sum(-1)
-    if bias is not None:
-        y = y + bias.to(y.dtype)
-    return y.to(x.dtype), indices
+    return add_bias(y, bias).to(x.dtype), indices
 
 
 def routed_products(x: Tensor, weight: Tensor, indices: Tensor) -> Tensor:
@@ -116,9 +119,7 @@ def dynamic_linear_routed(
     """
     products, indices = select(implementation, x, weight).route(x, weight, mask, k, rule)
     y = products.sum(-1)
-    if bias is not None:
-        y = y + bias.to(y.dtype)
-    return y.to(x.dtype), indices
+    return add_bias(y, bias).to(x.dtype), indices
 
 
 @dynamic_linear_routed.register_fake

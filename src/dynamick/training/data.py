@@ -5,7 +5,7 @@ from typing import Any
 import lightning as L
 
 from dynamick import data
-from dynamick.data.images import Augmentation, Batches, FolderImages, ImageTensors
+from dynamick.data.images import Augmentation, Batches, FolderImages, ImageTensors, check_same_classes
 from dynamick.errors import InputError
 from dynamick.training.recipe import DataRecipe, Recipe
 
@@ -48,11 +48,7 @@ class Images(L.LightningDataModule):
         super().__init__()
         self.recipe = recipe
         self.train, self.val = load_images(recipe.data, "train"), load_images(recipe.data, "val")
-        if self.train.classes != self.val.classes:
-            odd = sorted(set(self.train.classes) ^ set(self.val.classes))
-            raise InputError(
-                f"{recipe.data.root}: train and val hold different classes ({', '.join(odd[:5])}); give both the same"
-            )
+        check_same_classes(recipe.data.root, self.train.classes, self.val.classes)
         if recipe.optim.batch_size > len(self.train):
             most = f"the {len(self.train)} training images; give {len(self.train)} or fewer"
             raise InputError(f"optim.batch_size: {recipe.optim.batch_size} is more than {most}")

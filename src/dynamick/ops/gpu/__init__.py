@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from dynamick.ops.chunked import route_chunked, sums_stay_finite
-from dynamick.ops.linear import keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
+from dynamick.ops.linear import add_bias, keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
 from dynamick.ops.registry import register, register_absent
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -108,8 +108,7 @@ dynamic_linear_triton.register_autograd(_backward, setup_context=keep_for_sums)
 
 def sum_triton(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
     """The outputs, shape (B, O), float32, differentiable."""
-    y = dynamic_linear_triton(x, weight, mask, k, rule)[0]
-    return y if bias is None else y + bias.to(y.dtype)
+    return add_bias(dynamic_linear_triton(x, weight, mask, k, rule)[0], bias)
 
 
 def _dense(values: Tensor) -> Tensor:
