@@ -30,14 +30,16 @@ private:
     std::fenv_t before;
 };
 
-// Runs work(part, first, last) on parts of [0, count): the same parts for the same number of threads.
+// Runs work(part, first, last) on parts of [0, count): the same parts for the same number of threads. The calling thread takes the
+// first, so that of two threads each finds in its own cache what it wrote before.
 template <typename Work> void split(int64_t count, int64_t threads, Work work) {
     threads = std::max<int64_t>(1, std::min(threads, count));
     std::vector<std::exception_ptr> wrong(threads);
-    std::atomic<int64_t> next{0};
+    std::atomic<int64_t> next{1};
+    const auto caller = std::this_thread::get_id();
     auto take = [&] {
         const Subnormals apart;
-        for (int64_t part = next++; part < threads; part = next++) try {
+        for (int64_t part = std::this_thread::get_id() == caller ? 0 : next++; part < threads; part = next++) try {
                 work(part, count * part / threads, count * (part + 1) / threads);
             } catch (...) {
                 wrong[part] = std::current_exception();
