@@ -62,6 +62,19 @@ def test_a_head_is_read_back(backbone: Path) -> None:
     assert cell["nec"] == (static.get_parameter("weight") != 0).sum().item() / 3
 
 
+def test_an_estimate_counts_what_is_left_and_divides_it_among_the_processes(
+    backbone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cells.estimate([]) == 0
+    assert cells.estimate(jobs_of(backbone, ["dice"])) > 0
+    monkeypatch.setattr(cells, "_step_seconds", lambda data: 0.5 * len(data.classes))
+    jobs = jobs_of(backbone, ["dense", "dice"])
+    assert cells.estimate(jobs) == 1.5 * (HEADS["dense"].steps + 2 * HEADS["dice"].steps)
+    assert cells.estimate(jobs, 2) == cells.estimate(jobs) / 2
+    cells.run(jobs_of(backbone, ["dice"], (1,)), tell=lambda line: None)
+    assert cells.estimate(jobs_of(backbone, ["dice"])) == 1.5 * HEADS["dice"].steps
+
+
 def broken(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: int = 0) -> Iterator[Fitted]:
     """Fits its first budget, then fails."""
     yield next(HEADS["dice"].fit(x, labels, classes, budgets[:1]))

@@ -25,7 +25,7 @@ import torch
 from dynamick.comparison.cache import Features, open_features, read_state
 from dynamick.comparison.detecting import detectors
 from dynamick.comparison.heads import HEADS
-from dynamick.comparison.logistic import Problem, standardise
+from dynamick.comparison.logistic import Problem, solve, standardise
 from dynamick.comparison.measuring import measure
 from dynamick.comparison.table import FIGURES
 from dynamick.dissection import Dissection
@@ -161,13 +161,13 @@ def load_head(file: Path) -> torch.nn.Module:
 
 
 def estimate(jobs: Sequence[Job], processes: int = 1) -> float:
-    """About how many seconds jobs take: the time of one gradient over all features, times what each head needs of them."""
+    """About how many seconds jobs take: the time of one of the solver's steps, times how many such each head needs."""
     times: dict[Path, float] = {}
     total = 0.0
     for job in jobs:
         if job.features not in times:
-            times[job.features] = _gradient_seconds(open_features(job.features / "train"))
-        total += times[job.features] * HEADS[job.head].passes * len(job.budgets)
+            times[job.features] = _step_seconds(open_features(job.features / "train"))
+        total += times[job.features] * HEADS[job.head].steps * len(job.budgets)
     return total / processes
 
 
@@ -229,17 +229,22 @@ def _work(job: Job, threads: int) -> None:
     run_job(job)
 
 
-def _gradient_seconds(data: Features) -> float:
-    rows = min(len(data), 5000)
+def _step_seconds(data: Features) -> float:
+    """Of one of the solver's steps: a gradient over all features, and one in their metric, which few images make no cheaper."""
+    rows, steps = min(len(data), 5000), 10
     classes = len(data.classes)
     scaled, _, _ = standardise(data.x[:rows])
     problem = Problem(scaled, data.labels[:rows], classes)
-    weight, bias = torch.zeros(classes, data.x.shape[1]), torch.zeros(classes)
-    problem.gradient(problem.logits(weight, bias))
+    start = torch.zeros(classes, data.x.shape[1]), torch.zeros(classes)
+    # Without what is done once a problem.
+    solve(problem, start=start, tolerance=0, steps=2)
     began = time.perf_counter()
-    for _ in range(5):
-        problem.gradient(problem.logits(weight, bias))
-    return (time.perf_counter() - began) / 5 * len(data) / rows
+    solve(problem, start=start, tolerance=0, steps=steps)
+    whole = (time.perf_counter() - began) / steps
+    began = time.perf_counter()
+    for _ in range(steps):
+        problem.gradient(problem.logits(*start))
+    return whole + (time.perf_counter() - began) / steps * (len(data) / rows - 1)
 
 
 def _owner(features: Path) -> str:
