@@ -16,6 +16,7 @@ import argparse
 import json
 import statistics
 import tempfile
+from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,9 @@ def measure_file(path: Path, images: int, read: int, dissected: int, concepts: P
         if recipe.kind == "scenes":
             concepts = Path(folder)
             ComposedScenes("val", dissected, SCENES_SEED, recipe.size).write_broden(concepts)
-        units = None if concepts is None else dissect(model, LAYER, open_concepts(concepts), progress=False)
+        # The units must see concepts at the size at which they see their own images.
+        shown_as = replace(model.preprocessing, size=recipe.side)
+        units = concepts and dissect(model, LAYER, open_concepts(concepts), preprocessing=shown_as, progress=False)
         if concepts is not None and getattr(model.fc, "k", None) is None:
             truth["left by IBD, median"] = residual_of_ibd({"network": model}, shown, concepts)
     if recipe.kind == "scenes" and units is not None:

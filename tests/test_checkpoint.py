@@ -35,6 +35,17 @@ def test_the_file_alone_rebuilds_the_model(tmp_path: Path) -> None:
     assert dk.checkpoint.read_config(tmp_path / "w.safetensors")["extra"] == {"epoch": 3}
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_keeps_its_precision(tmp_path: Path, dtype: torch.dtype) -> None:
+    model = models.create("res8-d3a", 4, stem="patch", width=8).to(dtype)
+    dk.save(model, tmp_path / "w.safetensors")
+    loaded = dk.load(tmp_path / "w.safetensors")
+    x = torch.randn(2, 3, 24, 24, dtype=dtype)
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert loaded.fc.weight.dtype is dtype
+    assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
 @pytest.mark.parametrize("length", [0, 4, 200, -7])
 def test_a_truncated_file_is_named(saved: Path, length: int) -> None:
     saved.write_bytes(saved.read_bytes()[:length])
@@ -45,6 +56,8 @@ def test_a_truncated_file_is_named(saved: Path, length: int) -> None:
 def test_other_files_are_named(saved: Path, tmp_path: Path) -> None:
     with pytest.raises(dk.InputError, match="no such file"):
         dk.load(tmp_path / "missing.safetensors")
+    with pytest.raises(dk.InputError, match=r"a folder; give [^\n]+last\.safetensors$"):
+        dk.load(tmp_path)
     saved.write_bytes(os.urandom(5000))
     with pytest.raises(dk.InputError, match="no readable safetensors file"):
         dk.load(saved)

@@ -51,7 +51,8 @@ def load(path: str | Path) -> nn.Module:
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its configuration builds no model ({error}); it may be damaged") from None
     try:
-        model.load_state_dict(_read_tensors(path))
+        # The file's tensors themselves, for the model may have been of another precision than a new one.
+        model.load_state_dict(_read_tensors(path), assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path}: its weights do not fit the {name} that it says it is ({first})") from None
@@ -64,6 +65,8 @@ def read_config(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing or damaged, or dynamick did not write it.
     """
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; give the file of weights in it, such as {Path(path) / 'last.safetensors'}")
     try:
         with safetensors.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}

@@ -14,6 +14,7 @@ from torch import nn
 
 import dynamick as dk
 from dynamick.cli import retrofit
+from dynamick.cli.dissect import load_model
 from dynamick.cli.main import main
 from dynamick.data import ComposedScenes
 from dynamick.torchvision_shim import torchvision
@@ -105,7 +106,30 @@ def test_a_state_dict_of_torchvisions(folder: Path, tmp_path: Path, capsys: pyte
     assert "no weights of a resnet34" in capsys.readouterr().err
 
 
-def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["--classes", "nowhere"], "--classes: "),
+        (["--model", "resnet18"], "--model: "),
+        (["--mean", "9", "9", "9"], "--mean: "),
+        (["--std", "0", "1", "1"], "--std: "),
+        (["--size", "0"], "--size 0: "),
+    ],
+)
+def test_options_of_no_effect_are_refused(
+    given: list[str], said: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dk.save(dk.models.create("res8-d3a", 10, stem="compact", width=8), tmp_path / "w.safetensors")
+    own = ["--weights", tmp_path / "w.safetensors", "--images", folder]
+    assert explain(tmp_path, *own, *given) == 2
+    assert capsys.readouterr().err.startswith(f"dynamick: {said}")
+    if given[0] == "--model":
+        # For the twin it says something.
+        torch.save(torchvision.models.resnet18(num_classes=10).state_dict(), tmp_path / "twin.pth")
+        assert explain(tmp_path, *own, *given, "--twin", tmp_path / "twin.pth", "--size", "32") == 0
+
+
+def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     model = torchvision.models.resnet18(num_classes=3)
     head = dk.DynamicLinear(512, 3, 2, rule="exactly")
@@ -120,6 +144,11 @@ def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path) -> No
     assert isinstance(model.fc, dk.DynamicLinear)
     assert logits_said(tmp_path) == logits_wanted(model, folder, NAMES)
     assert all(len(each["units"]) == 2 for each in json.loads((tmp_path / "e.json").read_text()))
+    again = load_model("resnet18", str(tmp_path / "weights.safetensors"))
+    assert torch.equal(again.fc.weight, model.fc.weight)
+    assert again.preprocessing == PREPARED
+    with pytest.raises(dk.InputError, match="holds a resnet18, not a resnet34"):
+        load_model("resnet34", str(tmp_path / "weights.safetensors"))
 
 
 def test_a_network_of_the_users_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ import pytest
 import torch
 from PIL import Image
 
+import dynamick as dk
+from dynamick import models
 from dynamick.cli.main import main
 from dynamick.data import broden
 from dynamick.dissection import Dissection, dissect, read_tally, saving
@@ -23,6 +25,7 @@ from dynamick.dissection.gallery import Example, sheet
 from dynamick.dissection.progress import Progress
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
+from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
 
 SCRIPT = """
@@ -321,6 +324,26 @@ def test_torchvision_models_and_state_dicts(directory, monkeypatch):
     assert len(read_tally(directory.parent / "out" / "tally.csv").rows) == 64
     with pytest.raises(SystemExit):
         command(directory, "--weights", str(path), model="resnet18", layer="fc")
+
+
+@pytest.mark.parametrize(("own", "given", "seen"), [(None, None, 32), (48, None, 48), (None, 16, 16)])
+def test_a_network_sees_concepts_at_the_size_at_which_it_saw_its_own_images(directory, monkeypatch, own, given, seen):
+    path = directory.parent / "w.safetensors"
+    model = models.create("res8", 3, stem="patch", width=4, preprocessing=Preprocessing(own))
+    dk.save(model, path, {"recipe": {"data": {"kind": "cifar10", "size": 64}}})
+    sizes = set()
+    monkeypatch.setattr(models.ResNet, "forward", watched(models.ResNet.forward, sizes))
+    size = [] if given is None else ["--size", str(given)]
+    command(directory, "--weights", str(path), *size, model="res8", layer="layer3")
+    assert sizes == {(seen, seen)}
+
+
+def watched(forward, sizes):
+    def see(self, x):
+        sizes.add(tuple(x.shape[-2:]))
+        return forward(self, x)
+
+    return see
 
 
 def test_what_was_dissected_before_is_not_served_for_other_data_or_another_network(directory, monkeypatch, capsys):

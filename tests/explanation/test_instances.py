@@ -328,6 +328,8 @@ def test_preprocessing_is_the_models_own_unless_said() -> None:
         ({"images": torch.zeros(1, 3, 9, 9, dtype=torch.int64)}, "images: torch.int64"),
         ({"images": torch.zeros(1, 3, 9, 9, dtype=torch.uint8)}, "no preprocessing"),
         ({"images": torch.rand(1, 4, 9, 9)}, "does not take shape"),
+        ({"images": torch.rand(1, 4, 9, 9), "preprocess": Preprocessing()}, "images: 4 channels; give three"),
+        ({"images": torch.rand(1, 1, 9, 9), "preprocess": Preprocessing()}, "images: 1 channels; give three"),
         ({"images": "a folder"}, "images: str"),
         ({"classes": 4}, r"classes: \[4\]"),
         ({"classes": [0, -1]}, r"classes: \[-1\]"),

@@ -96,6 +96,11 @@ def test_a_model_that_is_a_layer_and_training_mode() -> None:
     assert isinstance(new, dk.DynamicLinear)
     assert new.weight is layer.weight
     assert not new.training
+    convolution = nn.Conv2d(3, 4, 3)
+    again = dk.convert(dk.convert(convolution, k=2), k=3)
+    assert isinstance(again, dk.DynamicConv2d)
+    assert again.k == 3
+    assert again.weight is convolution.weight
 
 
 def test_optimiser_keeps_its_parameters() -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 USUAL_SIZE = 224
 """In pixels, of a folder's images where nothing says another."""
-CIFAR_SIDE = 32
 TELL_EVERY = 10.0
 """Seconds between two lines about a cache that fills."""
 
@@ -108,13 +107,8 @@ def load_folder(root: str | Path, split: str, size: int | None, trained_on: "Dat
     """
     from dynamick.data.images import FolderImages, image_folder
 
-    side = size or (USUAL_SIZE if trained_on is None else side_of(trained_on))
+    side = size or (USUAL_SIZE if trained_on is None else trained_on.side)
     return FolderImages(root, split, side) if shows_middle(trained_on) else image_folder(root, split, side)
-
-
-def side_of(recipe: "DataRecipe") -> int:
-    """The side of a recipe's images in pixels; CIFAR-10's recipes name none."""
-    return CIFAR_SIDE if recipe.kind == "cifar10" else recipe.size
 
 
 def data_recipe(path: Path, kind: str | None, root: str | None, size: int | None = None) -> "DataRecipe":
@@ -137,7 +131,7 @@ def data_recipe(path: Path, kind: str | None, root: str | None, size: int | None
         usual = DataRecipe(kind="folder", size=config["preprocessing"]["size"] or USUAL_SIZE, in_memory=False)
         known = usual if kind == "folder" else DataRecipe()
     elif kind == "folder" and known.kind != "folder":
-        known = DataRecipe(kind="folder", size=side_of(known))
+        known = DataRecipe(kind="folder", size=known.side)
     changes: dict[str, Any] = {"kind": kind, "root": root, "size": size}
     return replace(known, **{key: value for key, value in changes.items() if value is not None})
 

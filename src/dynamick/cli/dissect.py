@@ -144,16 +144,18 @@ def _write(result: "Dissection", model: "nn.Module", dataset: "ConceptDataset", 
 
 
 def _preprocessing(model: "nn.Module", args: argparse.Namespace) -> "Preprocessing | None":
-    """The model's own with what the options change; None where neither says."""
+    """The model's own with what the options change, at the size of the images that it learnt from; None where nothing says."""
     from dataclasses import replace
 
+    from dynamick.cli.backbones import trained_on
     from dynamick.errors import InputError
     from dynamick.preprocessing import Preprocessing
 
     given = {name: getattr(args, name) for name in ("size", "mean", "std") if getattr(args, name) is not None}
     own = getattr(model, "preprocessing", None)
     if isinstance(own, Preprocessing):
-        return replace(own, **given)
+        seen = trained_on(args.weights) if own.size is None else None
+        return replace(own, **({} if seen is None else {"size": seen.side}) | given)
     if not given:
         return None
     if {"mean", "std"} - set(given):
@@ -162,13 +164,18 @@ def _preprocessing(model: "nn.Module", args: argparse.Namespace) -> "Preprocessi
 
 
 def load_model(name: str, weights: str | None) -> "nn.Module":
-    """The model of a name: dynamick's own, `package.module:function`, or torchvision's.
+    """The model of a name: dynamick's own, `package.module:function`, torchvision's, or one of these with retrofit's head.
 
     Raises:
         InputError: there is no such model, or the weights are missing or do not fit.
     """
+    from dynamick.cli.subjects import metadata_of, retrofitted
     from dynamick.errors import InputError
 
+    if weights is not None and "classifier" in (said := metadata_of(Path(weights))):
+        if said["model"] != name:
+            raise InputError(f"{weights}: holds a {said['model']}, not a {name}; give --model {said['model']}")
+        return retrofitted(Path(weights), said)
     if ":" in name:
         return _from_function(name, weights)
     if name.startswith("capsnet") or (name.startswith("res") and not name.startswith("resne")):
@@ -177,9 +184,9 @@ def load_model(name: str, weights: str | None) -> "nn.Module":
         models.parse(name)
         if weights is None:
             raise InputError(f"dissect: --model {name} needs --weights, the safetensors file of a trained one")
-        said = checkpoint.read_config(weights)["model"]
-        if said != name:
-            raise InputError(f"{weights}: holds a {said}, not a {name}; give --model {said}")
+        held = checkpoint.read_config(weights)["model"]
+        if held != name:
+            raise InputError(f"{weights}: holds a {held}, not a {name}; give --model {held}")
         return checkpoint.load(weights)
     return _from_torchvision(name, weights)
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from dynamick.cli.subjects import Subject, add_network_arguments, open_subject
+from dynamick.cli.subjects import Subject, add_network_arguments, check_options, open_subject
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.report import save
 
     _check_outputs(args)
+    check_options(args, [args.weights, *([] if args.twin is None else [args.twin])])
     subject = open_subject(args.weights, read_units(args.units), args)
     twin = None if args.twin is None else open_subject(args.twin, read_units(args.twin_units), args)
     model: Any = subject.model

@@ -180,11 +180,12 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
     from dynamick import checkpoint
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.checking import open_concepts
+    from dynamick.training.recipe import DataRecipe
 
     for number, run in enumerate(runs, 1):
         out = folder / run.resolve().name
         print(f"dissection {number} of {len(runs)}: {out}", flush=True)
         model: Any = checkpoint.load(run / "last.safetensors")
-        size = checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"]["size"]
+        seen = DataRecipe(**checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"])
         out.mkdir(parents=True, exist_ok=True)
-        dissect_features(model, open_concepts(concepts), out, replace(model.preprocessing, size=size))
+        dissect_features(model, open_concepts(concepts), out, replace(model.preprocessing, size=seen.side))

@@ -54,12 +54,28 @@ class Subject:
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of networks whose files do not say what they are."""
+    parser.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own, or 224)")
     group = parser.add_argument_group("of weights that dynamick did not write")
     group.add_argument("--model", help="what they are of: a torchvision name, or package.module:function that returns a model")
     group.add_argument("--classes", type=Path, metavar="FILE.txt", help="the classes' names, one a line, in the outputs' order")
-    group.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own, or 224)")
     group.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="subtracted from RGB in 0..1")
     group.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="what the difference is divided by")
+
+
+def check_options(args: argparse.Namespace, paths: list[Path]) -> None:
+    """Hold the options of `add_network_arguments` to what they can be, and to weights that need them.
+
+    Raises:
+        InputError: the first that is wrong, or that no file needs; or there is no such file.
+    """
+    from dynamick.errors import InputError
+
+    if args.size is not None and args.size < 1:
+        raise InputError(f"--size {args.size}: give a number of pixels from 1 up")
+    if all("dynamick" in metadata_of(_weights_of(path)) for path in paths):
+        for name in ("model", "classes", "mean", "std"):
+            if getattr(args, name) is not None:
+                raise InputError(f"--{name}: {paths[0]} says that itself; the option is for weights of others")
 
 
 def open_subject(path: Path, units: "Dissection | None", args: argparse.Namespace) -> Subject:
@@ -71,13 +87,13 @@ def open_subject(path: Path, units: "Dissection | None", args: argparse.Namespac
     from dynamick.errors import InputError
 
     file = _weights_of(path)
-    metadata = _metadata(file)
+    metadata = metadata_of(file)
     if "dynamick" in metadata:
         return _own(file, units)
     model: Any
     classes: list[str] | None
     if "classifier" in metadata:
-        name, model, classes = metadata["model"], _retrofitted(file, metadata), metadata["classes"].split("\n")
+        name, model, classes = metadata["model"], retrofitted(file, metadata), metadata["classes"].split("\n")
     elif args.model is None:
         raise InputError(f"{path}: does not say what network it is of; give --model, a torchvision name or package:function")
     else:
@@ -99,7 +115,7 @@ def _weights_of(path: Path) -> Path:
     return file
 
 
-def _metadata(file: Path) -> dict[str, str]:
+def metadata_of(file: Path) -> dict[str, str]:
     """What a safetensors file says of itself; nothing where it is no such file."""
     import safetensors
 
@@ -115,7 +131,7 @@ def _metadata(file: Path) -> dict[str, str]:
 
 def _own(file: Path, units: "Dissection | None") -> Subject:
     from dynamick import checkpoint
-    from dynamick.cli.backbones import data_of, shows_middle, side_of
+    from dynamick.cli.backbones import data_of, shows_middle
 
     config, model = checkpoint.read_config(file), checkpoint.load(file)
     # A training that runs may have replaced the file between the two.
@@ -124,13 +140,13 @@ def _own(file: Path, units: "Dissection | None") -> Subject:
     extra: dict[str, Any] = config["extra"]
     recipe, own = extra.get("recipe", {}), cast(Any, model)
     seen = data_of(config)
-    size = own.preprocessing.size or (None if seen is None else side_of(seen))
+    size = own.preprocessing.size or (None if seen is None else seen.side)
     classes, epochs = [str(name) for name in own.classes], recipe.get("optim", {}).get("epochs")
     metrics = extra.get("metrics", {})
     return Subject(file, config["model"], model, classes, units, metrics, epochs, size, shows_middle(seen))
 
 
-def _retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
+def retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
     """A network whose head `dynamick retrofit` replaced; the file says by what."""
     import json
 

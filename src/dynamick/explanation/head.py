@@ -188,6 +188,8 @@ class Reader:
         check_images(images)
         if images.dtype == torch.uint8 and self.preprocess is None:
             raise InputError("images: uint8, and the model has no preprocessing; pass preprocess=Preprocessing(...)")
+        if isinstance(self.preprocess, Preprocessing) and images.shape[1] != 3:
+            raise InputError(f"images: {images.shape[1]} channels; give three, for R, G and B: a tensor of shape (B, 3, H, W)")
         if images.dtype != torch.uint8 and isinstance(self.preprocess, Preprocessing) and images.numel():
             low, high = float(images.min()), float(images.max())
             if not (low >= 0 and high <= 1):

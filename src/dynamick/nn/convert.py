@@ -58,7 +58,9 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
             whose weight or bias is computed (pruning, weight norm, parametrizations); k is no integer from 1 up; the rule is
             unknown.
     """
-    names = [find_classifier(model)] if layers is None else [layers] if isinstance(layers, str) else list(layers)
+    if layers is None:
+        layers = "" if type(model) in DENSE + DYNAMIC else find_classifier(model)
+    names = [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules(remove_duplicate=False))
     uncalled = _uncalled(model)
     for name in names:

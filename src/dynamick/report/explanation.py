@@ -28,10 +28,10 @@ class ModelSummary:
     Attributes:
         name: for example `res8-d5a`.
         accuracy: top-1 on held-out images, 0..1.
-        weights_per_class: non-zero weights divided by classes.
-        most_weights: the largest number of non-zero weights of a class.
+        weights_per_class: weights of magnitude 1e-3 and more, divided by classes.
+        most_weights: the largest number of such weights of a class.
         units: inputs of the head.
-        routed_units: how many of them any class uses.
+        routed_units: how many of them any class uses, by such a weight.
         detectors: units whose concept counts (IoU of 0.04 and more).
         mean_iou: over all units, 0..1.
         covered: the share of classes that at most 5 concepts cover, 0..1.
@@ -371,9 +371,9 @@ def _figures(page: Page) -> list[tuple[str, str, list[str]]]:
     models = [page.model, *([page.twin] if page.twin is not None else [])]
     rows = [
         ("Accuracy", "top-1, held-out images", [_percent(each.accuracy) for each in models]),
-        ("Weights per class", "non-zero weights / classes", [_number(each.weights_per_class) for each in models]),
+        ("Weights per class", "weights of 0.001 and more / classes", [_number(each.weights_per_class) for each in models]),
         ("Most weights of a class", "the largest class", [_number(each.most_weights) for each in models]),
-        ("Units in use", "units that any class uses, of all", [_of(each.routed_units, each.units) for each in models]),
+        ("Units in use", "units of which any class has such a weight", [_of(each.routed_units, each.units) for each in models]),
         ("Detectors", "units whose concept counts, IoU of 0.04 and more", [_of(each.detectors, each.units) for each in models]),
         ("Mean IoU", "over all units", [_iou(each.mean_iou) for each in models]),
         ("Classes of few concepts", "5 at most hold 95 % of the positive weight", [_percent(each.covered) for each in models]),

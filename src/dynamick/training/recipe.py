@@ -12,6 +12,7 @@ from dynamick.optim import ESTIMATES, FORMS, check_options
 KINDS = ("scenes", "cifar10", "folder")
 SCHEDULES = ("step", "onecycle", "cosine")
 PRECISIONS = ("auto", "32", "bf16")
+CIFAR_SIDE = 32
 
 
 @dataclass
@@ -37,6 +38,11 @@ class DataRecipe:
     flip: bool = True
     in_memory: bool = True
     workers: int = 0
+
+    @property
+    def side(self) -> int:
+        """The images' side in pixels."""
+        return CIFAR_SIDE if self.kind == "cifar10" else self.size
 
 
 @dataclass

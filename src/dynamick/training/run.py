@@ -102,10 +102,9 @@ def train(
 
 def build(recipe: Recipe, images: Images) -> Network:
     """The recipe's model, new; images are normalised by the mean and deviation of the training images."""
-    preprocessing = Preprocessing(recipe.data.size if recipe.data.kind == "folder" else None)
+    preprocessing = Preprocessing(recipe.data.side)
     if not isinstance(images.train, FolderImages):
-        mean, std = _moments(images.train.images)
-        preprocessing = Preprocessing(preprocessing.size, mean, std)
+        preprocessing = Preprocessing(recipe.data.side, *_moments(images.train.images))
     classes = images.train.classes
     return models.create(
         recipe.model, len(classes), recipe.stem, recipe.width, preprocessing, classes=classes, rule=recipe.rule
