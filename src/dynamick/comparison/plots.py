@@ -17,7 +17,7 @@ LABELS = {"static": "static non-zeros a class", "routed": "K: products routed fo
 LOOKS = {"elastic-net": (0, "o"), "l1": (5, "s"), "dice": (2, "^"), "magnitude": (4, "D"), "dynamic-static": (1, "*")}
 LOOKS |= {"top-k": (0, "o"), "dynamic-at-most": (1, "*"), "dynamic-exactly": (2, "^")}
 NEAR = (1.0, 0.5)
-"""The lower panels show so many points below dense and above it, where the good heads lie; the upper ones show everything."""
+"""The lower panels show so many points below dense and above the best head, where good ones lie; the upper ones show all."""
 
 
 def accuracy(table: Sequence[dict[str, Any]], axis: str) -> "Figure":
@@ -34,16 +34,18 @@ def accuracy(table: Sequence[dict[str, Any]], axis: str) -> "Figure":
     backbones = list(dict.fromkeys(row["backbone"] for row in table)) or [""]
     figure = Figure(figsize=(5.6 * len(backbones), 8), layout="constrained")
     rows = figure.subplots(2, len(backbones), squeeze=False, sharex=True)
+    ticks = _ticks([row for row in table if row["axis"] == axis and row["cells"]])
     for place, backbone in enumerate(backbones):
         own = [row for row in table if row["backbone"] == backbone and row["cells"]]
         dense = next((row["top1"] for row in own if row["head"] == "dense"), None)
         foot = 0.0 if dense is None else dense - NEAR[0]
         for axes, least in zip(rows[:, place], (0.0, foot), strict=True):
-            _panel(axes, [row for row in own if row["axis"] == axis], dense, least)
+            _panel(axes, [row for row in own if row["axis"] == axis], dense, least, ticks)
         rows[0, place].set_title(f"backbone {backbone}" + ("" if dense is None else f", dense {dense:.2f} %"))
         rows[1, place].set_xlabel(LABELS[axis])
         if dense is not None:
-            rows[1, place].set_ylim(foot, dense + NEAR[1])
+            best = max(row["top1"] + (row["top1_std"] or 0) for row in own if row["axis"] in (axis, ""))
+            rows[1, place].set_ylim(foot, max(dense, best) + NEAR[1])
             rows[1, place].set_title(f"near dense; what lies below {foot:.2f} % is shown above only", fontsize=9)
     labelled = {label: handle for axes in rows.flat for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)}
     if labelled:
@@ -57,12 +59,18 @@ def write(table: Sequence[dict[str, Any]], folder: Path) -> None:
         accuracy(table, axis).savefig(folder / f"{axis}.svg")
 
 
-def _panel(axes: "Axes", table: Sequence[dict[str, Any]], dense: float | None, least: float) -> None:
+def _ticks(table: Sequence[dict[str, Any]]) -> dict[int, str]:
+    """Places on the axis of all panels, for a backbone may have other budgets than its neighbour; a mean's stands apart."""
+    budgets = sorted({row["budget"] for row in table})
+    mean = {budgets[-1] + 6: f"mean of\n{AVERAGED[0]} to {AVERAGED[-1]}"} if averages(table) else {}
+    return {budget: str(budget) for budget in budgets} | mean
+
+
+def _panel(axes: "Axes", table: Sequence[dict[str, Any]], dense: float | None, least: float, ticks: dict[int, str]) -> None:
     if dense is not None:
         axes.axhline(dense, color="black", linestyle=":", linewidth=1.2, label="dense")
-    budgets = sorted({row["budget"] for row in table})
     means = {each["head"]: each["top1"] for each in averages(table)}
-    apart = max(budgets, default=0) + 6
+    apart = max(ticks, default=0)
     names = list(dict.fromkeys(row["head"] for row in table))
     for place, head in enumerate(names):
         # Side by side within 3 of the axis, so that bars of heads that are alike can be told apart.
@@ -76,9 +84,6 @@ def _panel(axes: "Axes", table: Sequence[dict[str, Any]], dense: float | None, l
             alone,
         ):
             _line(axes, head, [each for each in points if each[1] >= least])
-    ticks = {budget: str(budget) for budget in budgets}
-    if means:
-        ticks[apart] = f"mean of\n{AVERAGED[0]} to {AVERAGED[-1]}"
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.set_ylabel("top-1, %")
     axes.spines[["top", "right"]].set_visible(False)

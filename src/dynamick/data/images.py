@@ -64,9 +64,10 @@ def take(data: "ImageTensors | FolderImages", places: Sequence[int]) -> tuple[Te
     return torch.stack(images), torch.tensor(labels)
 
 
-def evenly_spaced(count: int, most: int) -> range:
-    """The places of those of `count` images that stand for all: at most so many, evenly spaced from the first on."""
-    return range(0, count, max(1, count // most))[:most]
+def evenly_spaced(count: int, most: int) -> list[int]:
+    """The places of those of `count` images that stand for all: at most so many, evenly spaced from the first on to the end."""
+    number = min(count, most)
+    return [place * count // number for place in range(number)]
 
 
 @dataclass(frozen=True)

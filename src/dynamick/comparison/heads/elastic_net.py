@@ -12,7 +12,7 @@ from dynamick.comparison.logistic import Problem, Solution, solve, solve_along, 
 ALPHA = 0.99
 """The share of L1 in the penalty, as Wong et al. use it."""
 STRIDE = 10 ** (-1 / 8)
-BISECTIONS = 4
+BISECTIONS = 8
 FLOOR = 1e-4
 """The path ends at this share of the strength that leaves no weight; what is reached by then serves the denser budgets."""
 
@@ -58,14 +58,18 @@ def fit(
     before = first(problem, alpha)
     floor = FLOOR * before.strength
     after = follow(problem, before, before.strength * STRIDE, alpha)
+    path = clock()
     for budget in sorted(budgets):
+        clock = Clock()
         while after.nec <= budget and after.strength > floor:
             before, after = after, follow(problem, after, after.strength * STRIDE, alpha)
+        # A head builds on the path down to it, and on no other head's bisection.
+        path, clock = path + clock(), Clock()
         best = after if after.nec <= budget else _bisect(problem, before, after.strength, alpha, budget)
         head = linear(*unscale(best.solution.weight, best.solution.bias, mean, std))
         if fine_tuned:
             head = fine_tune(x, labels, head, head.weight != 0)
-        yield Fitted(budget, head, clock(), {"strength": best.strength, "violation": best.solution.violation})
+        yield Fitted(budget, head, path + clock(), {"strength": best.strength, "violation": best.solution.violation})
 
 
 def first(problem: Problem, alpha: float) -> Point:
@@ -82,10 +86,8 @@ def follow(problem: Problem, before: Point, strength: float, alpha: float) -> Po
 
 
 def _bisect(problem: Problem, before: Point, weak: float, alpha: float, budget: int) -> Point:
-    """Between a point within the budget and a strength that is beyond it: the densest point found within it."""
+    """Between a point within the budget and a strength that is beyond it: the weakest penalty found that stays within it."""
     for _ in range(BISECTIONS):
-        if before.nec == budget:
-            break
         found = follow(problem, before, (before.strength * weak) ** 0.5, alpha)
         if found.nec <= budget:
             before = found
