@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamick.comparison.cache import Features
-from dynamick.comparison.heads import HEADS, dice, dynamic, dynamic_static, magnitude, tuning
+from dynamick.comparison.heads import HEADS, dice, dynamic, dynamic_static, elastic_net, magnitude, tuning
 from dynamick.comparison.heads.exchange import exchange, gains, objective, saliencies
 from dynamick.comparison.heads.fitted import dense, keep_largest, keep_largest_per_class
 from dynamick.comparison.heads.tuning import fine_tune
@@ -46,6 +46,20 @@ def test_heads_learn(features: Features) -> None:
     for name in ("elastic-net-tuned", "dice-tuned", "dynamic-static", "dynamic-at-most", "dynamic-exactly"):
         head = next(HEADS[name].fit(features.x, features.labels, 3, [2], 0)).head
         assert accuracy(head, features) > 0.9, name
+
+
+@pytest.mark.parametrize("alpha", [elastic_net.ALPHA, 1.0])
+def test_a_weaker_penalty_than_the_paths_would_pass_the_budget(features: Features, alpha: float) -> None:
+    """Nor does what else was asked change what is found."""
+    problem = Problem(standardise(features.x)[0], features.labels, 3)
+    asked = {each.budget: each for each in elastic_net.fit(features.x, features.labels, 3, (1, 3), alpha=alpha)}
+    [alone] = elastic_net.fit(features.x, features.labels, 3, (3,), alpha=alpha)
+    assert torch.equal(alone.head.weight, asked[3].head.weight)
+    for budget, found in asked.items():
+        strength = found.about["strength"]
+        within = solve(problem, alpha * strength, (1 - alpha) * strength, tolerance=1e-6)
+        beyond = solve(problem, alpha * strength * 0.97, (1 - alpha) * strength * 0.97, tolerance=1e-6)
+        assert (within.weight != 0).sum() <= budget * 3 < (beyond.weight != 0).sum()
 
 
 def test_dynamic_static_has_at_most_so_many_in_every_class(features: Features) -> None:

@@ -1,5 +1,6 @@
 """Batches and folders of labelled images."""
 
+import itertools
 import os
 import shutil
 import warnings
@@ -12,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dynamick.data.images import Augmentation, Batches, FolderImages, ImageTensors, cifar10, image_folder, read_image, take
+from dynamick.data.images import (
+    Augmentation,
+    Batches,
+    FolderImages,
+    ImageTensors,
+    cifar10,
+    evenly_spaced,
+    image_folder,
+    read_image,
+    take,
+)
 from dynamick.errors import InputError
 
 
@@ -141,6 +152,15 @@ def test_gifs_count_and_hidden_folders_do_not(tree: Path) -> None:
         shutil.rmtree(tree / "train" / name)
     with pytest.raises(InputError, match="no images in class folders"):
         image_folder(tree, "train", 8)
+
+
+@given(count=st.integers(0, 5000), most=st.integers(1, 1000))
+def test_images_that_stand_for_all_are_spread_over_all(count: int, most: int) -> None:
+    places = evenly_spaced(count, most)
+    assert len(places) == min(count, most)
+    # The end counts as the place after the last: no stretch of the data is longer than its neighbours by more than one.
+    gaps = {after - before for before, after in itertools.pairwise([*places, count])}
+    assert not gaps or (places[0] == 0 and max(gaps) - min(gaps) <= 1)
 
 
 def test_some_images_of_either_kind(tree: Path) -> None:
