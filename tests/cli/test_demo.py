@@ -1,14 +1,18 @@
 """The main job, on a hundredth of its images."""
 
+import argparse
 import re
+import shlex
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 
 from dynamick.cli import demo, demo_scenes
 from dynamick.cli.main import main
-from dynamick.training import read_history
+from dynamick.training import Recipe, read_history
+from dynamick.training.recipe import OptimRecipe
 
 TINY = {
     "model": "res8-d5a",
@@ -43,11 +47,52 @@ def test_the_demo_goes_from_nothing_to_a_page(
     # Once more: nothing is trained again, and a smaller budget does not change what was begun.
     trained = (out / "dense" / "last.safetensors").stat().st_mtime_ns
     main(["demo", "--out", str(out), "--minutes", "0.0001"])
+    assert f"{out}: goes on with the trainings there, of 2 epochs; --restart begins again" in capsys.readouterr().out
     assert (out / "dense" / "last.safetensors").stat().st_mtime_ns == trained
-    # A budget that holds less than the recipe's epochs.
+    assert made_by(out) == "dynamick demo --data scenes --seed 0"
+    # A budget that holds less than one epoch, and the page that goes on with what it left.
     main(["demo", "--out", str(out), "--minutes", "0.0001", "--restart"])
-    assert "hold 1 epochs" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--minutes 0.0001 holds not even one epoch a head here; one is done, in " in said
+    assert "Dense (res8), 1 epoch\n" in said
+    main(["demo", "--out", str(out)])
+    assert "of 1 epoch; --restart begins again" in capsys.readouterr().out
     assert len(read_history(out / "dense")) == 1
+    # In a fresh folder, the command on the page trains what the page shows.
+    main([*shlex.split(made_by(out))[1:], "--out", str(tmp_path / "fresh")])
+    assert (tmp_path / "fresh" / "dense" / "config.yaml").read_text() == (out / "dense" / "config.yaml").read_text()
+    assert made_by(tmp_path / "fresh") == made_by(out)
+
+
+def made_by(out: Path) -> str:
+    found = re.search(r"<dt>Made by</dt><dd><code>(.*?)</code>", (out / "report.html").read_text())
+    assert found is not None
+    return found[1]
+
+
+def test_the_command_on_the_page_names_the_folder_of_cifar10() -> None:
+    args = argparse.Namespace(data="cifar10", root="my data", seed=3)
+    assert demo._command(args, None) == "dynamick demo --data cifar10 --root 'my data' --seed 3"
+    assert demo._command(args, 1) == "dynamick demo --data cifar10 --root 'my data' --seed 3 --epochs 1"
+
+
+@pytest.mark.parametrize(
+    ("minutes", "epochs", "said"),
+    [
+        (0.4, 1, "--minutes 0.4 holds not even one epoch a head here; one is done, in about 2 minutes"),
+        (3, 1, "--minutes 3 holds 1 epoch a head here, of the recipe's 7"),
+        (5, 2, "--minutes 5 holds 2 epochs a head here, of the recipe's 7"),
+        (60, 7, ""),
+    ],
+)
+def test_what_a_budget_holds(
+    minutes: float, epochs: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = Recipe(optim=OptimRecipe(epochs=7, batch_size=10))
+    monkeypatch.setattr(demo, "_seconds_a_step", lambda *_: 4.0)  # of 10 steps and 3 heads: two minutes an epoch
+    args = argparse.Namespace(minutes=minutes, epochs=None, out=tmp_path, restart=False)
+    assert demo._epochs(args, recipe, SimpleNamespace(train=range(100))) == epochs  # type: ignore[arg-type]
+    assert capsys.readouterr().out.strip() == said
 
 
 @pytest.mark.parametrize(
@@ -55,6 +100,8 @@ def test_the_demo_goes_from_nothing_to_a_page(
     [
         (["--minutes", "0"], "--minutes: 0.0 must be a number above 0"),
         (["--minutes", "nan"], "--minutes: nan must be"),
+        (["--epochs", "0"], "--epochs: 0 must be an integer from 1 up"),
+        (["--epochs", "1", "--minutes", "1"], "--minutes: not allowed with argument --epochs"),
         (["--data", "cifar10", "--root", "/nowhere"], "/nowhere/cifar-10-batches-py: missing or damaged"),
         (["--data", "mnist"], "invalid choice: 'mnist'"),
     ],

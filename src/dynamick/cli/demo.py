@@ -23,7 +23,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("runs/demo"), help="where runs and report.html go (default: runs/demo)"
     )
-    parser.add_argument("--minutes", type=float, help="a budget for all trainings; fewer epochs where they would take longer")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=float, help="a budget for all trainings; fewer epochs where they would take longer")
+    length.add_argument("--epochs", type=int, help="epochs of each training (default: the recipe's)")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and augmentation (default: 0)")
     parser.add_argument("--restart", action="store_true", help="begin again instead of going on with what is in --out")
 
@@ -35,21 +37,22 @@ def run(args: argparse.Namespace) -> None:
 
     if args.minutes is not None and not 0 < args.minutes < math.inf:
         raise InputError(f"--minutes: {args.minutes} must be a number above 0")
+    if args.epochs is not None and args.epochs < 1:
+        raise InputError(f"--epochs: {args.epochs} must be an integer from 1 up")
     recipes = {name: _recipe(args, name) for name in HEADS}
     images = Images(recipes["dense"])
-    epochs = _epochs(args, recipes["dense"], images)
+    usual, epochs = recipes["dense"].optim.epochs, _epochs(args, recipes["dense"], images)
     runs = []
     for name, recipe in recipes.items():
         recipe.optim.epochs = epochs
-        print(f"\n{HEADS[name][0]} ({recipe.model}), {epochs} epochs", flush=True)
+        print(f"\n{HEADS[name][0]} ({recipe.model}), {_counted(epochs)}", flush=True)
         runs.append(_train(args, name, recipe, images))
     comparison = Comparison(
         title="Dense, L1 and Dynamic-5",
         dataset=_describe(args.data, images),
         classes=images.train.classes,
         runs=runs,
-        command=f"dynamick demo --data {args.data} --seed {args.seed}"
-        + (f" --minutes {args.minutes:g}" if args.minutes else ""),
+        command=_command(args, None if epochs == usual else epochs),
         machine=_machine(),
     )
     if args.data == "scenes":
@@ -72,19 +75,40 @@ def _recipe(args: argparse.Namespace, name: str) -> "Recipe":
     return recipe
 
 
+def _command(args: argparse.Namespace, epochs: int | None) -> str:
+    """What trains the same anew, on any machine: a budget is told as the epochs that it held."""
+    import shlex
+
+    root = f" --root {shlex.quote(args.root)}" if args.data == "cifar10" else ""
+    return f"dynamick demo --data {args.data}{root} --seed {args.seed}" + (f" --epochs {epochs}" if epochs else "")
+
+
+def _counted(epochs: int) -> str:
+    return f"{epochs} epoch{'s' if epochs > 1 else ''}"
+
+
 def _epochs(args: argparse.Namespace, recipe: "Recipe", images: "Images") -> int:
-    """The recipe's epochs, or as many as the budget holds on this machine; an interrupted demo keeps its number."""
+    """As asked for, else the recipe's, or as many as the budget holds here; an interrupted demo keeps its number."""
     import yaml
 
+    from dynamick.cli.backbones import in_words
+
+    if args.epochs is not None:
+        return int(args.epochs)
     config = args.out / "dense" / "config.yaml"
     if config.exists() and not args.restart:
-        return int(yaml.safe_load(config.read_text())["optim"]["epochs"])
+        kept = int(yaml.safe_load(config.read_text())["optim"]["epochs"])
+        print(f"{args.out}: goes on with the trainings there, of {_counted(kept)}; --restart begins again")
+        return kept
     if args.minutes is None:
         return recipe.optim.epochs
     steps = len(images.train) // recipe.optim.batch_size
-    fitting = int(60 * args.minutes / (len(HEADS) * steps * _seconds_a_step(recipe, images)))
-    if fitting < recipe.optim.epochs:
-        print(f"{args.minutes:g} minutes hold {max(1, fitting)} epochs a head here, of the recipe's {recipe.optim.epochs}")
+    seconds = len(HEADS) * steps * _seconds_a_step(recipe, images)
+    fitting = int(60 * args.minutes / seconds)
+    if fitting < 1:
+        print(f"--minutes {args.minutes:g} holds not even one epoch a head here; one is done, in {in_words(seconds)}")
+    elif fitting < recipe.optim.epochs:
+        print(f"--minutes {args.minutes:g} holds {_counted(fitting)} a head here, of the recipe's {recipe.optim.epochs}")
     return max(1, min(recipe.optim.epochs, fitting))
 
 
