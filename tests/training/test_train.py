@@ -193,9 +193,18 @@ BAD: list[tuple[list[Any], str]] = [
     (["--model", "res8-l1"], "optim.l1: 0 leaves res8-l1 without its penalty"),
     (["--optim.l1", "0.1"], "optim.l1: 0.1 has no effect on res8-d3a"),
     (["--optim.lr", "-1"], "optim.lr: -1.0 must be"),
-    (["--optim.lr", "fast"], "optim.lr"),
+    (["--optim.lr", "fast"], "dynamick: optim.lr: fast must be a number\n"),
+    (["--optim.lr", "nan"], "dynamick: optim.lr: nan must be a number\n"),
+    (["--optim.lr", ""], "optim.lr: nothing must be a number"),
+    (["--optim.s", "much"], "optim.s: much must be a number or null"),
+    (["--optim.epochs=1.5"], "optim.epochs: 1.5 must be an integer"),
+    (["--data.flip", "maybe"], "data.flip: maybe must be true or false"),
+    (["--seed"], "--seed: expected one argument; see dynamick train --help"),
+    (["stray"], "unrecognized arguments: stray; see dynamick train --help"),
     (["--optim.epochs", "0"], "optim.epochs: 0 must be"),
-    (["--optim.lrr", "0.1"], "optim.lrr"),
+    (["--optim.lrr", "0.1"], "optim.lrr: no key of a recipe; known there are epochs, batch_size, lr, "),
+    (["--colour=red"], "colour: no key of a recipe; known there are model, stem, width, rule, seed, "),
+    (["--data.size", "5"], "data.size: 5 must be an integer from 32 up for scenes"),
     (["--optim.batch_size", "1000"], "batch_size: 1000 is more than the 192 training images"),
     (["--data.kind", "mnist"], "data.kind: 'mnist' is unknown; give scenes, cifar10, folder"),
     (["--data.kind", "cifar10", "--data.root", "/nowhere"], "/nowhere/cifar-10-batches-py: missing or damaged"),
@@ -230,7 +239,12 @@ def test_bad_recipes(
         (b"\xff\xfe\x00", "no YAML"),
         (b"optim: {lr: [", "no YAML"),
         (b"optim: 3\n", "optim: 3 must be keys and values"),
-        (b"optim: {lr: null}\n", "optim.lr"),
+        (b"optim: {lr: null}\n", "dynamick: optim.lr: None must be a number"),
+        (b"optim: {lr: {a: 1}}\n", "bad.yaml: optim.lr: "),
+        (b"optim: {lrr: 1}\n", "bad.yaml: optim.lrr: no key of a recipe; known there are epochs, batch_size, lr, "),
+        (b"lr: 1\n", "bad.yaml: lr: no key of a recipe; known there are model, stem, "),
+        (b"optim: {epoch: 1}\n", "bad.yaml: optim.epoch: no key of a recipe; known there are epochs, "),
+        (b"3: 1\n", "bad.yaml: 3: no key of a recipe"),
     ],
 )
 def test_files_that_are_no_recipes(content: bytes, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -354,7 +368,8 @@ def test_an_unknown_key_in_a_recipe(recipe_file: Path, tmp_path: Path, capsys: p
     recipe_file.write_text(recipe_file.read_text() + "colour: red\n")
     code, err = run(capsys, "train", recipe_file, "--out", tmp_path / "run")
     assert (code, len(err.strip().splitlines())) == (2, 1), err
-    assert "colour" in err
+    assert f"{recipe_file}: colour: no key of a recipe; known there are model, " in err
+    assert err.strip().endswith(", static_after, data, optim")
     code, err = run(capsys, "train", tmp_path / "nothing.yaml", "--out", tmp_path / "run")
     assert (code, "no such recipe" in err) == (2, True)
 
@@ -396,6 +411,7 @@ def test_bad_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert (code, "does not say on which data" in err) == (2, True)
     code, err = run(capsys, "evaluate", good, "--data", "scenes")
     assert (code, "but the model knows 10 (0, 1, 2" in err) == (2, True)
+    assert err.startswith("dynamick: generated scenes: 10 classes (laptop, ")
     # A file whose weights are of another architecture than it says.
     tensors = safetensors.torch.load_file(good)
     config = dk.checkpoint.read_config(good)

@@ -1,13 +1,15 @@
 """`dynamick train RECIPE --out DIR [--optim.lr 0.2 ...]`."""
 
 import argparse
+import re
 import sys
-from dataclasses import fields, is_dataclass
+from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 # What is not listed below is a key of the recipe.
 TAKES_SETTINGS = True
+KINDS = {str: "text", bool: "true or false", int: "an integer", float: "a number"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +26,9 @@ def run(args: argparse.Namespace) -> None:
 
     path = recipe_path(args.recipe)
     _check_shape(path)
+    _check_keys([each[2:].partition("=")[0] for each in args.settings if each.startswith("--")])
+    # The file alone first, so that what is wrong in it is said of it.
+    parse(["--config", str(path)], f"{path}: ")
     recipe = parse(["--config", str(path), *args.settings])
     rows = train(recipe, args.out, args.restart, progress=sys.stderr.isatty())
     last = rows[-1]
@@ -31,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _check_shape(path: Path) -> None:
-    """Raise InputError unless a file holds YAML with sections of the right form; their keys are checked later."""
+    """Raise InputError unless a file holds YAML with a recipe's keys and sections; their values are checked later."""
     import yaml
 
     from dynamick.errors import InputError
@@ -47,10 +52,29 @@ def _check_shape(path: Path) -> None:
     for name in ("data", "optim"):
         if not isinstance(given.get(name, {}), dict):
             raise InputError(f"{path}: {name}: {given[name]!r} must be keys and values, indented below it")
+        _check_keys([f"{name}.{key}" for key in given.get(name, {})], f"{path}: ")
+    _check_keys([str(key) for key in given if key not in ("data", "optim")], f"{path}: ")
 
 
-def parse(argv: list[str]) -> Any:
+def _check_keys(given: list[str], where: str = "") -> None:
+    """Raise InputError at the first that is no key of a recipe."""
+    from dynamick.errors import InputError
+    from dynamick.training.recipe import DataRecipe, OptimRecipe, Recipe
+
+    # An option may be cut short, a file's key may not.
+    fits = str.__eq__ if where else str.startswith
+    for name in given:
+        if not any(fits(key, name) for key in _fields()):
+            section: Any = {"data": DataRecipe, "optim": OptimRecipe}.get(name.partition(".")[0], Recipe)
+            there = ", ".join(field.name for field in fields(section))
+            raise InputError(f"{where}{name}: no key of a recipe; known there are {there}")
+
+
+def parse(argv: list[str], where: str = "") -> Any:
     """A recipe from `--config FILE --key value ...`.
+
+    Args:
+        where: what an error's message begins with.
 
     Raises:
         InputError: an unknown key, or a value of the wrong type.
@@ -66,8 +90,17 @@ def parse(argv: list[str]) -> Any:
     try:
         recipe = parser.instantiate(parser.parse_args(argv))
     except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
-        raise InputError(_one_line(str(error))) from None
+        raise InputError(where + _reason(_one_line(str(error)))) from None
     return Recipe(**{field.name: recipe[field.name] for field in fields(Recipe)})
+
+
+def _reason(message: str) -> str:
+    """What jsonargparse says, with the key first and what would be right last."""
+    found = re.match(r'Parser key "([\w.]+)": .*value: ?(.*)', message)
+    if found is None or found[1] not in _fields():
+        return f"{message}; see dynamick train --help"
+    kinds = get_args(kind := _fields()[found[1]].type) or (kind,)
+    return f"{found[1]}: {found[2] or 'nothing'} must be {' or '.join(KINDS.get(each, 'null') for each in kinds)}"
 
 
 def _one_line(message: str) -> str:
@@ -75,16 +108,15 @@ def _one_line(message: str) -> str:
 
 
 def _keys() -> list[str]:
+    return [f"--{name} (default: {field.default})" for name, field in _fields().items()]
+
+
+def _fields(kind: Any = None, prefix: str = "") -> dict[str, "Field[Any]"]:
+    """A recipe's keys, such as `optim.lr`, and what the dataclasses say of each."""
     from dynamick.training.recipe import Recipe
 
-    def lines(kind: Any, prefix: str) -> list[str]:
-        out = []
-        for field in fields(kind):
-            nested = field.default_factory
-            if is_dataclass(nested):
-                out += lines(nested, f"{prefix}{field.name}.")
-            else:
-                out.append(f"--{prefix}{field.name} (default: {field.default})")
-        return out
-
-    return lines(Recipe, "")
+    found: dict[str, Field[Any]] = {}
+    for field in fields(kind or Recipe):
+        nested = field.default_factory
+        found |= _fields(nested, f"{prefix}{field.name}.") if is_dataclass(nested) else {prefix + field.name: field}
+    return found

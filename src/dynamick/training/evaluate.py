@@ -24,8 +24,9 @@ def evaluate(model: Any, recipe: DataRecipe) -> dict[str, float]:
     """
     data = load_images(recipe, "val")
     if data.classes != model.classes:
+        where = "generated scenes" if recipe.kind == "scenes" else recipe.root
         raise InputError(
-            f"{recipe.root}: {len(data.classes)} classes ({', '.join(data.classes[:3])}, ...), but the model knows "
+            f"{where}: {len(data.classes)} classes ({', '.join(data.classes[:3])}, ...), but the model knows "
             f"{len(model.classes)} ({', '.join(model.classes[:3])}, ...); give the data that it was trained for"
         )
     loader: Any = data.batches(VAL_BATCH) if isinstance(data, FolderImages) else Batches(data, VAL_BATCH)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamick import models
+from dynamick.data.scenes import SMALLEST_SIDE
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
 from dynamick.optim import ESTIMATES, FORMS, check_options
@@ -139,6 +140,8 @@ class Recipe:
         for name, value in counts.items():
             if value < 1:
                 raise InputError(f"{name}: {value} must be an integer from 1 up")
+        if self.data.kind == "scenes" and self.data.size < SMALLEST_SIDE:
+            raise InputError(f"data.size: {self.data.size} must be an integer from {SMALLEST_SIDE} up for scenes")
         decay = self.optim.head_weight_decay
         amounts = {"optim.lr": self.optim.lr, "optim.weight_decay": self.optim.weight_decay, "optim.l1": self.optim.l1}
         amounts |= {"optim.head_weight_decay": decay or 0, "data.pad": self.data.pad, "data.workers": self.data.workers}
