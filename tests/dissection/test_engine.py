@@ -296,7 +296,9 @@ class Odd(torch.nn.Module):
         ({"rule": "light"}, "rule: 'light' is unknown; give netdissect or lite"),
         ({"quantile": 1.0}, "quantile: 1.0 must lie"),
         ({"preprocessing": None}, "preprocessing: the model does not name its own"),
-        ({"batch_size": 0}, "batch_size 0"),
+        ({"batch_size": 0}, "^batch_size: 0 must be an integer from 1 up$"),
+        ({"top": 0}, "^top: 0 must be an integer from 1 up$"),
+        ({"passes": 3}, "^passes: 3 must be 1, 2 or None$"),
     ],
 )
 def test_bad_arguments_are_named(small, change, message):

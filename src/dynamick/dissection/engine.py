@@ -84,8 +84,11 @@ def dissect(
             configuration; or an argument that is not one of those allowed.
     """
     preprocessing = _preprocessing(model, preprocessing)
-    if batch_size < 1 or top < 1 or passes not in (None, 1, 2):
-        raise InputError(f"batch_size {batch_size}, top {top}: give integers from 1 up; passes {passes}: give 1, 2 or nothing")
+    for name, value in (("batch_size", batch_size), ("top", top)):
+        if value < 1:
+            raise InputError(f"{name}: {value} must be an integer from 1 up")
+    if passes not in (None, 1, 2):
+        raise InputError(f"passes: {passes} must be 1, 2 or None")
     if not len(dataset):
         raise InputError("data: the data set has no images; give one with some")
     device = torch.device(device) if device is not None else next((p.device for p in model.parameters()), torch.device("cpu"))
