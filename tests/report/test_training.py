@@ -132,6 +132,8 @@ def test_figures_are_there_and_described(text):
     labels = [attrs["aria-label"] for attrs in page.all("svg")]
     assert len(labels) == 2 + 4 + 3 + 1  # training, sparsity, one image a head, the tables
     assert labels[0] == "Line chart, Top-1 accuracy in percent over epochs. At the end: Dense 98.6, L1 98, Dynamic-5 98.4."
+    # Other than the units in use by their weights, of explanations.html.
+    assert any(label.startswith("Line chart, Units routed for no validation image over epochs.") for label in labels)
     assert any(label.startswith("Head weights of Dynamic-5: 3 classes by 4 units, of which 4 carry") for label in labels)
     assert all(attrs["role"] == "img" and attrs["viewbox"] for attrs in page.all("svg"))
     assert len(page.all("image")) == 3 + 2

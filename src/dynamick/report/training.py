@@ -144,7 +144,7 @@ def page(comparison: Comparison) -> str:
             ("sparse_share", "Head weights with |w| < 0.001, in percent", "from zero"),
             ("weights_per_class", "Weights per class with |w| ≥ 0.001", "log"),
             ("routed_units", "Units routed per input and class", "from zero"),
-            ("dead_units", "Units that no class uses", "from zero"),
+            ("dead_units", "Units routed for no validation image", "from zero"),
         ),
         heads=[
             (
