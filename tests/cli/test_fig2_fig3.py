@@ -137,6 +137,16 @@ def test_fig3_refuses_runs_of_other_classes(tmp_path: Path) -> None:
         fig3.fig3(runs, tmp_path)
 
 
+def test_fig3_averages_only_runs_that_differ_in_their_seeds(tmp_path: Path) -> None:
+    runs = [make_run(model) | {"folder": Path(name)} for name, model in (("a", "res8"), ("b", "res8"), ("c", "res8-d2a"))]
+    runs[1]["recipe"]["optim"]["epochs"] += 1
+    with pytest.raises(dk.InputError, match=r"^b: another res8 than a \(optim.epochs: [^\n]+ are averaged$"):
+        fig3.fig3(runs, tmp_path)
+    runs[1]["recipe"] = runs[0]["recipe"] | {"seed": 7}
+    fig3.fig3(runs, tmp_path)
+    assert json.loads((tmp_path / "fig3.json").read_text())["rows"][0]["runs"] == 2
+
+
 def test_fig2_trains_as_many_seeds_as_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fig2, "SCENES", 100)
     monkeypatch.setattr(fig2, "STEPS", 2)

@@ -106,6 +106,21 @@ def test_fig_7_from_runs(images: Path, tmp_path: Path, capsys: pytest.CaptureFix
     assert "one or more with a Dynamic-K head" in capsys.readouterr().err
 
 
+def test_only_runs_that_differ_in_their_seeds_are_averaged(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = [make_run(tmp_path / name, name[:-2], images) for name in ("res8-0", "res8-1", "res8-d5a-0")]
+    path = runs[1] / "config.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    path.write_text(yaml.safe_dump(recipe | {"seed": 1, "optim": recipe["optim"] | {"lr": 0.5}}))
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "fig7", *map(str, runs), "--dissections", str(tmp_path / "dissections"), "--out", str(tmp_path / "o")])
+    err = capsys.readouterr().err
+    assert (stop.value.code, len(err.splitlines())) == (2, 1)
+    assert f"{runs[1]}: another res8 than {runs[0]} (optim.lr: " in err
+    assert not (tmp_path / "o").exists()
+
+
 def test_images_that_are_decoded_as_needed_make_the_same_figures(images: Path, tmp_path: Path) -> None:
     whole, as_needed = image_folder(images, "val", 16), FolderImages(images, "val", 16)
     runs = []

@@ -100,3 +100,11 @@ def test_it_refuses_runs_of_other_classes(tmp_path: Path) -> None:
     runs[1]["network"].classes = [f"class {c}" for c in range(10)]
     with pytest.raises(dk.InputError, match=r"^reproduce overlap: the runs are of different data; [^\n]+$"):
         overlap.overlap_figure(runs, tmp_path)
+
+
+def test_it_averages_only_runs_that_differ_in_their_seeds(tmp_path: Path) -> None:
+    runs = [make_run("res8") | {"folder": Path(name)} for name in "ab"]
+    runs[1]["recipe"] |= {"seed": 7, "width": 8}
+    with pytest.raises(dk.InputError, match=r"^b: another res8 than a \(width: [^\n]+ are averaged$"):
+        overlap.overlap_figure(runs, tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -46,9 +46,11 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
         failed: a line for each training that failed.
 
     Raises:
-        InputError: fewer than two runs, runs of different data, or no Dynamic-K one.
+        InputError: fewer than two runs, runs of different data, no Dynamic-K one, or two of a model that differ in more than
+            their seeds.
     """
     from dynamick.cli.backbones import open_data, side
+    from dynamick.cli.reproduce import alike
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -58,6 +60,7 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
         raise InputError("reproduce fig3: the runs are of different data; give those of one")
     if len(runs) < 2 or not any(run["k"] for run in runs):
         raise InputError("reproduce fig3: give a run with a Dynamic-K head, and one or more others to compare it with")
+    alike(runs)
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary(runs, data)
     said = [*verdicts(rows), *failed]

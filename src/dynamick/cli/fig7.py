@@ -39,9 +39,11 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
         failed: a line for each training that failed.
 
     Raises:
-        InputError: a kind of network is missing, or as `dynamick.explanation.explain`.
+        InputError: a kind of network is missing, two runs of a model differ in more than their seeds, or as
+            `dynamick.explanation.explain`.
     """
     from dynamick.cli.backbones import open_data
+    from dynamick.cli.reproduce import alike
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -50,6 +52,7 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     dense, dynamic = [run for run in runs if run["head"] == "dense"], [run for run in runs if run["k"]]
     if not dense or not dynamic:
         raise InputError("reproduce fig7: give one run or more with a dense head, and one or more with a Dynamic-K head")
+    alike([*dense, *dynamic])
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary([*dense, *dynamic], data, concepts)
     said = [*verdicts(rows), *failed]

@@ -42,9 +42,10 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
         failed: a line for each training that failed.
 
     Raises:
-        InputError: runs of different data, or of a CapsNet.
+        InputError: runs of different data, of a CapsNet, or two of a model that differ in more than their seeds.
     """
     from dynamick.cli.backbones import open_data
+    from dynamick.cli.reproduce import alike
     from dynamick.data.images import evenly_spaced, take
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -55,6 +56,7 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
     for run in runs:
         if run["head"].startswith("capsules"):
             raise InputError(f"reproduce overlap: {run['model']} has no linear head; give ResNets")
+    alike(runs)
     data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     images, labels = take(data, evenly_spaced(len(data), MEASURED))
     rows = summary(runs, [measure(run, images, labels) for run in runs])

@@ -264,14 +264,12 @@ def summary(runs: list[Run]) -> list[Row]:
         Rows of `model`, `head`, `k`, `runs`, `paper` (top-1 in Table 1, or None), and with `_std`: `top1`, `sparse` (%, weights
         below 1e-3), and where the runs are dissected `score` (mean IoU), `detectors`, `covered` (% of the classes that at
         most 5 concepts make up).
+
+    Raises:
+        InputError: as `alike`.
     """
-    groups: dict[str, list[Run]] = {}
-    for each in runs:
-        groups.setdefault(each["model"], []).append(each)
-    for own in groups.values():
-        _refuse_unlike(own)
     rows = []
-    for model, own in groups.items():
+    for model, own in alike(runs).items():
         head, k, kind = own[0]["head"], own[0]["k"], own[0]["recipe"]["data"]["kind"]
         paper = (PAPER_RES50 if model.startswith("res50") else PAPER)[kind].get(head)
         row: Row = {"model": model, "head": head, "k": k, "depth": own[0]["depth"], "runs": len(own), "paper": paper}
@@ -283,19 +281,29 @@ def summary(runs: list[Run]) -> list[Row]:
     return sorted(rows, key=lambda row: (row["k"] is None, row["k"] or (row["head"] == "dense"), row["model"]))
 
 
-def _refuse_unlike(runs: list[Run]) -> None:
-    """Raise InputError unless runs differ in their seeds alone, and may be averaged."""
+def alike(runs: list[Run]) -> dict[str, list[Run]]:
+    """The runs of each model, which may be averaged.
+
+    Raises:
+        InputError: two of a model differ in more than their seeds.
+    """
     from dynamick.errors import InputError
     from dynamick.training.recipe import Recipe, differences
 
-    first = Recipe.from_dict(runs[0]["recipe"])
-    for each in runs[1:]:
-        changes = [line for line in differences(each["recipe"], first) if not line.startswith(("seed:", "data.root:"))]
+    groups: dict[str, list[Run]] = {}
+    for each in runs:
+        first = groups.setdefault(each["model"], [each])[0]
+        if each is first:
+            continue
+        changes = differences(each["recipe"], Recipe.from_dict(first["recipe"]))
+        changes = [line for line in changes if not line.startswith(("seed:", "data.root:"))]
         if changes:
             raise InputError(
-                f"{each['folder']}: another {each['model']} than {runs[0]['folder']} ({changes[0]}); "
+                f"{each['folder']}: another {each['model']} than {first['folder']} ({changes[0]}); "
                 "only runs that differ in their seeds are averaged"
             )
+        groups[each["model"]].append(each)
+    return groups
 
 
 def accuracy_verdicts(rows: list[Row]) -> list[str]:
