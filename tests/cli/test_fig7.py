@@ -14,8 +14,10 @@ from dynamick import models
 from dynamick.cli import fig3, fig7
 from dynamick.cli.fig7 import summary, verdicts
 from dynamick.cli.main import main
+from dynamick.data import ComposedScenes
 from dynamick.data.images import FolderImages, image_folder
 from dynamick.dissection import Dissection
+from dynamick.explanation import ConceptBasis
 from dynamick.training.recipe import Recipe
 
 CLASSES = ["blue", "green", "red"]
@@ -114,11 +116,35 @@ def test_only_runs_that_differ_in_their_seeds_are_averaged(
     recipe = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(recipe | {"seed": 1, "optim": recipe["optim"] | {"lr": 0.5}}))
     with pytest.raises(SystemExit) as stop:
-        main(["reproduce", "fig7", *map(str, runs), "--dissections", str(tmp_path / "dissections"), "--out", str(tmp_path / "o")])
+        main(
+            ["reproduce", "fig7", *map(str, runs), "--dissections", str(tmp_path / "dissections"), "--out", str(tmp_path / "o")]
+        )
     err = capsys.readouterr().err
     assert (stop.value.code, len(err.splitlines())) == (2, 1)
     assert f"{runs[1]}: another res8 than {runs[0]} (optim.lr: " in err
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize("dead", ["res8-0", "res8-d5a-0"])
+def test_a_network_whose_scores_are_all_zero_has_none(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dead: str
+) -> None:
+    runs = [make_run(tmp_path / name, name[:-2], images) for name in ("res8-0", "res8-1", "res8-d5a-0")]
+    network = dk.load(tmp_path / dead / "last.safetensors")
+    with torch.no_grad():
+        network.fc.weight.zero_()
+    dk.save(network, tmp_path / dead / "last.safetensors")
+    basis = ConceptBasis([1], ["thing"], torch.eye(16, dtype=torch.float64)[:1], [1], [1.0])
+    monkeypatch.setattr("dynamick.cli.three_way.learn_basis", lambda *_, **__: basis)
+    ComposedScenes("val", 2, image_size=32).write_broden(tmp_path / "concepts")
+    options = ["--dissections", str(tmp_path / "dissections"), "--concepts", str(tmp_path / "concepts")]
+    main(["reproduce", "fig7", *map(str, runs), *options, "--out", str(tmp_path / "out")])
+    page = (tmp_path / "out" / "fig7.md").read_text()
+    model = dead[:-2]
+    # A mean over the other run alone would not be the model's.
+    assert f"| {model} | {2 if model == 'res8' else 1} | none | none |  |" in page
+    assert f"{model}: the sum over all units is 0 for every image of a run: nothing to hold against the paper" in page
+    assert "nan" not in page.lower()
 
 
 def test_images_that_are_decoded_as_needed_make_the_same_figures(images: Path, tmp_path: Path) -> None:

@@ -108,3 +108,16 @@ def test_it_averages_only_runs_that_differ_in_their_seeds(tmp_path: Path) -> Non
     with pytest.raises(dk.InputError, match=r"^b: another res8 than a \(width: [^\n]+ are averaged$"):
         overlap.overlap_figure(runs, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_without_a_gradient_holds_nothing(tmp_path: Path) -> None:
+    runs = [make_run("res8"), make_run("res8-d2a")]
+    with torch.no_grad():
+        runs[1]["network"].fc.weight.zero_()
+    page = overlap.overlap_figure(runs, tmp_path)
+    said = [line for line in page.splitlines() if line.startswith("- res8-d2a: ")]
+    assert len(said) == len(overlap.KINDS)
+    assert all(line.endswith("nothing to compare with") for line in said)
+    assert "nan" not in page
+    assert "| none | none |" in page
+    assert "NaN" not in (tmp_path / "overlap.json").read_text()

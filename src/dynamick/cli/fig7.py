@@ -73,7 +73,7 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
     Returns:
         Rows of `model`, `head`, `k`, `runs`, `n98` (units until 98 % of the score is reached to stay, SPEC section 8), `left`
         (share of the sum over all units that the 4 largest leave over, its size) and `ibd` (the same of IBD; None where it
-        was not asked for, and for Dynamic-K).
+        was not asked for, and for Dynamic-K). They are None where a run has none: all of its scores, or sums, are 0.
     """
     from dynamick.data.images import evenly_spaced, take
     from dynamick.explanation import explain
@@ -85,21 +85,22 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
         left = [abs(part) for each in found if (part := each.residual_after(FEW)) is not None]
         by_ibd = residual_of_ibd(run, images, concepts) if concepts and run["head"] == "dense" else None
         counts = [each.n98 for each in found if each.n98 is not None]
-        groups.setdefault(run["model"], []).append({"n98": float(median(counts)), "left": median(left), "ibd": by_ibd})
+        groups.setdefault(run["model"], []).append({"n98": _median(counts), "left": _median(left), "ibd": by_ibd})
     rows = []
     for model, figures in groups.items():
         run = next(run for run in runs if run["model"] == model)
         row: Row = {"model": model, "head": run["head"], "k": run["k"], "runs": len(figures)}
         for name in figures[0]:
             values = [each[name] for each in figures]
-            known = [value for value in values if value is not None]
+            # A mean over some of its runs would pass for one over all.
+            known = [] if None in values else [value for value in values if value is not None]
             row |= {name: mean(known) if known else None, f"{name}_std": stdev(known) if len(known) > 1 else None}
         rows.append(row)
     return rows
 
 
-def residual_of_ibd(run: Run, images: Any, concepts: Path) -> float:
-    """What IBD leaves of a dense network's scores for its predictions: the median size of its share."""
+def residual_of_ibd(run: Run, images: Any, concepts: Path) -> float | None:
+    """What IBD leaves of a dense network's scores for its predictions: the median size of its share; None where all are 0."""
     from dynamick.cli.three_way import PENALTY, learn_basis
     from dynamick.data.checking import open_concepts
     from dynamick.explanation import Reader, decompose
@@ -111,14 +112,24 @@ def residual_of_ibd(run: Run, images: Any, concepts: Path) -> float:
         reading = reader.read(batch)
         for x, c in zip(reading.x, reading.logits.argmax(1).tolist(), strict=True):
             parts, rest = decompose(weight[c], basis).contributions(x[None])
-            left.append(abs(float(rest / (parts.sum() + rest))))
-    return median(left)
+            if total := float(parts.sum() + rest):
+                left.append(abs(float(rest) / total))
+    return _median(left)
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return float(median(values)) if values else None
 
 
 def verdicts(rows: list[Row]) -> list[str]:
     """The paper's sentences, each with what was found."""
     out = []
     for row in rows:
+        if row["left"] is None:
+            out.append(
+                f"{row['model']}: the sum over all units is 0 for every image of a run: nothing to hold against the paper"
+            )
+            continue
         holds = "" if row["k"] is None else f" (paper, Dynamic-5: {LEFT:.0%}): " + ("holds" if row["left"] <= LEFT else "fails")
         out.append(f"{row['model']}: its {FEW} largest units leave {row['left']:.1%} of the sum over all units{holds}")
         if row["ibd"] is not None:
@@ -195,6 +206,6 @@ def _strip(axes: "list[Axes]", found: "Explanation", image: Any, model: str) -> 
 
 def _spread(row: Row, name: str, factor: float, digits: int) -> str:
     if row[name] is None:
-        return ""
+        return "" if name == "ibd" else "none"
     deviation = row[f"{name}_std"]
     return f"{factor * row[name]:.{digits}f}" + ("" if deviation is None else f" ± {factor * deviation:.{digits}f}")

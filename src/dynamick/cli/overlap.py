@@ -1,6 +1,7 @@
 """The paper's sentence that Dynamic-K is exactly Algorithm 3 for large s, measured on trained networks."""
 
 from collections.abc import Sequence
+from math import inf
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
@@ -75,7 +76,8 @@ def measure(run: Run, images: "Tensor", labels: "Tensor") -> list[Row]:
 
     Returns:
         Rows of `kind` (a key of KINDS), `s`, `overlap` (of the coordinates drawn and those routed), and for each forward pass
-        `dense` and `routed` the relative distance of the expected sum of sampled gradients from Dynamic-K's gradient.
+        `dense` and `routed` the relative distance of the expected sum of sampled gradients from Dynamic-K's gradient, None
+        where that is 0 or not finite.
     """
     import torch
 
@@ -90,6 +92,8 @@ def measure(run: Run, images: "Tensor", labels: "Tensor") -> list[Row]:
     logits = {"dense": x_BM @ weight_OM.T + bias, "routed": dynamic_linear(x_BM, weight_OM, bias, k)}
     errors = {name: (each.softmax(1) - torch.eye(len(weight_OM))[labels]) / len(labels) for name, each in logits.items()}
     dynamic_OM = expected(errors["routed"], x_BM, routed_BOM.float())
+    size = float(dynamic_OM.norm())
+    known = 0 < size < inf
     rows = []
     for kind, (form, estimate) in KINDS.items():
         L_BOM = lipschitz(estimate, x_BM, weight_OM, logits["dense"])
@@ -98,7 +102,7 @@ def measure(run: Run, images: "Tensor", labels: "Tensor") -> list[Row]:
             # With the routed forward pass a weight that is not routed has no gradient to draw.
             updates = {"dense": expected(errors["dense"], x_BM, q_BOM)}
             updates["routed"] = expected(errors["routed"], x_BM, q_BOM * routed_BOM)
-            away = {name: float((each - dynamic_OM).norm() / dynamic_OM.norm()) for name, each in updates.items()}
+            away = {name: float((each - dynamic_OM).norm()) / size if known else None for name, each in updates.items()}
             rows.append({"kind": kind, "s": s, "overlap": overlap(q_BOM, routed_BOM), **away})
     return rows
 
@@ -123,7 +127,7 @@ def expected(gy_BO: "Tensor", x_BM: "Tensor", q_BOM: "Tensor") -> "Tensor":
 
 
 def summary(runs: list[Run], found: list[list[Row]]) -> list[Row]:
-    """One row a model, form and estimate, and s, in this order: means, and deviations (`_std`), over the model's runs."""
+    """One row a model, form and estimate, and s: means, and deviations (`_std`), over its runs; None where one has none."""
     rows: list[Row] = []
     for model in dict.fromkeys(run["model"] for run in runs):
         own = [each for run, each in zip(runs, found, strict=True) if run["model"] == model]
@@ -132,7 +136,8 @@ def summary(runs: list[Run], found: list[list[Row]]) -> list[Row]:
             row: Row = {"model": model, "k": k, "runs": len(own), "kind": same[0]["kind"], "s": same[0]["s"]}
             for name in ("overlap", *PASSES):
                 values = [each[name] for each in same]
-                row |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else None}
+                known = [] if None in values else values
+                row |= {name: mean(known) if known else None, f"{name}_std": stdev(known) if len(known) > 1 else None}
             rows.append(row)
     return rows
 
@@ -144,6 +149,9 @@ def verdicts(rows: list[Row]) -> list[str]:
         for kind in KINDS:
             own = [row for row in rows if (row["model"], row["kind"]) == (model, kind)]
             last, best = own[-1], max(own, key=lambda row: float(row["overlap"]))
+            if last["dense"] is None:
+                out.append(f"{model}: {kind}: Dynamic-K's gradient of the head is 0, or not finite: nothing to compare with")
+                continue
             text = f"{model}: {kind}: the overlap at s = 1 is {last['overlap']:.3f}"
             if last["overlap"] == 1:
                 near = next(row["s"] for row in own if row["overlap"] >= NEAR)
@@ -208,5 +216,7 @@ def draw(rows: list[Row]) -> "Figure":
 
 
 def _spread(row: Row, name: str) -> str:
+    if row[name] is None:
+        return "none"
     deviation = row[f"{name}_std"]
     return f"{row[name]:.3f}" + ("" if deviation is None else f" ± {deviation:.3f}")
