@@ -82,11 +82,23 @@ def test_residuals_are_those_of_the_paper(images: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("left", "said"), [(0.019, "holds"), (0.021, "fails")])
 def test_the_verdict_is_the_papers_two_percent(left: float, said: str) -> None:
-    row = {"model": "res8-d5a", "k": 5, "left": left, "ibd": None}
-    dense = {"model": "res8", "k": None, "left": 0.4, "ibd": 0.5}
-    lines = verdicts([dense, row])
-    assert "IBD leaves 50.0%" in lines[1]
-    assert lines[2].endswith(said)
+    row = {"model": "res8-d5a", "k": 5, "left": left, "left_std": 0.003, "ibd": None}
+    dense = {"model": "res8", "k": None, "left": 0.4, "left_std": None, "ibd": None}
+    assert verdicts([dense, row]) == [
+        "res8: its 4 largest units leave 40.0 % of the sum over all units",
+        f"res8-d5a: its 4 largest units leave {100 * left:.1f} ± 0.3 % of the sum over all units "
+        f"(paper, Dynamic-5: 2%): {said}",
+    ]
+
+
+@pytest.mark.parametrize(("by_ibd", "said"), [(0.5, "holds"), (0.01, "fails")])
+def test_ibd_leaves_more_than_few_units(by_ibd: float, said: str) -> None:
+    row = {"model": "res8-d5a", "k": 5, "left": 0.015, "left_std": None, "ibd": None}
+    dense = {"model": "res8", "k": None, "left": 0.4, "left_std": None, "ibd": by_ibd, "ibd_std": 0.02}
+    assert verdicts([dense, row])[-1] == (
+        f"res8: IBD leaves {100 * by_ibd:.1f} ± 2.0 %, more than the 4 largest units of res8-d5a, 1.5 % "
+        f"(paper: 45% and 2%): {said}"
+    )
 
 
 def test_fig_7_from_runs(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -122,7 +134,7 @@ def test_only_runs_that_differ_in_their_seeds_are_averaged(
     err = capsys.readouterr().err
     assert (stop.value.code, len(err.splitlines())) == (2, 1)
     assert f"{runs[1]}: another res8 than {runs[0]} (optim.lr: " in err
-    assert not (tmp_path / "o").exists()
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("dead", ["res8-0", "res8-d5a-0"])
@@ -143,7 +155,7 @@ def test_a_network_whose_scores_are_all_zero_has_none(
     model = dead[:-2]
     # A mean over the other run alone would not be the model's.
     assert f"| {model} | {2 if model == 'res8' else 1} | none | none |  |" in page
-    assert f"{model}: the sum over all units is 0 for every image of a run: nothing to hold against the paper" in page
+    assert f"{model}: the sum over all units is 0 for every image of a run: nothing to hold" in page
     assert "nan" not in page.lower()
 
 

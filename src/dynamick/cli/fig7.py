@@ -1,6 +1,7 @@
 """The paper's Fig. 7 from finished trainings: which units decide about an image, in a dense and in a Dynamic-K network."""
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from statistics import mean, median, stdev
 from typing import TYPE_CHECKING, Any
@@ -122,18 +123,22 @@ def _median(values: Sequence[float]) -> float | None:
 
 
 def verdicts(rows: list[Row]) -> list[str]:
-    """The paper's sentences, each with what was found."""
+    """The paper's sentences, each with what was found: how much few units leave, and that IBD leaves more than Dynamic-K's."""
     out = []
     for row in rows:
         if row["left"] is None:
-            out.append(
-                f"{row['model']}: the sum over all units is 0 for every image of a run: nothing to hold against the paper"
-            )
+            out.append(f"{row['model']}: the sum over all units is 0 for every image of a run: nothing to hold")
             continue
         holds = "" if row["k"] is None else f" (paper, Dynamic-5: {LEFT:.0%}): " + ("holds" if row["left"] <= LEFT else "fails")
-        out.append(f"{row['model']}: its {FEW} largest units leave {row['left']:.1%} of the sum over all units{holds}")
-        if row["ibd"] is not None:
-            out.append(f"{row['model']}: IBD leaves {row['ibd']:.1%} (paper: {LEFT_BY_IBD:.0%})")
+        left = _spread(row, "left", 100, 1)
+        out.append(f"{row['model']}: its {FEW} largest units leave {left} % of the sum over all units{holds}")
+    for dense, dynamic in product([row for row in rows if row["ibd"] is not None], [row for row in rows if row["k"]]):
+        if dynamic["left"] is not None:
+            by_ibd, left = _spread(dense, "ibd", 100, 1), _spread(dynamic, "left", 100, 1)
+            out.append(
+                f"{dense['model']}: IBD leaves {by_ibd} %, more than the {FEW} largest units of {dynamic['model']}, {left} % "
+                f"(paper: {LEFT_BY_IBD:.0%} and {LEFT:.0%}): {'holds' if dense['ibd'] > dynamic['left'] else 'fails'}"
+            )
     return out
 
 
