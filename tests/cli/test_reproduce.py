@@ -14,7 +14,7 @@ import dynamick as dk
 from dynamick import models
 from dynamick.cli import needed
 from dynamick.cli.main import main
-from dynamick.cli.reproduce import accuracy_verdicts
+from dynamick.cli.reproduce import accuracy_verdicts, dissection_verdicts, sparsity_verdicts
 from dynamick.data.scenes import ComposedScenes
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
@@ -217,6 +217,25 @@ def test_figures_of_dissected_runs(tmp_path: Path, figure: str) -> None:
     ends = [each.rsplit(" ", 1)[1] for each in found["verdicts"]]
     assert ends == (["holds"] * 3 if figure == "fig5" else ["fails"])
     assert "3 classes" in (tmp_path / "out" / f"{figure}.svg").read_text()
+
+
+def test_verdicts_tell_kinds_of_one_head_apart_and_keep_to_a_depth() -> None:
+    kinds = [
+        ("res8-d5", "d5", 8),
+        ("res8-d5a", "d5", 8),
+        ("res18-d25a", "d25", 18),
+        ("res8", "dense", 8),
+        ("res18", "dense", 18),
+    ]
+    rows: list[dict[str, Any]] = [
+        {"model": model, "head": head, "depth": depth, "k": None if head == "dense" else int(head[1:])}
+        | {"top1": 50.0, "paper": None, "sparse": 90.0 - place, "score": 0.05}
+        for place, (model, head, depth) in enumerate(kinds)
+    ]
+    found = [each.partition(":")[0] for each in dissection_verdicts(rows) if "sparser" in each]
+    assert found == ["res8-d5 sparser than res8", "res8-d5a sparser than res8", "d25 sparser than res18"]
+    found = [each.partition(":")[0] for each in sparsity_verdicts(rows)]
+    assert found == ["res8-d5 sparser than res8", "res8-d5a sparser than res8"]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from statistics import mean, stdev
@@ -328,30 +329,35 @@ def accuracy_verdicts(rows: list[Row]) -> list[str]:
 
 def sparsity_verdicts(rows: list[Row]) -> list[str]:
     """For each neighbouring pair of the paper's order d1 > d5 > L1 > dense whether it holds."""
-    by = {head: [row for row in rows if row["head"] == head] for head in ORDER}
-    there = [head for head in ORDER if by[head]]
     return [
-        f"{_named(a, by)} sparser than {_named(b, by)}: {a['sparse']:.1f} % against {b['sparse']:.1f} % of weights below 1e-3: "
+        f"{one} sparser than {other}: {a['sparse']:.1f} % against {b['sparse']:.1f} % of weights below 1e-3: "
         + ("holds" if a["sparse"] > b["sparse"] else "fails")
-        for one, other in pairwise(there)
-        for a, b in product(by[one], by[other])
+        for (one, a), (other, b) in _neighbours(rows, ORDER)
     ]
 
 
-def _named(row: Row, by: dict[str, list[Row]]) -> str:
-    """A row by its head; by its whole kind where several have one head."""
-    return str(row["head"] if len(by[row["head"]]) == 1 else row["model"])
+def _neighbours(rows: list[Row], order: Sequence[str]) -> list[tuple[tuple[str, Row], tuple[str, Row]]]:
+    """Each row of a head with each of the next head in this order that is there, of one depth.
+
+    A row comes with its head as its name; with its whole kind where several have one head.
+    """
+    heads = [row["head"] for row in rows]
+    named = [(str(row["head"] if heads.count(row["head"]) == 1 else row["model"]), row) for row in rows]
+    pairs: list[tuple[tuple[str, Row], tuple[str, Row]]] = []
+    for depth in dict.fromkeys(row["depth"] for row in rows):
+        own = [[each for each in named if (each[1]["depth"], each[1]["head"]) == (depth, head)] for head in order]
+        pairs += [pair for one, other in pairwise(filter(None, own)) for pair in product(one, other)]
+    return pairs
 
 
 def dissection_verdicts(rows: list[Row]) -> list[str]:
     """Fig. 5: the accuracy, and for each neighbouring pair from the smallest K to dense its sparsity and its mean score."""
-    there = [row for row in rows if row["k"] or row["head"] == "dense"]
+    order = list(dict.fromkeys(row["head"] for row in rows if row["k"] or row["head"] == "dense"))
     out = accuracy_verdicts(rows)
-    for a, b in pairwise(there):
-        pair = f"{a['head']} {{}} {b['head']}: "
+    for (one, a), (other, b) in _neighbours(rows, order):
         holds = {name: "holds" if a[name] > b[name] else "fails" for name in ("sparse", "score")}
-        out.append(pair.format("sparser than") + f"{a['sparse']:.1f} % against {b['sparse']:.1f} %: {holds['sparse']}")
-        out.append(pair.format("has higher scores than") + f"{a['score']:.4f} against {b['score']:.4f}: {holds['score']}")
+        out.append(f"{one} sparser than {other}: {a['sparse']:.1f} % against {b['sparse']:.1f} %: {holds['sparse']}")
+        out.append(f"{one} has higher scores than {other}: {a['score']:.4f} against {b['score']:.4f}: {holds['score']}")
     return out
 
 
