@@ -14,8 +14,9 @@ import dynamick as dk
 from dynamick import models
 from dynamick.cli import needed
 from dynamick.cli.main import main
-from dynamick.cli.reproduce import accuracy_verdicts, dissection_verdicts, sparsity_verdicts
+from dynamick.cli.reproduce import accuracy_verdicts, dissection_verdicts, draw_fig5, read_run, sparsity_verdicts
 from dynamick.data.scenes import ComposedScenes
+from dynamick.dissection import Dissection
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
 from dynamick.training.recipe import Recipe
@@ -52,7 +53,7 @@ def cifar(tmp_path: Path) -> list[str]:
 
 def tally(path: Path, score: float) -> None:
     """A dissection of 16 units, each of a concept of its own."""
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     lines = ["unit,category,label,score,object-label,object-truth,object-activation,object-intersect,object-iou"]
     overlap = round(200 * score / (1 + score))
     for unit in range(1, 17):
@@ -201,6 +202,20 @@ def test_figure_4_says_what_fails(cifar: list[str], tmp_path: Path) -> None:
     assert [each.rsplit(" ", 1)[1] for each in found["verdicts"]] == ["fails", "holds"]
     # The smaller size is stated in the figure itself.
     assert "width 4, 2 epochs" in (tmp_path / "out" / "fig4.svg").read_text()
+
+
+def test_panels_say_that_they_show_one_run_and_have_the_tables_unit(cifar: list[str], tmp_path: Path) -> None:
+    main(["reproduce", "fig4", *cifar, "--out", str(tmp_path / "out")])
+    drawn = (tmp_path / "out" / "fig4.svg").read_text()
+    assert "(a) validation top-1, %; the first run of each" in drawn
+    assert "(b) |w| of the first run's head" in drawn
+    runs = [read_run(Path(run), "fig4") for run in cifar]
+    tally(tmp_path / "tally.csv", 0.05)
+    figure = draw_fig5([run | {"units": Dissection.read_tally(tmp_path / "tally.csv")} for run in runs])
+    a, b, c, d = figure.axes
+    assert all("the first run of each" in panel.get_title() for panel in (a, b, d))
+    assert "each run" in c.get_title()
+    assert {round(float(line.get_ydata()[-1]), 1) for line in b.lines} == {96.0, 97.0, 1.0}
 
 
 @pytest.mark.parametrize("figure", ["fig5", "fig6"])

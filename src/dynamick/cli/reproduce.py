@@ -409,7 +409,7 @@ def draw_fig4(runs: list[Run]) -> "Figure":
     figure = Figure(figsize=(9, 4 + 0.6 * len(first)), layout="constrained")
     top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.4, 0.6 * len(first) + 0.3])[:, 0]
     axes = top.subplots()
-    _curves(axes, first, "top1", "(a) validation top-1, %")
+    _curves(axes, first, "top1", "(a) validation top-1, %; the first run of each")
     axes.legend(fontsize="small", frameon=False)
     for panel, (name, run) in zip(bottom.subplots(len(first), 1, squeeze=False)[:, 0], first.items(), strict=True):
         weight = run["network"].get_parameter("fc.weight").detach()
@@ -417,20 +417,23 @@ def draw_fig4(runs: list[Run]) -> "Figure":
         panel.set_ylabel(name, rotation=0, ha="right", va="center")
         panel.set_xticks([])
         panel.set_yticks([])
-    bottom.suptitle("(b) |w| of the head, classes by units; dark: 0, bright: 0.5 and more", fontsize=9)
+    bottom.suptitle("(b) |w| of the first run's head, classes by units; dark: 0, bright: 0.5 and more", fontsize=9)
     return figure
 
 
 def draw_fig5(runs: list[Run]) -> "Figure":
-    """Fig. 5: (a) top-1 and (b) sparsity against the epoch, (c) mean scores at the end, (d) the best units' scores."""
+    """Fig. 5: (a) top-1 and (b) sparsity against the epoch, (c) mean scores at the end, (d) the best units' scores.
+
+    One run a model, its first; (c) shows all.
+    """
     import numpy as np
     from matplotlib.figure import Figure
 
     first = _first(runs)
     figure = Figure(figsize=(10, 7.5), layout="constrained")
     (a, b), (c, d) = figure.subplots(2, 2)
-    _curves(a, first, "top1", "(a) validation top-1, %")
-    _curves(b, first, "sparse_share", "(b) share of weights below 1e-3")
+    _curves(a, first, "top1", "(a) validation top-1, %; the first run of each")
+    _curves(b, first, "sparse_share", "(b) weights below 1e-3, %; the first run of each", 100)
     for place, (name, run) in enumerate(first.items()):
         every = [float(each["units"].scores.mean()) for each in runs if each["model"] == name]
         c.plot([place] * len(every), every, "o", color=_look(place)["color"])
@@ -442,7 +445,7 @@ def draw_fig5(runs: list[Run]) -> "Figure":
     c.set_title("(c) mean score (IoU) of all units at the end, each run", fontsize=9)
     d.set_xlabel("unit, by score")
     d.set_ylim(bottom=0)
-    d.set_title(f"(d) scores of the {BEST} best units", fontsize=9)
+    d.set_title(f"(d) scores of the {BEST} best units; the first run of each", fontsize=9)
     d.legend(fontsize="small", frameon=False)
     return figure
 
@@ -482,10 +485,10 @@ def _first(runs: list[Run]) -> dict[str, Run]:
     return {row["model"]: next(run for run in runs if run["model"] == row["model"]) for row in summary(runs)}
 
 
-def _curves(axes: "Axes", first: dict[str, Run], column: str, title: str) -> None:
+def _curves(axes: "Axes", first: dict[str, Run], column: str, title: str, factor: int = 1) -> None:
     for place, (name, run) in enumerate(first.items()):
         history = run["history"]
-        axes.plot([row["epoch"] for row in history], [row[column] for row in history], label=name, **_look(place))
+        axes.plot([row["epoch"] for row in history], [factor * row[column] for row in history], label=name, **_look(place))
     axes.set_xlabel("epoch")
     axes.set_title(title, fontsize=9)
 
