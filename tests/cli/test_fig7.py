@@ -153,6 +153,7 @@ def test_a_network_whose_scores_are_all_zero_has_none(
     main(["reproduce", "fig7", *map(str, runs), *options, "--out", str(tmp_path / "out")])
     page = (tmp_path / "out" / "fig7.md").read_text()
     model = dead[:-2]
+    assert "IBD's concepts of concepts (2 images, " in page
     # A mean over the other run alone would not be the model's.
     assert f"| {model} | {2 if model == 'res8' else 1} | none | none |  |" in page
     assert f"{model}: the sum over all units is 0 for every image of a run: nothing to hold" in page

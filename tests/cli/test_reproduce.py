@@ -15,6 +15,7 @@ from dynamick import models
 from dynamick.cli import needed
 from dynamick.cli.main import main
 from dynamick.cli.reproduce import accuracy_verdicts, dissection_verdicts, draw_fig5, read_run, sparsity_verdicts
+from dynamick.data.checking import open_concepts
 from dynamick.data.scenes import ComposedScenes
 from dynamick.dissection import Dissection
 from dynamick.dissection.counting import Counts
@@ -253,6 +254,56 @@ def test_verdicts_tell_kinds_of_one_head_apart_and_keep_to_a_depth() -> None:
     assert found == ["res8-d5 sparser than res8", "res8-d5a sparser than res8"]
 
 
+def dissected(tmp_path: Path, seen: dict[str, tuple[int, int] | None]) -> list[str]:
+    """Runs with dissections that saw so many images and concepts; None leaves no `state/`."""
+    for name, counts in seen.items():
+        make_run(tmp_path / name, "res8-d5a" if name == "b" else "res8", 30.0, 0.5, "folder")
+        tally(tmp_path / "dissected" / name / "tally.csv", 0.05)
+        if counts:
+            state = tmp_path / "dissected" / name / "state" / "process-0-of-1" / "state.pt"
+            state.parent.mkdir(parents=True)
+            torch.save({"config": {"images": counts[0]}, "counts": {"sizes": torch.zeros(counts[1])}}, state)
+    options = ["--dissections", str(tmp_path / "dissected"), "--out", str(tmp_path / "out")]
+    return [*(str(tmp_path / name) for name in seen), *options]
+
+
+@pytest.mark.parametrize(
+    ("counts", "concepts", "said"),
+    [
+        ((6068, 286), False, "dissected on 6,068 images, 286 concepts."),
+        ((6068, 286), True, "dissected on 6,068 images, 286 concepts."),
+        (None, False, "dissected on concepts of which no state/ tells."),
+        (None, True, "dissected on mini (3 images, {} concepts)."),
+    ],
+)
+def test_a_page_says_what_was_dissected(tmp_path: Path, counts: tuple[int, int] | None, concepts: bool, said: str) -> None:
+    given = dissected(tmp_path, {"a": counts, "b": counts})
+    ComposedScenes("val", 3, image_size=32).write_broden(tmp_path / "mini")
+    labels = len(open_concepts(tmp_path / "mini").labels)
+    main(["reproduce", "fig5", *given, *(["--concepts", str(tmp_path / "mini")] if concepts else [])])
+    page = (tmp_path / "out" / "fig5.md").read_text()
+    assert said.format(labels) in page
+    assert "70 epochs; dissected on Broden." in page
+    drawn = (tmp_path / "out" / "fig5.svg").read_text()
+    assert f"dissected on {said.format(labels).split()[2]}" in drawn
+
+
+def test_runs_dissected_on_different_data_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = dissected(tmp_path, {"a": (6068, 286), "b": (606, 286)})
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", "fig6", *given])
+    err = capsys.readouterr().err
+    assert (stop.value.code, len(err.splitlines())) == (2, 1)
+    assert (
+        "were dissected on different data (6,068 images, 286 concepts and 606 images, 286 concepts); give those of one" in err
+    )
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "dissected" / "b" / "state" / "process-0-of-1" / "state.pt").write_text("garbled")
+    with pytest.raises(SystemExit):
+        main(["reproduce", "fig6", *given])
+    assert "b/state/process-0-of-1/state.pt: is not the state of a dissection; remove it" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -392,6 +443,7 @@ def test_another_networks_dissection_is_not_taken(own: Path, capsys: pytest.Capt
 def test_without_runs_it_dissects_too(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenes(own)
     found = reproduce(own, "fig6")
+    assert "; dissected on minibroden (20 images, " in found["sizes"]
     assert all(0 <= row["covered"] <= 100 for row in found["rows"])
     tallies = [
         own / "out" / "dissections" / f"{model}-{seed}" / "tally.csv" for model in ("res8", "res8-d2a") for seed in (0, 1)

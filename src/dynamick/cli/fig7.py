@@ -44,7 +44,7 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
             `dynamick.explanation.explain`.
     """
     from dynamick.cli.backbones import open_data
-    from dynamick.cli.reproduce import alike
+    from dynamick.cli.reproduce import alike, caption
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -61,7 +61,7 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig7.json", {"rows": rows, "verdicts": said, "sizes": size})
     figure = draw(dense[0], min(dynamic, key=lambda run: abs(run["k"] - SHOWN)), data)
-    figure.suptitle(size.replace(" Paper:", "\nPaper:"), fontsize=8)
+    caption(figure, size)
     figure.savefig(out / "fig7.svg")
     # The page goes last: where it is, all is there.
     write_atomically(out / "fig7.md", page.encode())

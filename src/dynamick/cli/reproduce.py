@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", type=Path, default=Path("data"), help="CIFAR-10, miniplaces64, minibroden (%(default)s)")
     parser.add_argument("--trainings", type=Path, help="folder for its own trainings (default: OUT/runs); the same one resumes")
     parser.add_argument("--dissections", type=Path, help="folder with RUN/tally.csv of each run, for fig5 to fig7")
-    parser.add_argument("--concepts", type=Path, help="images with label maps: fig7 then says what IBD leaves")
+    parser.add_argument("--concepts", type=Path, help="images with label maps that were dissected; fig7 says what IBD leaves")
     parser.add_argument("--out", type=Path, default=Path("reproduced"), help="folder for what is made (default %(default)s)")
 
 
@@ -125,12 +125,13 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     dissected = [read_dissection(args.dissections, path) for path in args.runs] if args.figure in DISSECTED else []
     for each, units in zip(runs, dissected, strict=False):
         each["units"] = units
+    seen = dissected_on(args) if dissected else ""
     if args.figure == "fig7":
         from dynamick.cli.fig7 import fig7
 
-        print(fig7(runs, sizes(runs), args.out, args.concepts, failed))
+        print(fig7(runs, sizes(runs, seen), args.out, args.concepts, failed))
         return
-    size, rows = sizes(runs), summary(runs)
+    size, rows = sizes(runs, seen), summary(runs)
     verdicts = {"table1": accuracy_verdicts, "fig4": sparsity_verdicts, "fig5": dissection_verdicts, "fig6": cover_verdicts}
     said = [*verdicts[args.figure](rows), *failed]
     args.out.mkdir(parents=True, exist_ok=True)
@@ -140,7 +141,7 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     drawings = {"fig4": draw_fig4, "fig5": draw_fig5, "fig6": draw_fig6}
     if args.figure in drawings:
         figure = drawings[args.figure](runs)
-        figure.suptitle(size.replace(" Paper:", "\nPaper:"), fontsize=8)
+        caption(figure, size)
         figure.savefig(args.out / f"{args.figure}.svg")
     print(text)
 
@@ -258,6 +259,34 @@ def read_dissection(folder: Path, run: Path) -> Any:
     return Dissection.read_tally(path)
 
 
+def dissected_on(args: argparse.Namespace) -> str:
+    """On which concepts the runs were dissected, as their `state/` and --concepts say, and on which IBD's are learnt.
+
+    Raises:
+        InputError: they were dissected on different data, or --concepts is no data set of concepts.
+    """
+    from dynamick.data.checking import open_concepts
+    from dynamick.dissection.saving import recorded
+    from dynamick.errors import InputError
+
+    found = {recorded(args.dissections / run.resolve().name / "state") for run in args.runs}
+    if len(found - {None}) > 1:
+        several = " and ".join(sorted(_concepts(each) for each in found if each))
+        raise InputError(f"{args.dissections}: the runs were dissected on different data ({several}); give those of one")
+    record = None if None in found else found.pop()
+    if args.concepts is None:
+        return f"dissected on {_concepts(record)}" if record else "dissected on concepts of which no state/ tells"
+    data = open_concepts(args.concepts)
+    given = len(data), len(data.labels)
+    named = f"{args.concepts.absolute().name} ({_concepts(given)})"
+    seen = f"dissected on {named if record in (None, given) else _concepts(record)}"
+    return f"{seen}, IBD's concepts of {named}" if args.figure == "fig7" else seen
+
+
+def _concepts(count: tuple[int, int]) -> str:
+    return f"{count[0]:,} images, {count[1]:,} concepts"
+
+
 def summary(runs: list[Run]) -> list[Row]:
     """One row a model, from the smallest K up, then L1, then dense: means and deviations over its runs.
 
@@ -371,8 +400,8 @@ def cover_verdicts(rows: list[Row]) -> list[str]:
     ]
 
 
-def sizes(runs: list[Run]) -> str:
-    """At which size the runs were made, beside the paper's."""
+def sizes(runs: list[Run], seen: str = "") -> str:
+    """At which size the runs were made, and on what they were dissected (`seen`), beside the paper's."""
     kinds = {run["recipe"]["data"]["kind"] for run in runs}
     data = sorted({_data(run) for run in runs})
     if len(data) > 1:
@@ -382,7 +411,17 @@ def sizes(runs: list[Run]) -> str:
     each = sorted({f"width {run['recipe']['width']}, {run['recipe']['optim']['epochs']} epochs" for run in runs})
     models = ", ".join(sorted({run["model"] for run in runs}))
     paper = f"ResNet-18 and ResNet-50, width 64, {PAPER_DATA[kinds.pop()]}"
-    return f"Ours: {models} ({'; '.join(each)}) on {data[0]}. Paper: {paper}."
+    ours, theirs = (f"; {seen}", "; dissected on Broden") if seen else ("", "")
+    return f"Ours: {models} ({'; '.join(each)}) on {data[0]}{ours}. Paper: {paper}{theirs}."
+
+
+def caption(figure: "Figure", size: str) -> None:
+    """The sizes above a figure, ours and the paper's, in lines that fit its width."""
+    from textwrap import wrap
+
+    width = int(16 * figure.get_figwidth())
+    lines = [line for part in size.replace(" Paper:", "\nPaper:").splitlines() for line in wrap(part, width)]
+    figure.suptitle("\n".join(lines), fontsize=8)
 
 
 def as_markdown(figure: str, rows: list[Row], verdicts: list[str], size: str) -> str:

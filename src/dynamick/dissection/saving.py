@@ -106,6 +106,21 @@ class Saved:
             shutil.rmtree(self.maps_folder, ignore_errors=True)
 
 
+def recorded(folder: Path) -> tuple[int, int] | None:
+    """How many images and concepts a dissection's `state/` says that it saw; None where there is none.
+
+    Raises:
+        InputError: what is there is no such state.
+    """
+    for path in sorted(folder.glob("process-*/state.pt")):
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            return int(state["config"]["images"]), len(state["counts"]["sizes"])
+        except Exception as error:
+            raise InputError(f"{path}: is not the state of a dissection; remove it") from error
+    return None
+
+
 def _same(before: Any, now: Any) -> bool:
     """Equal; activations, which are summed in another order on another machine, to three digits."""
     if isinstance(before, float) and isinstance(now, float):
