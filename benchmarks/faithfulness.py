@@ -52,6 +52,8 @@ def measure_file(path: Path, images: int, read: int, dissected: int, concepts: P
     if said.get("metrics", {}).get("epoch", epochs) != epochs:
         raise InputError(f"{path}: its training goes on, or was not finished; give a file of a finished one")
     recipe = DataRecipe(**trained_on)
+    # Concepts, too, are seen at the size of the images that it learnt from.
+    model.preprocessing = replace(model.preprocessing, size=recipe.side)
     to_read = held_out(recipe, read)
     shown = to_read[:: max(1, len(to_read) // images)][:images]
     truth: dict[str, float | None] = {}
@@ -59,9 +61,7 @@ def measure_file(path: Path, images: int, read: int, dissected: int, concepts: P
         if recipe.kind == "scenes":
             concepts = Path(folder)
             ComposedScenes("val", dissected, SCENES_SEED, recipe.size).write_broden(concepts)
-        # The units must see concepts at the size at which they see their own images.
-        shown_as = replace(model.preprocessing, size=recipe.side)
-        units = concepts and dissect(model, LAYER, open_concepts(concepts), preprocessing=shown_as, progress=False)
+        units = None if concepts is None else dissect(model, LAYER, open_concepts(concepts), progress=False)
         if concepts is not None and getattr(model.fc, "k", None) is None:
             truth["left by IBD, median"] = residual_of_ibd({"network": model}, shown, concepts)
     if recipe.kind == "scenes" and units is not None:
