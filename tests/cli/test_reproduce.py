@@ -392,6 +392,12 @@ def test_without_runs_it_trains_what_it_needs_once(
     assert "4 of 4 trainings to do, " in capsys.readouterr().out
     assert [(row["model"], row["runs"]) for row in found["rows"]] == [("res8-d2a", 2), ("res8", 2)]
     (own / "out" / "runs" / "tiny" / "res8-1" / "result.json").unlink()
+    # Its only epoch is done: there is next to nothing left.
+    monkeypatch.setattr(needed, "step_seconds", lambda recipe, classes: 3600.0)
+    again = needed.needed("table1", own / "out" / "runs", 2, own / "data")
+    assert [bool(each) for each in needed.estimates(again)] == [False] * 4
+    (own / "out" / "runs" / "tiny" / "res8-1" / "metrics.csv").write_text("")
+    assert sum(bool(each) for each in needed.estimates(again)) == 1
     reproduce(own, "table1")
     assert "1 of 4 trainings to do, " in capsys.readouterr().out
     monkeypatch.setattr("dynamick.training.train", None)

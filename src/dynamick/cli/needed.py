@@ -52,6 +52,17 @@ class Training:
 
         return (self.folder / RESULT).exists()
 
+    @property
+    def epochs_left(self) -> int:
+        """How many of its recipe's epochs are to be done; all of them where its figures cannot be read."""
+        from dynamick.errors import InputError
+        from dynamick.training import read_history
+
+        try:
+            return self.recipe.optim.epochs - len(read_history(self.folder))
+        except InputError:
+            return self.recipe.optim.epochs
+
     def refuse_another(self) -> None:
         """Hold what is in the folder, finished or not, to the recipe.
 
@@ -130,7 +141,7 @@ def train_all(trainings: list[Training]) -> list[str]:
 
 
 def estimates(trainings: list[Training]) -> list[float]:
-    """About how many seconds each takes: some steps of each recipe's first model are timed."""
+    """About how many seconds each still takes: some steps of each recipe's first model are timed."""
     from dynamick.training.data import load_images
 
     times: dict[str, float] = {}
@@ -139,9 +150,9 @@ def estimates(trainings: list[Training]) -> list[float]:
         data, name = each.recipe.data, each.folder.parent.name
         if name not in times:
             images = load_images(data, "train")
-            steps = each.recipe.optim.epochs * (len(images) // each.recipe.optim.batch_size)
+            steps = len(images) // each.recipe.optim.batch_size
             times[name] = steps * step_seconds(each.recipe, len(images.classes))
-        out.append(times[name])
+        out.append(times[name] * each.epochs_left)
     return out
 
 
@@ -152,7 +163,7 @@ def step_seconds(recipe: "Recipe", classes: int) -> float:
     from dynamick import models
     from dynamick.training.run import autocast
 
-    side = 32 if recipe.data.kind == "cifar10" else recipe.data.size
+    side = recipe.data.side
     model = models.create(recipe.model, classes, recipe.stem, recipe.width).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     x, y = torch.rand(recipe.optim.batch_size, 3, side, side), torch.arange(recipe.optim.batch_size) % classes
@@ -178,13 +189,17 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
     from dataclasses import replace
 
     from dynamick import checkpoint
+    from dynamick.cli.backbones import in_words
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.checking import open_concepts
     from dynamick.training.recipe import DataRecipe
 
+    began = time.monotonic()
     for number, run in enumerate(runs, 1):
         out = folder / run.resolve().name
-        print(f"dissection {number} of {len(runs)}: {out}", flush=True)
+        # Of the first one its own lines say how long it takes.
+        rest = (time.monotonic() - began) / max(1, number - 1) * (len(runs) - number + 1)
+        print(f"dissection {number} of {len(runs)}: {out}" + (f", {in_words(rest)} left" if number > 1 else ""), flush=True)
         model: Any = checkpoint.load(run / "last.safetensors")
         seen = DataRecipe(**checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"])
         out.mkdir(parents=True, exist_ok=True)
