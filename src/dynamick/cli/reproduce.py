@@ -42,6 +42,8 @@ BEST = 100
 """Fig. 5d shows so many units."""
 CONCEPTS, CLASSES = 5, 95
 """Fig. 6: at most so many concepts make up more than so many percent of the classes."""
+DRAWN_CLASSES, DRAWN_UNITS = 4, 3
+"""Fig. 6 shows so many classes, and so many units of each."""
 
 Run = dict[str, Any]
 Row = dict[str, Any]
@@ -490,21 +492,52 @@ def draw_fig5(runs: list[Run]) -> "Figure":
 
 
 def draw_fig6(runs: list[Run]) -> "Figure":
-    """Fig. 6's claim: the share of classes that are made up by at most so many concepts, a line a model (all its runs)."""
+    """Fig. 6: (a) some classes and their heaviest units, (b) the claim, that nearly all classes are made up by few concepts.
+
+    (a) is of the run whose K is nearest 5, (b) has a line a model, all its runs.
+    """
     from matplotlib.figure import Figure
 
     from dynamick.explanation import composition, share_covered
 
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    connections, axes = figure.subplots(1, 2, width_ratios=[1.3, 1])
+    _draw_connections(connections, min(runs, key=lambda run: (run["k"] is None, abs((run["k"] or 0) - CONCEPTS))))
     for place, name in enumerate(_first(runs)):
         made = [composition(each["network"], each["units"]) for each in runs if each["model"] == name]
         counts = range(1, 21)
         axes.plot(counts, [mean(100 * share_covered(each, n) for each in made) for n in counts], label=name, **_look(place))
     axes.plot([CONCEPTS], [CLASSES], "k*", markersize=10, linestyle="none", label="paper, Dynamic-5")
     axes.set(xlabel="at most so many concepts", ylabel="classes made up by them, %", ylim=(0, 103), xticks=range(0, 21, 5))
+    axes.set_title("(b) how many concepts make up a class", fontsize=9)
     axes.legend(fontsize="small", frameon=False)
     return figure
+
+
+def _draw_connections(axes: "Axes", run: Run) -> None:
+    """Units and classes, joined by the largest positive weights of each class: the wider a line, the larger its weight."""
+    from dynamick.data.images import evenly_spaced
+    from dynamick.dissection.plots import COLOURS
+    from dynamick.dissection.result import DETECTOR
+
+    weight, names, units = run["network"].get_parameter("fc.weight").detach().clamp(min=0), run["network"].classes, run["units"]
+    shown = evenly_spaced(len(weight), DRAWN_CLASSES)
+    heaviest = {c: [m for m in weight[c].argsort(descending=True)[:DRAWN_UNITS].tolist() if weight[c, m] > 0] for c in shown}
+    order = list(dict.fromkeys(m for c in shown for m in heaviest[c]))
+    height = {m: 1 - place / max(1, len(order) - 1) for place, m in enumerate(order)}
+    for place, c in enumerate(shown):
+        middle = 1 - (place + 0.5) / len(shown)
+        axes.text(1.02, middle, names[c], va="center", fontsize=9)
+        for m in heaviest[c]:
+            width = float(8 * weight[c, m] / weight.max())
+            axes.plot([0, 1], [height[m], middle], color=COLOURS[place], linewidth=width, alpha=0.8, solid_capstyle="butt")
+    for m in order:
+        score = float(units.scores[m])
+        said = f"{units.labels[m]}, IoU {score:.2f}" if score else "no concept"
+        colour = "black" if score >= DETECTOR else "#777777"
+        axes.text(-0.02, height[m], f"unit {m}: {said}", ha="right", va="center", fontsize=8, color=colour)
+    axes.set_axis_off()
+    axes.set_title(f"(a) {run['model']}, the first run: a class's {DRAWN_UNITS} heaviest units; grey: no detector", fontsize=9)
 
 
 def _figures(run: Run) -> dict[str, float]:
