@@ -11,6 +11,7 @@ import yaml
 
 from dynamick.cli import demo, demo_scenes
 from dynamick.cli.main import main
+from dynamick.errors import InputError
 from dynamick.training import Recipe, read_history
 from dynamick.training.recipe import OptimRecipe
 
@@ -93,6 +94,15 @@ def test_what_a_budget_holds(
     args = argparse.Namespace(minutes=minutes, epochs=None, out=tmp_path, restart=False)
     assert demo._epochs(args, recipe, SimpleNamespace(train=range(100))) == epochs  # type: ignore[arg-type]
     assert capsys.readouterr().out.strip() == said
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"optim: [", b"", b"optim: {}", b"optim: {epochs: many}"])
+def test_a_damaged_recipe_in_the_demos_folder_is_named(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "dense").mkdir()
+    (tmp_path / "dense" / "config.yaml").write_bytes(content)
+    args = argparse.Namespace(minutes=None, epochs=None, out=tmp_path, restart=False)
+    with pytest.raises(InputError, match=r"config.yaml: is damaged, it holds no recipe; --restart begins again$"):
+        demo._epochs(args, Recipe(), SimpleNamespace(train=range(100)))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

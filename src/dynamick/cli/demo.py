@@ -92,12 +92,16 @@ def _epochs(args: argparse.Namespace, recipe: "Recipe", images: "Images") -> int
     import yaml
 
     from dynamick.cli.backbones import in_words
+    from dynamick.errors import InputError
 
     if args.epochs is not None:
         return int(args.epochs)
     config = args.out / "dense" / "config.yaml"
     if config.exists() and not args.restart:
-        kept = int(yaml.safe_load(config.read_text())["optim"]["epochs"])
+        try:
+            kept = int(yaml.safe_load(config.read_text())["optim"]["epochs"])
+        except (yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError):
+            raise InputError(f"{config}: is damaged, it holds no recipe; --restart begins again") from None
         print(f"{args.out}: goes on with the trainings there, of {_counted(kept)}; --restart begins again")
         return kept
     if args.minutes is None:
