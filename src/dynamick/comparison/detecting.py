@@ -35,9 +35,7 @@ def dissect_features(
     names = [name for name, _ in model.named_modules() if name in layers]
     if not names:
         raise InputError("concepts: no layer's maps are averaged into the classifier's input, so its units cannot be dissected")
-    found = dissect(
-        model, names[0], concepts, preprocessing=preprocessing, state=folder / "state", device=device, progress=False
-    )
+    found = dissect(model, names[0], concepts, preprocessing=preprocessing, state=folder / "state", device=device)
     found.write_tally(folder / "tally.csv")
     return found
 
