@@ -43,6 +43,9 @@ def test_a_model_keeps_its_precision(tmp_path: Path, dtype: torch.dtype) -> None
     x = torch.randn(2, 3, 24, 24, dtype=dtype)
     assert torch.equal(loaded(x), model.eval()(x))
     assert loaded.fc.weight.dtype is dtype
+    # Whoever writes over the file does not write over the model.
+    (tmp_path / "w.safetensors").write_bytes(b"")
+    assert torch.equal(loaded(x), model.eval()(x))
     assert all(parameter.requires_grad for parameter in loaded.parameters())
 
 

@@ -51,8 +51,8 @@ def load(path: str | Path) -> nn.Module:
     except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: its configuration builds no model ({error}); it may be damaged") from None
     try:
-        # The file's tensors themselves, for the model may have been of another precision than a new one.
-        model.load_state_dict(_read_tensors(path), assign=True)
+        # Assigned, for the model may be of another precision than a new one; copied, for what is read lives in the file.
+        model.load_state_dict({name: tensor.clone() for name, tensor in _read_tensors(path).items()}, assign=True)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip() if "\n" in str(error) else str(error)
         raise InputError(f"{path}: its weights do not fit the {name} that it says it is ({first})") from None

@@ -60,7 +60,7 @@ def test_residuals_are_those_of_the_paper(images: Path, tmp_path: Path) -> None:
     runs = []
     for model, k in (("res8", None), ("res8-d5a", 5)):
         network = dk.load(make_run(tmp_path / model, model, images) / "last.safetensors").eval()
-        runs.append({"model": model, "head": f"d{k}" if k else "dense", "k": k, "network": network})
+        runs.append({"model": model, "head": f"d{k}" if k else "dense", "k": k, "depth": 8, "network": network})
     rows = {row["model"]: row for row in summary(runs, data, None)}
     for run in runs:
         left, counts = [], []
@@ -82,8 +82,8 @@ def test_residuals_are_those_of_the_paper(images: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("left", "said"), [(0.019, "holds"), (0.021, "fails")])
 def test_the_verdict_is_the_papers_two_percent(left: float, said: str) -> None:
-    row = {"model": "res8-d5a", "k": 5, "left": left, "left_std": 0.003, "ibd": None}
-    dense = {"model": "res8", "k": None, "left": 0.4, "left_std": None, "ibd": None}
+    row = {"model": "res8-d5a", "k": 5, "depth": 8, "left": left, "left_std": 0.003, "ibd": None}
+    dense = {"model": "res8", "k": None, "depth": 8, "left": 0.4, "left_std": None, "ibd": None}
     assert verdicts([dense, row]) == [
         "res8: its 4 largest units leave 40.0 % of the sum over all units",
         f"res8-d5a: its 4 largest units leave {100 * left:.1f} ± 0.3 % of the sum over all units "
@@ -93,8 +93,8 @@ def test_the_verdict_is_the_papers_two_percent(left: float, said: str) -> None:
 
 @pytest.mark.parametrize(("by_ibd", "said"), [(0.5, "holds"), (0.01, "fails")])
 def test_ibd_leaves_more_than_few_units(by_ibd: float, said: str) -> None:
-    row = {"model": "res8-d5a", "k": 5, "left": 0.015, "left_std": None, "ibd": None}
-    dense = {"model": "res8", "k": None, "left": 0.4, "left_std": None, "ibd": by_ibd, "ibd_std": 0.02}
+    row = {"model": "res8-d5a", "k": 5, "depth": 8, "left": 0.015, "left_std": None, "ibd": None}
+    dense = {"model": "res8", "k": None, "depth": 8, "left": 0.4, "left_std": None, "ibd": by_ibd, "ibd_std": 0.02}
     assert verdicts([dense, row])[-1] == (
         f"res8: IBD leaves {100 * by_ibd:.1f} ± 2.0 %, more than the 4 largest units of res8-d5a, 1.5 % "
         f"(paper: 45% and 2%): {said}"
@@ -127,10 +127,9 @@ def test_only_runs_that_differ_in_their_seeds_are_averaged(
     path = runs[1] / "config.yaml"
     recipe = yaml.safe_load(path.read_text())
     path.write_text(yaml.safe_dump(recipe | {"seed": 1, "optim": recipe["optim"] | {"lr": 0.5}}))
+    given = ["--dissections", str(tmp_path / "dissections"), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as stop:
-        main(
-            ["reproduce", "fig7", *map(str, runs), "--dissections", str(tmp_path / "dissections"), "--out", str(tmp_path / "o")]
-        )
+        main(["reproduce", "fig7", *map(str, runs), *given])
     err = capsys.readouterr().err
     assert (stop.value.code, len(err.splitlines())) == (2, 1)
     assert f"{runs[1]}: another res8 than {runs[0]} (optim.lr: " in err
@@ -166,7 +165,7 @@ def test_images_that_are_decoded_as_needed_make_the_same_figures(images: Path, t
     for model, k in (("res8", None), ("res8-d5a", 5)):
         network = dk.load(make_run(tmp_path / model, model, images) / "last.safetensors").eval()
         units = Dissection.read_tally(tmp_path / "dissections" / model / "tally.csv")
-        runs.append({"model": model, "head": f"d{k}" if k else "dense", "k": k, "network": network, "units": units})
+        runs.append({"model": model, "head": f"d{k}" if k else "dense", "k": k, "depth": 8, "network": network, "units": units})
     assert summary(runs, as_needed, None) == summary(runs, whole, None)
     for data in (whole, as_needed):
         fig3.draw(runs, data).savefig(tmp_path / "fig3.png")

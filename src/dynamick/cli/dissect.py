@@ -172,7 +172,7 @@ def load_model(name: str, weights: str | None) -> "nn.Module":
     from dynamick.cli.subjects import metadata_of, retrofitted
     from dynamick.errors import InputError
 
-    if weights is not None and "classifier" in (said := metadata_of(Path(weights))):
+    if weights is not None and {"classifier", "model"} <= (said := metadata_of(Path(weights))).keys():
         if said["model"] != name:
             raise InputError(f"{weights}: holds a {said['model']}, not a {name}; give --model {said['model']}")
         return retrofitted(Path(weights), said)

@@ -90,7 +90,7 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
     rows = []
     for model, figures in groups.items():
         run = next(run for run in runs if run["model"] == model)
-        row: Row = {"model": model, "head": run["head"], "k": run["k"], "runs": len(figures)}
+        row: Row = {"model": model, "head": run["head"], "k": run["k"], "depth": run["depth"], "runs": len(figures)}
         for name in figures[0]:
             values = [each[name] for each in figures]
             # A mean over some of its runs would pass for one over all.
@@ -133,7 +133,7 @@ def verdicts(rows: list[Row]) -> list[str]:
         left = _spread(row, "left", 100, 1)
         out.append(f"{row['model']}: its {FEW} largest units leave {left} % of the sum over all units{holds}")
     for dense, dynamic in product([row for row in rows if row["ibd"] is not None], [row for row in rows if row["k"]]):
-        if dynamic["left"] is not None:
+        if dynamic["left"] is not None and dense["depth"] == dynamic["depth"]:
             by_ibd, left = _spread(dense, "ibd", 100, 1), _spread(dynamic, "left", 100, 1)
             out.append(
                 f"{dense['model']}: IBD leaves {by_ibd} %, more than the {FEW} largest units of {dynamic['model']}, {left} % "

@@ -194,14 +194,15 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
     from dynamick.data.checking import open_concepts
     from dynamick.training.recipe import DataRecipe
 
+    done = [(folder / run.resolve().name / "tally.csv").exists() for run in runs]
     took = 0.0
     for number, run in enumerate(runs, 1):
         out, began = folder / run.resolve().name, time.monotonic()
-        # Of the first one its own lines say how long it takes; one that was done before takes no time.
-        rest = f", {in_words(took * (len(runs) - number + 1))} left" if took else ""
+        # Of the first one its own lines say how long it takes.
+        rest = f", {in_words(took * done[number - 1 :].count(False))} left" if took else ""
         print(f"dissection {number} of {len(runs)}: {out}{rest}", flush=True)
         model: Any = checkpoint.load(run / "last.safetensors")
         seen = DataRecipe(**checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"])
         out.mkdir(parents=True, exist_ok=True)
         dissect_features(model, open_concepts(concepts), out, replace(model.preprocessing, size=seen.side))
-        took = max(took, time.monotonic() - began)
+        took = took if done[number - 1] else time.monotonic() - began

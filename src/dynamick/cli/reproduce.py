@@ -275,7 +275,7 @@ def dissected_on(args: argparse.Namespace) -> str:
     if len(found - {None}) > 1:
         several = " and ".join(sorted(_concepts(each) for each in found if each))
         raise InputError(f"{args.dissections}: the runs were dissected on different data ({several}); give those of one")
-    record = None if None in found else found.pop()
+    record = next((each for each in found if each), None)
     if args.concepts is None:
         return f"dissected on {_concepts(record)}" if record else "dissected on concepts of which no state/ tells"
     data = open_concepts(args.concepts)

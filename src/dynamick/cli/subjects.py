@@ -72,7 +72,7 @@ def check_options(args: argparse.Namespace, paths: list[Path]) -> None:
 
     if args.size is not None and args.size < 1:
         raise InputError(f"--size {args.size}: give a number of pixels from 1 up")
-    if all("dynamick" in metadata_of(_weights_of(path)) for path in paths):
+    if all(metadata_of(_weights_of(path)).get("dynamick") for path in paths):
         for name in ("model", "classes", "mean", "std"):
             if getattr(args, name) is not None:
                 raise InputError(f"--{name}: {paths[0]} says that itself; the option is for weights of others")

@@ -4,6 +4,7 @@ import argparse
 import re
 import sys
 from dataclasses import Field, fields, is_dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, get_args
 
@@ -63,10 +64,12 @@ def _check_keys(given: list[str], where: str = "") -> None:
 
     # An option may be cut short, a file's key may not.
     fits = str.__eq__ if where else str.startswith
+    sections: dict[str, Any] = {"data": DataRecipe, "optim": OptimRecipe}
     for name in given:
+        there = ", ".join(field.name for field in fields(sections.get(name.partition(".")[0], Recipe)))
+        if name in sections:
+            raise InputError(f"--{name}: a section of a recipe; give --{name}.KEY, where KEY is one of {there}")
         if not any(fits(key, name) for key in _fields()):
-            section: Any = {"data": DataRecipe, "optim": OptimRecipe}.get(name.partition(".")[0], Recipe)
-            there = ", ".join(field.name for field in fields(section))
             raise InputError(f"{where}{name}: no key of a recipe; known there are {there}")
 
 
@@ -91,16 +94,27 @@ def parse(argv: list[str], where: str = "") -> Any:
         recipe = parser.instantiate(parser.parse_args(argv))
     except (jsonargparse.ArgumentError, TypeError, ValueError, OSError) as error:
         raise InputError(where + _reason(_one_line(str(error)))) from None
-    return Recipe(**{field.name: recipe[field.name] for field in fields(Recipe)})
+    found = Recipe(**{field.name: recipe[field.name] for field in fields(Recipe)})
+    for name in _fields():
+        # YAML's null passes for text.
+        if reduce(getattr, name.split("."), found) is None and "null" not in _wanted(name):
+            raise InputError(f"{where}{name}: null must be {_wanted(name)}")
+    return found
 
 
 def _reason(message: str) -> str:
     """What jsonargparse says, with the key first and what would be right last."""
-    found = re.match(r'Parser key "([\w.]+)": .*value: ?(.*)', message)
+    found = re.match(r'Parser key "([\w.]+)": .*?value: ?(.*)', message)
     if found is None or found[1] not in _fields():
         return f"{message}; see dynamick train --help"
-    kinds = get_args(kind := _fields()[found[1]].type) or (kind,)
-    return f"{found[1]}: {found[2] or 'nothing'} must be {' or '.join(KINDS.get(each, 'null') for each in kinds)}"
+    what = "is empty; it" if not found[2] else "null" if found[2] == "None" else found[2]
+    return f"{found[1]}: {what} must be {_wanted(found[1])}"
+
+
+def _wanted(name: str) -> str:
+    """What a key's value must be."""
+    kinds = get_args(kind := _fields()[name].type) or (kind,)
+    return " or ".join(KINDS.get(each, "null") for each in kinds)
 
 
 def _one_line(message: str) -> str:

@@ -371,7 +371,7 @@ def _figures(page: Page) -> list[tuple[str, str, list[str]]]:
     models = [page.model, *([page.twin] if page.twin is not None else [])]
     rows = [
         ("Accuracy", "top-1, held-out images", [_percent(each.accuracy) for each in models]),
-        ("Weights per class", "weights of 0.001 and more / classes", [_number(each.weights_per_class) for each in models]),
+        ("Weights per class", "weights with |w| ≥ 0.001 / classes", [_number(each.weights_per_class) for each in models]),
         ("Most weights of a class", "the largest class", [_number(each.most_weights) for each in models]),
         ("Units in use", "units of which any class has such a weight", [_of(each.routed_units, each.units) for each in models]),
         ("Detectors", "units whose concept counts, IoU of 0.04 and more", [_of(each.detectors, each.units) for each in models]),
