@@ -1,8 +1,9 @@
 """The paper's Fig. 2: what a toy network's weights for laptop and television come to, dense against Dynamic-K."""
 
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
+
+from dynamick.cli.reproduce import averaged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -116,8 +117,7 @@ def summary(name: str, heads: list[Any], x: "Tensor", labels: "Tensor", table: A
         )
     row: Row = {"head": name, "runs": len(heads)}
     for key in figures[0]:
-        values = [each[key] for each in figures]
-        row |= {key: mean(values), f"{key}_std": stdev(values) if len(values) > 1 else None}
+        row |= averaged(key, [each[key] for each in figures])
     return row
 
 

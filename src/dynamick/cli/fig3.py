@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dynamick.cli.reproduce import alike, averaged
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -50,7 +51,6 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
             their seeds.
     """
     from dynamick.cli.backbones import open_data, side
-    from dynamick.cli.reproduce import alike
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -160,8 +160,7 @@ def summary(runs: list[Run], data: Any) -> list[Row]:
         k = next(run["k"] for run in runs if run["model"] == model)
         row: Row = {"model": model, "runs": len(own), "k": k, "inputs": own[0]["inputs"]}
         for name in ("selected", "part", "top1"):
-            values = [each[name] for each in own]
-            row |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else None}
+            row |= averaged(name, [each[name] for each in own])
         rows.append(row)
     return rows
 

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
-from statistics import mean, median, stdev
+from statistics import median
 from typing import TYPE_CHECKING, Any
+
+from dynamick.cli.reproduce import alike, averaged, caption
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,7 +46,6 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
             `dynamick.explanation.explain`.
     """
     from dynamick.cli.backbones import open_data
-    from dynamick.cli.reproduce import alike, caption
     from dynamick.data.images import evenly_spaced
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -92,10 +93,7 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
         run = next(run for run in runs if run["model"] == model)
         row: Row = {"model": model, "head": run["head"], "k": run["k"], "depth": run["depth"], "runs": len(figures)}
         for name in figures[0]:
-            values = [each[name] for each in figures]
-            # A mean over some of its runs would pass for one over all.
-            known = [] if None in values else [value for value in values if value is not None]
-            row |= {name: mean(known) if known else None, f"{name}_std": stdev(known) if len(known) > 1 else None}
+            row |= averaged(name, [each[name] for each in figures])
         rows.append(row)
     return rows
 

@@ -186,13 +186,10 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
     Raises:
         InputError: a folder holds another network's dissection, or as `dynamick.comparison.detecting.dissect_features`.
     """
-    from dataclasses import replace
-
     from dynamick import checkpoint
     from dynamick.cli.backbones import in_words
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.checking import open_concepts
-    from dynamick.training.recipe import DataRecipe
 
     done = [(folder / run.resolve().name / "tally.csv").exists() for run in runs]
     took = 0.0
@@ -202,7 +199,6 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
         rest = f", {in_words(took * done[number - 1 :].count(False))} left" if took else ""
         print(f"dissection {number} of {len(runs)}: {out}{rest}", flush=True)
         model: Any = checkpoint.load(run / "last.safetensors")
-        seen = DataRecipe(**checkpoint.read_config(run / "last.safetensors")["extra"]["recipe"]["data"])
         out.mkdir(parents=True, exist_ok=True)
-        dissect_features(model, open_concepts(concepts), out, replace(model.preprocessing, size=seen.side))
+        dissect_features(model, open_concepts(concepts), out, model.preprocessing)
         took = took if done[number - 1] else time.monotonic() - began

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from math import inf
 from pathlib import Path
-from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
+
+from dynamick.cli.reproduce import alike, averaged
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +47,6 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
         InputError: runs of different data, of a CapsNet, or two of a model that differ in more than their seeds.
     """
     from dynamick.cli.backbones import open_data
-    from dynamick.cli.reproduce import alike
     from dynamick.data.images import evenly_spaced, take
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
@@ -135,9 +135,7 @@ def summary(runs: list[Run], found: list[list[Row]]) -> list[Row]:
         for same in zip(*own, strict=True):
             row: Row = {"model": model, "k": k, "runs": len(own), "kind": same[0]["kind"], "s": same[0]["s"]}
             for name in ("overlap", *PASSES):
-                values = [each[name] for each in same]
-                known = [] if None in values else values
-                row |= {name: mean(known) if known else None, f"{name}_std": stdev(known) if len(known) > 1 else None}
+                row |= averaged(name, [each[name] for each in same])
             rows.append(row)
     return rows
 

@@ -307,10 +307,22 @@ def summary(runs: list[Run]) -> list[Row]:
         row: Row = {"model": model, "head": head, "k": k, "depth": own[0]["depth"], "runs": len(own), "paper": paper}
         figures = [_figures(each) for each in own]
         for name in figures[0]:
-            values = [each[name] for each in figures]
-            row |= {name: mean(values), f"{name}_std": stdev(values) if len(values) > 1 else None}
+            row |= averaged(name, [each[name] for each in figures])
         rows.append(row)
-    return sorted(rows, key=lambda row: (row["k"] is None, row["k"] or (row["head"] == "dense"), row["model"]))
+    return sorted(rows, key=_rank)
+
+
+def _rank(row: Row) -> tuple[bool, int, str]:
+    """Orders rows, or runs: from the smallest K up, then L1, then dense."""
+    return row["k"] is None, row["k"] or int(row["head"] == "dense"), row["model"]
+
+
+def averaged(name: str, values: Sequence[float | None]) -> Row:
+    """A figure's mean and deviation (`_std`) over runs; None where a run has none: one over the others would pass for all."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return {name: None, f"{name}_std": None}
+    return {name: mean(known), f"{name}_std": stdev(known) if len(known) > 1 else None}
 
 
 def alike(runs: list[Run]) -> dict[str, list[Run]]:
@@ -554,7 +566,7 @@ def _figures(run: Run) -> dict[str, float]:
 
 def _first(runs: list[Run]) -> dict[str, Run]:
     """The first run of each model, in the order of the table."""
-    return {row["model"]: next(run for run in runs if run["model"] == row["model"]) for row in summary(runs)}
+    return {run["model"]: run for run in sorted((own[0] for own in alike(runs).values()), key=_rank)}
 
 
 def _curves(axes: "Axes", first: dict[str, Run], column: str, title: str, factor: int = 1) -> None:
