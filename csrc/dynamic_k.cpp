@@ -21,7 +21,7 @@
 #include "tiles.h"
 namespace {
 
-constexpr int64_t BLOCK = 16;         // classes that go through a tile of inputs while it is in the cache
+constexpr int64_t BLOCK = LANES;      // classes that go through a tile of inputs while it is in the cache
 constexpr int64_t SMALL_K = 12;       // up to this K tiles serve all classes
 constexpr int64_t DENSE = 8;          // K products of M are many from one in so many on
 constexpr int64_t LOOKED_AT = 8;      // classes, to see whether weights have decayed
@@ -193,7 +193,8 @@ void backward_by_tiles(const Problem& problem, const float* gy_BO, const float* 
             for (int64_t c = start; gw && c < end; c++) {
                 std::fill_n(gw + c * M, M, 0.0f);
                 Class& its = block[c - start];
-                for (List* list : {&its.positive, &its.negative, &its.zero}) tiles::write_gradients(*list, gw + c * M);
+                for (List* list : {&its.positive, &its.negative, &its.zero})
+                    for (int64_t j = 0; j < list->count; j++) gw[c * M + list->index[j]] = list->gradient[j];
             }
         }
     });

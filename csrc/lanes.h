@@ -1,4 +1,4 @@
-// Sixteen floats that advance together: one register of AVX-512, two of AVX, four of 128 bits; and masks over them.
+// Floats that advance together: 32 in two registers of AVX-512, 16 in two of AVX or four of 128 bits; and masks over them.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,11 @@
 #include <immintrin.h>
 #endif
 
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 32;  // what is done once for each weight serves more inputs, and all fits into 32 registers
+#else
 constexpr int64_t LANES = 16;
+#endif
 
 // What is sorted stays in registers only where the loops around it are part of the same function.
 #define INLINED __attribute__((always_inline))
@@ -139,6 +143,8 @@ template <bool exactly> inline Wholes key(Floats a) { return exactly ? turned(bi
 template <bool exactly> inline Floats value(Wholes a) { return floats_of(exactly ? turned(a) : a); }
 inline Wholes magnitudes(Floats a) BY_PARTS(Wholes, (Whole)a.part[i] & 0x7fffffff)
 inline Wholes middle(Wholes a, Wholes b) BY_PARTS(Wholes, (a.part[i] & b.part[i]) + ((a.part[i] ^ b.part[i]) >> 1))
+template <int below> inline Wholes upper_bits(Wholes a) BY_PARTS(Wholes, a.part[i] >> below)
+inline Wholes operator|(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] | b.part[i])
 inline Wholes operator+(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] + b.part[i])
 inline Wholes operator-(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] - b.part[i])
 inline Wholes every_whole(int32_t value) BY_PARTS(Wholes, Whole{} + value)
@@ -187,7 +193,14 @@ inline void store(const Floats& values, float* to) {
     for (int i = 0; i < PARTS; i++) store_part(values.part[i], to + i * WIDTH);
 }
 
-// The first `number` of 16 numbers; `rest` for the others.
+// The first `number` of what a register holds; `rest` for the others.
+inline Part load_part(const float* from, int64_t number, float rest) {
+    Part part = all_lanes(rest);
+    std::memcpy(&part, from, number * sizeof *from);
+    return part;
+}
+
+// The same of all lanes.
 inline Floats load(const float* from, int64_t number, float rest) {
     Floats values = every(rest);
     std::memcpy(reinterpret_cast<float*>(&values), from, number * sizeof *from);
@@ -207,7 +220,11 @@ template <int masks> struct Fronts {
 
 // Those of the mask's lanes one behind the other, and anything behind them.
 #if defined(__AVX512F__)
-inline Part to_front(PartMask m, Part values) { return _mm512_maskz_compress_ps(m, values); }
+inline Part to_front(PartMask m, Part values) {
+    // Into the register that it comes from: into another one, some processors wait for what that held before.
+    asm("vcompressps %0, %0 %{%1%}%{z%}" : "+v"(values) : "Yk"(m));
+    return values;
+}
 #elif defined(__AVX2__)
 constexpr Fronts<256> FRONTS;
 
@@ -224,13 +241,15 @@ inline Part to_front(PartMask m, Part values) {
 }
 #endif
 
-// Writes those of the mask's lanes one behind the other, and anything to the rest of 16 places; returns how many they are.
+// Writes those of the mask's lanes one behind the other, and anything to the rest of a register; returns how many they are.
+inline int64_t append(PartMask m, Part values, float* to) {
+    store_part(to_front(m, values), to);
+    return __builtin_popcount(bits(m));
+}
+
 inline int64_t append(Mask m, Floats values, float* to) {
     int64_t number = 0;
-    for (int i = 0; i < PARTS; i++) {
-        store_part(to_front(m.part[i], values.part[i]), to + number);
-        number += __builtin_popcount(bits(m.part[i]));
-    }
+    for (int i = 0; i < PARTS; i++) number += append(m.part[i], values.part[i], to + number);
     return number;
 }
 
@@ -259,6 +278,33 @@ inline float largest_lane(const Floats& values) {
     }
     const float first = most[0] > most[1] ? most[0] : most[1], last = most[2] > most[3] ? most[2] : most[3];
     return first > last ? first : last;
+}
+
+// Four sums, of every fourth lane each.
+inline Four quarters(const Floats& values) {
+    Part sum = values.part[0];
+    for (int i = 1; i < PARTS; i++) sum = sum + values.part[i];
+#if defined(__AVX512F__)
+    const __m256 half = _mm512_castps512_ps256(sum) + _mm512_extractf32x8_ps(sum, 1);
+    return _mm256_castps256_ps128(half) + _mm256_extractf128_ps(half, 1);
+#elif defined(__AVX2__)
+    return _mm256_castps256_ps128(sum) + _mm256_extractf128_ps(sum, 1);
+#else
+    return sum;
+#endif
+}
+
+// to[n] += the sum over the lanes of values[n]
+inline void add_sums(const Floats (&values)[4], float* to) {
+    Four a = quarters(values[0]), b = quarters(values[1]), c = quarters(values[2]), d = quarters(values[3]);
+    transpose(a, b, c, d);
+    const Four sums = load_four(to) + ((a + b) + (c + d));
+    std::memcpy(to, &sums, sizeof sums);
+}
+
+inline void add_sums(const Floats (&values)[1], float* to) {
+    const Four sums = quarters(values[0]);
+    *to += (sums[0] + sums[1]) + (sums[2] + sums[3]);
 }
 
 #if defined(__AVX512F__)

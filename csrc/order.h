@@ -61,23 +61,31 @@ class List {
 public:
     int64_t count = 0;  // of those in order so far
     float left = 0;     // the largest magnitude that is not
-    std::unique_ptr<float[]> weight, bound;  // no weight from a place on is larger in magnitude than its bound
+    std::unique_ptr<float[]> weight, gradient;  // gradients begin with 0: the backward pass adds them up
     std::unique_ptr<int32_t[]> index;
 
     // The weights of one sign.
-    void start(Row its, float of_sign) {
-        hold(its, of_sign);
+    void start(Row row, float of_sign) {
+        hold(row.M, of_sign);
         Floats most = every(0);
-        for (int64_t i = 0; i < row.M; i += LANES) most = larger(most, row[i] * every(sign));
+        Wholes units = from(0);
+        for (int64_t i = 0; i < row.M; i += LANES, units = units + every_whole(LANES)) {
+            const Floats values = row[i] * every(sign);
+            const Mask in = values > every(0);
+            append(in, floats_of(units), reinterpret_cast<float*>(&index_of[size]));
+            size += append(in, values, &magnitude[size]);
+            most = larger(most, values);
+        }
+        store(every(0), &magnitude[size]);
         left = largest_lane(most);
     }
 
     // The weights that are 0.
-    void start_zeros(Row its) {
-        hold(its, 0);
+    void start_zeros(Row row) {
+        hold(row.M, 0);
         for (int64_t i = 0; i < row.M; i++)
             if (row.weight[i] == 0 && row.may_route(i)) {
-                weight[count] = 0;
+                weight[count] = gradient[count] = 0;
                 index[count++] = static_cast<int32_t>(i);
             }
     }
@@ -87,74 +95,68 @@ public:
         const int32_t first = magnitude_bits(left) >> SHIFT;
         int32_t found = 0, places[BUCKETS] = {};
         Floats rest = every(0);
-        Wholes units = from(0);
-        for (int64_t i = 0; i < row.M; i += LANES, units = units + every_whole(LANES)) {
-            const Floats values = row[i] * every(sign);
+        for (int64_t n = 0; n < size; n += LANES) {
+            const Floats values = load(&magnitude[n]);
             rest = larger(rest, select(least >= values, values, every(0)));
             const Mask in = (values > least) & (most >= values);
-            append(in, floats_of(units), reinterpret_cast<float*>(&picked[found]));
+            append(in, load(reinterpret_cast<const float*>(&index_of[n])), reinterpret_cast<float*>(&picked[found]));
             found += static_cast<int32_t>(append(in, values, &picked_weight[found]));
         }
-        for (int32_t n = 0; n < found; n++) places[first - (magnitude_bits(picked_weight[n]) >> SHIFT)]++;
         left = largest_lane(rest);
+        for (int32_t n = 0; n < found; n += LANES) {
+            const Floats values = load(&picked_weight[n]);
+            store(floats_of(every_whole(first) - upper_bits<SHIFT>(bits_of(values))), reinterpret_cast<float*>(&bucket[n]));
+            store(values * every(sign), &picked_weight[n]);
+        }
+        for (int32_t n = 0; n < found; n++) places[bucket[n]]++;
         int32_t sum = static_cast<int32_t>(count);
         for (auto& place : places) {
-            const int32_t size = place;
+            const int32_t number = place;
             place = sum;
-            sum += size;
+            sum += number;
         }
         for (int32_t n = 0; n < found; n++) {
-            const float w = sign * picked_weight[n];
-            const int32_t place = places[first - (magnitude_bits(w) >> SHIFT)]++;
-            weight[place] = w;
-            bound[place] = from_bits(magnitude_bits(w) | ((1 << SHIFT) - 1));
+            const int32_t place = places[bucket[n]]++;
+            weight[place] = picked_weight[n];
             index[place] = picked[n];
         }
+        std::fill_n(&gradient[count], found, 0.0f);
         count += found;
         std::fill_n(&index[count], AHEAD, 0);
     }
 
+    // No weight from a place on is larger in magnitude.
+    Floats bound(int64_t j) const { return floats_of(bits_of(every(weight[j])) | every_whole((1 << SHIFT) - 1)); }
+
     // The smallest magnitude of those in order so far.
     float least() const {
-        float least = bound[0];
+        float least = std::abs(weight[0]);
         for (int64_t j = std::max<int64_t>(0, count - BUCKETS); j < count; j++) least = std::min(least, std::abs(weight[j]));
         return least;
     }
 
-    // One vector a place for what the backward pass adds up; 0 when a place is first asked for.
-    Floats* gradients(int64_t end) {
-        if (end > room) {
-            room = count;
-            auto more = unfilled<Floats>(room);
-            std::copy_n(gradient.get(), graded, more.get());
-            gradient = std::move(more);
-        }
-        for (; graded < end; graded++) gradient[graded] = every(0);
-        return gradient.get();
-    }
-
-    // The number of places that `gradients` was asked for.
-    int64_t graded = 0;
-
 private:
-    Row row{};
     float sign = 1;
-    std::unique_ptr<int32_t[]> picked;
+    int64_t size = 0;  // of all of the sign: their magnitudes and indices, as they come
+    std::unique_ptr<float[]> magnitude;
+    std::unique_ptr<int32_t[]> index_of;
+    // What `grow` puts in order.
     std::unique_ptr<float[]> picked_weight;
-    std::unique_ptr<Floats[]> gradient;
-    int64_t room = 0;  // places that `gradient` has
+    std::unique_ptr<int32_t[]> picked, bucket;
 
-    void hold(Row its, float of_sign) {
+    void hold(int64_t M, float of_sign) {
         if (!weight) {
-            weight = unfilled<float>(its.M);
-            bound = unfilled<float>(its.M);
-            index = unfilled<int32_t>(its.M + AHEAD);
-            picked = unfilled<int32_t>(its.M + LANES);
-            picked_weight = unfilled<float>(its.M + LANES);
+            weight = unfilled<float>(M);
+            gradient = unfilled<float>(M);
+            index = unfilled<int32_t>(M + AHEAD);
+            index_of = unfilled<int32_t>(M + LANES);
+            picked = unfilled<int32_t>(M + LANES);
+            bucket = unfilled<int32_t>(M + LANES);
+            magnitude = unfilled<float>(M + LANES);
+            picked_weight = unfilled<float>(M + LANES);
         }
-        row = its;
         sign = of_sign;
-        count = graded = 0;
+        count = size = 0;
         left = 0;
     }
 };

@@ -1,4 +1,4 @@
-// The way to serve large K: all products of an input and a class, sixteen units at a time, as they lie in memory.
+// The way to serve large K: all products of an input and a class, a register of units at a time, as they lie in memory.
 //
 // Forward, the products above a line a little below where the K-th is expected are gathered; if they are K or more, the K-th is
 // among them, and is found by counting. Backward, sixteen pairs of an input and a class at a time look at their products again.
@@ -42,18 +42,18 @@ private:
     std::unique_ptr<float[]> copies;
 };
 
-// Gathers the products above a line; returns how many they are. It may write 16 places more.
-inline int64_t gather(const float* x, const float* w, int64_t M, float above, float* to) {
-    const Floats line = every(above);
+// Gathers the products above a line; returns how many they are. It may write a register more.
+inline int64_t gather(const float* x, const float* w, int64_t M, float line, float* to) {
+    const Part lines = all_lanes(line);
     float* const start = to;
     int64_t i = 0;
-    for (; i + LANES <= M; i += LANES) {
-        const Floats products = load(x + i) * load(w + i);
-        to += append(products > line, products, to);
+    for (; i + WIDTH <= M; i += WIDTH) {
+        const Part products = load_part(x + i) * load_part(w + i);
+        to += append(above(products, lines), products, to);
     }
     if (i < M) {
-        const Floats products = load(x + i, M - i, 0) * load(w + i, M - i, std::numeric_limits<float>::quiet_NaN());
-        to += append(products > line, products, to);
+        const Part products = load_part(x + i, M - i, 0) * load_part(w + i, M - i, std::numeric_limits<float>::quiet_NaN());
+        to += append(above(products, lines), products, to);
     }
     return to - start;
 }
@@ -80,7 +80,7 @@ struct Gathered {
 template <bool exactly> class Search {
 public:
     explicit Search(const Problem& problem)
-        : problem(problem), stride(problem.M + LANES), products(unfilled<float>(TOGETHER * LANES * stride)),
+        : problem(problem), stride(problem.M + WIDTH), products(unfilled<float>(TOGETHER * LANES * stride + LANES)),
           columns(unfilled<Floats>(problem.M + LANES)), usual(problem.tiles(), every(0)), spacing(problem.tiles(), every(0)) {}
 
     // Calls keep(n, found) for the n-th of some classes, TOGETHER at most, with weights w[n].

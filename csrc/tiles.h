@@ -1,4 +1,4 @@
-// The way to serve small K, and weights most of which have decayed: sixteen inputs, the lanes of a tile, advance together through
+// The way to serve small K, and weights most of which have decayed: some inputs, the lanes of a tile, advance together through
 // the weights of a class, largest first.
 //
 // A lane that cannot find a larger product any more (the next weight times the lane's largest input is below its K-th product) is
@@ -16,10 +16,12 @@
 namespace tiles {
 
 constexpr int64_t STEP = AHEAD;  // visits between two looks at the bound
+constexpr int64_t CACHE_LINE = 64;
 #ifndef SORTED
 #define SORTED 16  // each number is compiled by itself: tests under sanitizers ask for fewer
 #endif
 constexpr int MOST = SORTED;     // products of a lane that can be kept sorted
+constexpr int FEW = 2;           // products that are sorted without a look whether they belong there: a branch would cost more
 
 // Calls work with 0 to number - 1 as constants: what is indexed by them stays in registers.
 template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
@@ -29,7 +31,7 @@ template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
     }
 }
 
-// Inputs (B, M) as tiles of 16: tile t holds M vectors, whose lanes are inputs 16 t, 16 t + 1, ...; missing ones are 0.
+// Inputs (B, M) as tiles: tile t holds M vectors, whose lanes are inputs LANES t, LANES t + 1, ...; missing ones are 0.
 struct Tiles {
     int64_t count, M;
     std::unique_ptr<Floats[]> x, highest, lowest;
@@ -71,8 +73,8 @@ private:
 // guard(state), which may rise. `peak` is the largest input of that sign, lane by lane.
 template <bool exactly, typename State, typename Guard, typename Look>
 ALWAYS_INLINE void sweep(List& list, int64_t from, const Floats* tile, Floats peak, float sign, State& state, Guard guard, Look look) {
-    const auto over = [&](float bound, const State& now) INLINED {
-        Floats reach = peak * every(sign * bound), least = guard(now);
+    const auto over = [&](Floats bound, const State& now) INLINED {
+        Floats reach = peak * bound, least = guard(now);
         // Below 0 there is no such bound: of products that are negative, small weights have the largest.
         if (exactly) reach = select(least > every(0), reach, least);
         return !any(reach >= least);
@@ -80,14 +82,17 @@ ALWAYS_INLINE void sweep(List& list, int64_t from, const Floats* tile, Floats pe
     for (int64_t j = from;;) {
         State now = state;  // a copy that no call in between forces out of the registers
         bool done = false;
-        for (; j + STEP <= list.count && !(done = over(list.bound[j], now)); j += STEP) {
-            each<STEP>([&](auto n) INLINED { __builtin_prefetch(&tile[list.index[j + STEP + n]]); });
+        for (; j + STEP <= list.count && !(done = over(list.bound(j), now)); j += STEP) {
+            each<STEP>([&](auto n) INLINED {
+                const auto* next = reinterpret_cast<const char*>(&tile[list.index[j + STEP + n]]);
+                each<sizeof(Floats) / CACHE_LINE>([&](auto line) INLINED { __builtin_prefetch(next + line * CACHE_LINE); });
+            });
             look(list, j, std::integral_constant<int64_t, STEP>{}, now);
         }
-        done = done || (j < list.count && over(list.bound[j], now));
+        done = done || (j < list.count && over(list.bound(j), now));
         for (; j < list.count && !done; j++) look(list, j, std::integral_constant<int64_t, 1>{}, now);
         state = now;
-        if (done || !(list.left > 0) || over(list.left, state)) return;
+        if (done || !(list.left > 0) || over(every(sign * list.left), state)) return;
         list.grow();
     }
 }
@@ -129,9 +134,11 @@ void insert(const Problem& problem, Class& its, const Begun& begun, const Tiles&
     const auto look = [&](const List& list, int64_t j, auto number, Sorted<K>& now) INLINED {
         Wholes products[number()];
         each<number()>([&](auto n) INLINED { products[n] = key<exactly>(tile[list.index[j + n]] * every(list.weight[j + n])); });
-        Wholes most = products[0];
-        each<number()>([&](auto n) INLINED { most = larger(most, products[n]); });
-        if (!any(value<exactly>(most) >= guard(now))) return;
+        if constexpr (K > FEW) {
+            Wholes most = products[0];
+            each<number()>([&](auto n) INLINED { most = larger(most, products[n]); });
+            if (!any(value<exactly>(most) >= guard(now))) return;
+        }
         each<number()>([&](auto n) INLINED { now.lost = larger(now.lost, sift<0>(now.keys, products[n])); });
     };
     visit<exactly>(its, its.certain, tiles, t, sorted, guard, look);
@@ -144,7 +151,7 @@ void insert(const Problem& problem, Class& its, const Begun& begun, const Tiles&
     found.tau = select(certain, begun.least, found.tau);
     std::fill_n(found.last, LANES, static_cast<int32_t>(problem.M));
     const Mask tied = (value<exactly>(sorted.lost) == found.tau) & (found.tau > floor) & ~certain;
-    const uint32_t inputs = (1u << problem.lanes(t)) - 1;
+    const uint32_t inputs = static_cast<uint32_t>((uint64_t{1} << problem.lanes(t)) - 1);
     for (uint32_t left = bits(tied) & inputs; left; left &= left - 1) {
         const int64_t b = __builtin_ctz(left);
         int64_t wanted = 0;
@@ -178,7 +185,7 @@ template <bool exactly> bool find(const Problem& problem, Class& its, const Tile
     const auto wanted = static_cast<int64_t>(largest_lane(begun.wanted));
     if (wanted > MOST) return false;
     const auto upto = std::make_integer_sequence<int, MOST>{};
-    insert_any<exactly>(upto, std::max<int64_t>(wanted, 1), problem, its, begun, tiles, c, t, found);
+    insert_any<exactly>(upto, std::max<int64_t>(wanted, FEW), problem, its, begun, tiles, c, t, found);
     if (its.certain) found.tau = select(tiles.highest[t] > every(0), found.tau, every(floor_of(exactly)));
     return true;
 }
@@ -219,34 +226,18 @@ void add_gradients(Class& its, const Tiles& tiles, int64_t t, const Kept& kept, 
             some = some | routed[n];
         });
         if (!any(some)) return;
-        Floats* of_weight = list.gradients(j + number());
+        Floats of_weight[number()];
         each<number()>([&](auto n) INLINED {
             const int32_t i = list.index[j + n];
             const Floats its_gy = select(routed[n], gy, every(0));
-            of_weight[j + n] = multiply_add(its_gy, tile[i], of_weight[j + n]);
+            of_weight[n] = its_gy * tile[i];
             of_x[i] = multiply_add(its_gy, every(list.weight[j + n]), of_x[i]);
             now.left = add_where(routed[n], now.left, every(-1));
         });
+        add_sums(of_weight, &list.gradient[j]);
         now.guard = select(now.left > every(0), now.guard, every(-LOWEST));
     };
     visit<exactly>(its, 0, tiles, t, sought, [](const Sought& now) INLINED { return now.guard; }, add);
-}
-
-// The sums over the lanes, to where the weights are.
-inline void write_gradients(List& list, float* gw) {
-    const Floats* of_weight = list.gradients(0);
-    int64_t j = 0;
-    for (; j + LANES <= list.graded; j += LANES) {
-        Floats lanes[LANES];
-        rows_to_lanes(reinterpret_cast<const float*>(of_weight + j), LANES, LANES, LANES, lanes);
-        for (int64_t b = 1; b < LANES; b++) lanes[0] = lanes[0] + lanes[b];
-        for (int64_t n = 0; n < LANES; n++) gw[list.index[j + n]] = lane(lanes[0], n);
-    }
-    for (; j < list.graded; j++) {
-        float sum = 0;
-        for (int64_t b = 0; b < LANES; b++) sum += lane(of_weight[j], b);
-        gw[list.index[j]] = sum;
-    }
 }
 
 }  // namespace tiles
