@@ -25,7 +25,8 @@ constexpr int64_t BLOCK = LANES;      // classes that go through a tile of input
 constexpr int64_t SMALL_K = 12;       // up to this K tiles serve all classes
 constexpr int64_t DENSE = 8;          // K products of M are many from one in so many on
 constexpr int64_t LOOKED_AT = 8;      // classes, to see whether weights have decayed
-enum Outcome { DONE = 0, OUT_OF_MEMORY = 1, NOT_FINITE = 2 };
+enum Outcome { DONE = 0, OUT_OF_MEMORY = 1, NOT_SERVED = 2 };
+constexpr int32_t PLAIN = -2;  // in place of a last index: the forward pass was not served
 
 // Outputs of a block of classes for one tile, between the lanes here and the caller's rows (B, O).
 struct Outputs {
@@ -46,12 +47,14 @@ bool sums_stay_finite(const Problem& problem, int64_t c, double peak) {
     return most <= static_cast<double>(std::numeric_limits<float>::max());
 }
 
-// Where a pass leaves what it finds: sums (B, O), K-th products and last indices (O, B).
+// Where a pass leaves what it finds: sums with the bias (O,) or null (B, O), K-th products and last indices (O, B).
 struct Results {
+    const float* bias;
     float *y_BO, *tau_OB;
     int32_t* last_OB;
 
-    void keep(const Problem& problem, int64_t c, int64_t t, const Found& found) const {
+    // Keeps what goes with an output; returns the output.
+    Floats keep(const Problem& problem, int64_t c, int64_t t, const Found& found) const {
         const int64_t at = c * problem.B + t * LANES;
         if (const int64_t lanes = problem.lanes(t); lanes < LANES) {
             std::memcpy(tau_OB + at, &found.tau, lanes * sizeof(float));
@@ -60,6 +63,7 @@ struct Results {
             store(found.tau, tau_OB + at);
             std::memcpy(last_OB + at, found.last, sizeof found.last);
         }
+        return bias ? found.sum + every(bias[c]) : found.sum;
     }
 };
 
@@ -68,7 +72,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
     const tiles::Tiles tiles(problem);
     const bool both = exactly || tiles.some_negative();
     const double peak = tiles.peak();
-    if (!std::isfinite(peak)) return NOT_FINITE;
+    if (!std::isfinite(peak)) return NOT_SERVED;
     std::atomic<bool> finite{true};
     split(problem.O, problem.threads, [&](int64_t, int64_t first, int64_t last) {
         std::vector<Class> block(BLOCK);
@@ -91,20 +95,19 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
                         const float* w = weights.of(c, 0);
                         search->find(c, 1, &w, t, [&](int64_t, const Found& by_rows) { found = by_rows; });
                     }
-                    y.of[c - start] = found.sum;
-                    results.keep(problem, c, t, found);
+                    y.of[c - start] = results.keep(problem, c, t, found);
                 }
                 y.write(problem, t, start, end, results.y_BO);
             }
         }
     });
-    return finite ? DONE : NOT_FINITE;
+    return finite ? DONE : NOT_SERVED;
 }
 
 // Large K: all products.
 template <bool exactly> int forward_by_rows(const Problem& problem, const Results& results) {
     const double peak = largest_magnitude(problem.x, problem.B * problem.M);
-    if (!std::isfinite(peak)) return NOT_FINITE;
+    if (!std::isfinite(peak)) return NOT_SERVED;
     std::atomic<bool> finite{true};
     split(problem.O, problem.threads, [&](int64_t, int64_t first, int64_t last) {
         rows::Search<exactly> search(problem);
@@ -121,14 +124,13 @@ template <bool exactly> int forward_by_rows(const Problem& problem, const Result
             for (int64_t t = 0; t < problem.tiles(); t++) {
                 for (int64_t c = start; c < end; c += rows::TOGETHER)
                     search.find(c, std::min(rows::TOGETHER, end - c), &w[c - start], t, [&](int64_t n, const Found& found) {
-                        y.of[c - start + n] = found.sum;
-                        results.keep(problem, c + n, t, found);
+                        y.of[c - start + n] = results.keep(problem, c + n, t, found);
                     });
                 y.write(problem, t, start, end, results.y_BO);
             }
         }
     });
-    return finite ? DONE : NOT_FINITE;
+    return finite ? DONE : NOT_SERVED;
 }
 
 // The inputs' gradients of each thread, in lanes, and their sum. The first thread's are where the sum is to be, if they fit.
@@ -230,7 +232,8 @@ bool takes_tiles(const Problem& problem, bool exactly) {
 
 }  // namespace
 
-// All arrays are dense: x (B, M), w (O, M), mask (O, M) or null, y and gy (B, O), tau and last (O, B), gx (B, M) and gw (O, M) or null.
+// All arrays are dense: x (B, M), w (O, M), mask (O, M) and bias (O,) or null, y and gy (B, O), tau and last (O, B), gx (B, M) and gw (O, M)
+// or null.
 // All else is hidden: of two libraries that a process has loaded, none is to find what is the other's.
 #pragma GCC visibility push(default)
 extern "C" {
@@ -239,10 +242,10 @@ extern "C" {
 void dynamick_set_parallel(Parallel parallel) { openmp = parallel; }
 
 int dynamick_forward(const float* x, const float* w, const uint8_t* mask, int64_t B, int64_t O, int64_t M, int64_t K, int exactly,
-                     int64_t threads, float* y, float* tau, int32_t* last) {
+                     int64_t threads, const float* bias, float* y, float* tau, int32_t* last) {
     try {
         const Problem problem{x, w, mask, B, O, M, std::min(K, M), B * O * M < SMALL ? 1 : threads};
-        const Results results{y, tau, last};
+        const Results results{bias, y, tau, last};
         if (takes_tiles(problem, exactly))
             return exactly ? forward_by_tiles<true>(problem, results) : forward_by_tiles<false>(problem, results);
         return exactly ? forward_by_rows<true>(problem, results) : forward_by_rows<false>(problem, results);
@@ -253,6 +256,7 @@ int dynamick_forward(const float* x, const float* w, const uint8_t* mask, int64_
 
 int dynamick_backward(const float* x, const float* w, const uint8_t* mask, int64_t B, int64_t O, int64_t M, int64_t K, int exactly,
                       int64_t threads, const float* gy, const float* tau, const int32_t* last, float* gx, float* gw) {
+    if (*last == PLAIN) return NOT_SERVED;
     try {
         const Problem problem{x, w, mask, B, O, M, std::min(K, M), B * O * M < SMALL ? 1 : threads};
         // Where much of a row is routed, rows need no more visits.

@@ -11,7 +11,8 @@
 #include "lanes.h"
 
 constexpr int SHIFT = 19;     // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
-constexpr int REACH = 2;      // powers of 2 that are put in order first; then it is one at a time
+constexpr float GAP = 0x1p-20f;  // between weights that are kept and weights that have decayed
+constexpr int REACH = 2;      // powers of 2 that are put in order first, and first after a gap; then it is one at a time
 constexpr int BUCKETS = 16 * REACH + 1;
 constexpr int64_t AHEAD = 4;  // places behind the last that may be looked up, but mean nothing
 
@@ -91,7 +92,8 @@ public:
     }
 
     void grow() {
-        const Floats most = every(left), least = every(std::ldexp(left, count ? -1 : -REACH));
+        const float limit = std::ldexp(left, fresh ? -REACH : -1);
+        const Floats most = every(left), least = every(limit);
         const int32_t first = magnitude_bits(left) >> SHIFT;
         int32_t found = 0, places[BUCKETS] = {};
         Floats rest = every(0);
@@ -103,6 +105,7 @@ public:
             found += static_cast<int32_t>(append(in, values, &picked_weight[found]));
         }
         left = largest_lane(rest);
+        fresh = left < GAP * limit;
         for (int32_t n = 0; n < found; n += LANES) {
             const Floats values = load(&picked_weight[n]);
             store(floats_of(every_whole(first) - upper_bits<SHIFT>(bits_of(values))), reinterpret_cast<float*>(&bucket[n]));
@@ -137,6 +140,7 @@ public:
 
 private:
     float sign = 1;
+    bool fresh = true;  // nothing is in order yet, or all that is lies far above the rest
     int64_t size = 0;  // of all of the sign: their magnitudes and indices, as they come
     std::unique_ptr<float[]> magnitude;
     std::unique_ptr<int32_t[]> index_of;
@@ -158,10 +162,9 @@ private:
         sign = of_sign;
         count = size = 0;
         left = 0;
+        fresh = true;
     }
 };
-
-constexpr float GAP = 0x1p-20f;  // between weights that are kept and weights that have decayed
 
 // The positive weights of a class, the negative ones where they can be routed, and for `exactly` those that are 0.
 struct Class {

@@ -248,8 +248,7 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor 
         ValueError: they are not of one device and one floating point type, or not dense.
         TypeError: one is no tensor.
     """
-    named = {"x": x, "weight": weight, "bias": bias, "mask": mask}
-    for name, each in named.items():
+    for name, each in (("x", x), ("weight", weight), ("bias", bias), ("mask", mask)):
         if each is None and name in ("bias", "mask"):
             continue
         if not isinstance(each, Tensor):

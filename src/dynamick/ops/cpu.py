@@ -25,11 +25,11 @@ LEVELS = ("v4", "v3", "v2") if platform.machine().lower() in ("x86_64", "amd64")
 # The levels that the CPU has, by what PyTorch finds; ATEN_CPU_CAPABILITY, which lowers PyTorch's, lowers ours.
 SUPPORTED = {"AVX512": LEVELS, "AVX2": LEVELS[-2:]}
 COMPILED = ": compiled by"
-DONE, OUT_OF_MEMORY, NOT_FINITE = 0, 1, 2
+DONE, OUT_OF_MEMORY, NOT_SERVED = 0, 1, 2
 MOST = 2**24
 """Inputs that the kernel can tell apart: it compares their indices as floats."""
 PLAIN = -2
-"""What `last` holds where the kernel did not serve: the backward pass takes the PyTorch path as well."""
+"""What `last` holds where the kernel did not serve: its backward pass does not either."""
 
 
 class MissingKernelError(RuntimeError):
@@ -82,7 +82,7 @@ def _open(path: Path, built: str) -> ctypes.CDLL:
         raise OSError(f"{path.name} has {path.stat().st_size} bytes, not the {size[1]} that were compiled; install again")
     library = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
-    library.dynamick_forward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 3
+    library.dynamick_forward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 4
     library.dynamick_backward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 5
     library.dynamick_set_parallel.argtypes = [pointer]
     library.dynamick_set_parallel(_parallel())
@@ -127,25 +127,28 @@ def dynamic_linear_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, r
         Outputs (B, O) in float32. The K-th largest product of each, tau (O, B), float32: 0 (`at_most`) or -inf (`exactly`)
         where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are.
     """
-    return _forward(x, weight, mask, k, rule)
+    return _forward(x, weight, None, mask, k, rule)
 
 
-def _forward(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(
+    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str
+) -> tuple[Tensor, Tensor, Tensor]:
     (B, M), O = x.shape, weight.shape[0]
     y = x.new_empty(B, O, dtype=torch.float32)
     tau = x.new_empty(O, B, dtype=torch.float32)
     last = x.new_empty(O, B, dtype=torch.int32)
-    outcome = NOT_FINITE
+    outcome = NOT_SERVED
     if kernel is not None and x.device.type == "cpu" and B and O and 0 < M <= MOST:
         x_BM, w_OM, mask_OM = _dense(x), _dense(weight), _dense_mask(mask)
+        bias_O = None if bias is None else _dense(bias)
         inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, min(k, M), rule == "exactly")
-        outputs = (y.data_ptr(), tau.data_ptr(), last.data_ptr())
+        outputs = (_address(bias_O), y.data_ptr(), tau.data_ptr(), last.data_ptr())
         outcome = kernel.library.dynamick_forward(*inputs, torch.get_num_threads(), *outputs)
     if outcome == DONE:
         return y, tau, last
     _check_memory(outcome)
     products, _ = route_chunked(x, weight, mask, k, rule)
-    return products.sum(-1), tau.zero_(), last.fill_(PLAIN)
+    return add_bias(products.sum(-1), bias), tau.zero_(), last.fill_(PLAIN)
 
 
 @dynamic_linear_cpu.register_fake
@@ -187,16 +190,19 @@ def _gradients(
     (B, M), O = x.shape, weight.shape[0]
     gx = x.new_empty((B, M) if want_x else (0,), dtype=torch.float32)
     gw = x.new_empty((O, M) if want_w else (0,), dtype=torch.float32)
-    if kernel is None or x.device.type != "cpu" or last.numel() == 0 or last[0, 0] == PLAIN:
-        _, indices = route_chunked(x, weight, mask, k, rule)
-        plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
-        return gx.to(x.dtype) if plain_x is None else plain_x, gw.to(weight.dtype) if plain_w is None else plain_w
-    x_BM, w_OM, mask_OM, gy_BO = _dense(x), _dense(weight), _dense_mask(mask), _dense(gy)
-    inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, k, rule == "exactly", torch.get_num_threads())
-    kept = (gy_BO.data_ptr(), tau.data_ptr(), last.data_ptr())
-    outputs = (gx.data_ptr() if want_x else None, gw.data_ptr() if want_w else None)
-    _check_memory(kernel.library.dynamick_backward(*inputs, *kept, *outputs))
-    return gx.to(x.dtype), gw.to(weight.dtype)
+    outcome = NOT_SERVED
+    if kernel is not None and x.device.type == "cpu" and B and O:
+        x_BM, w_OM, mask_OM, gy_BO = _dense(x), _dense(weight), _dense_mask(mask), _dense(gy)
+        inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, k, rule == "exactly", torch.get_num_threads())
+        kept = (gy_BO.data_ptr(), tau.data_ptr(), last.data_ptr())
+        outputs = (gx.data_ptr() if want_x else None, gw.data_ptr() if want_w else None)
+        outcome = kernel.library.dynamick_backward(*inputs, *kept, *outputs)
+    if outcome == DONE:
+        return gx.to(x.dtype), gw.to(weight.dtype)
+    _check_memory(outcome)
+    _, indices = route_chunked(x, weight, mask, k, rule)
+    plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
+    return gx.to(x.dtype) if plain_x is None else plain_x, gw.to(weight.dtype) if plain_w is None else plain_w
 
 
 dynamic_linear_cpu_backward.register_fake(unfilled_gradients)
@@ -214,12 +220,11 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
-        y, tau, last = _forward(x, weight, mask, k, rule)
+        y, tau, last = _forward(x, weight, bias, mask, k, rule)
         ctx.save_for_backward(x, weight, mask, tau, last)
         ctx.k, ctx.rule = k, rule
         if bias is not None:
             ctx.bias_dtype = bias.dtype
-            y += bias
         return y
 
     @staticmethod
@@ -242,6 +247,8 @@ def _are_plain(*tensors: Tensor | None) -> bool:
 
 
 def _dense(values: Tensor) -> Tensor:
+    if values.dtype == torch.float32 and values.is_contiguous() and not values.is_neg():
+        return values  # every call costs microseconds
     return values.detach().to(torch.float32).resolve_neg().contiguous()
 
 
