@@ -21,7 +21,7 @@
 #include "tiles.h"
 namespace {
 
-constexpr int64_t BLOCK = LANES;      // classes that go through a tile of inputs while it is in the cache
+constexpr int64_t BLOCK = 16;         // classes that go through a tile of inputs while it is in the cache
 constexpr int64_t SMALL_K = 12;       // up to this K tiles serve all classes
 constexpr int64_t DENSE = 8;          // K products of M are many from one in so many on
 constexpr int64_t LOOKED_AT = 8;      // classes, to see whether weights have decayed
@@ -76,6 +76,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
     std::atomic<bool> finite{true};
     split(problem.O, problem.threads, [&](int64_t, int64_t first, int64_t last) {
         std::vector<Class> block(BLOCK);
+        Picked picked(problem.M);
         std::unique_ptr<rows::Search<exactly>> search;
         rows::Weights weights(problem, 1);
         Outputs y;
@@ -83,7 +84,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
             const int64_t end = std::min(start + BLOCK, last);
             for (int64_t c = start; c < end; c++) {
                 if (!sums_stay_finite(problem, c, peak)) finite = false;
-                block[c - start].start(problem.row(c), both, exactly);
+                block[c - start].start(problem.row(c), both, exactly, picked);
                 if (finite && !both) block[c - start].find_gap(problem.K);
             }
             if (!finite) return;
@@ -179,11 +180,12 @@ void backward_by_tiles(const Problem& problem, const float* gy_BO, const float* 
     Parts parts(problem, threads, gx);
     split(problem.O, threads, [&](int64_t part, int64_t first, int64_t last) {
         std::vector<Class> block(BLOCK);
+        Picked picked(problem.M);
         Floats* of_x = parts.start(part);
         Outputs gy;
         for (int64_t start = first; start < last; start += BLOCK) {
             const int64_t end = std::min(start + BLOCK, last);
-            for (int64_t c = start; c < end; c++) block[c - start].start(problem.row(c), both, exactly);
+            for (int64_t c = start; c < end; c++) block[c - start].start(problem.row(c), both, exactly, picked);
             for (int64_t t = 0; t < tiles.count; t++) {
                 gy.read(problem, t, start, end, gy_BO);
                 for (int64_t c = start; c < end; c++) {
@@ -221,9 +223,10 @@ void backward_by_rows(const Problem& problem, bool exactly, const float* gy_BO, 
 bool takes_tiles(const Problem& problem, bool exactly) {
     if (problem.K <= SMALL_K || exactly) return problem.K <= SMALL_K;
     Class its;
+    Picked picked(problem.M);
     int64_t kept = 0;
     for (int64_t n = 0; n < LOOKED_AT; n++) {
-        its.start(problem.row(problem.O * n / LOOKED_AT), false, false);
+        its.start(problem.row(problem.O * n / LOOKED_AT), false, false, picked);
         its.find_gap(problem.K);
         kept += its.certain > 0;
     }

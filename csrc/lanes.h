@@ -361,15 +361,14 @@ inline void transpose(Part (&v)[8]) {
 inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int64_t lanes, Floats* tile) {
     int64_t i = 0;
 #if defined(__AVX2__)
-    for (; lanes == LANES && i + LANES <= count; i += LANES)
-        for (int64_t square = 0; square < PARTS * PARTS; square++) {
-            const int64_t part = square / PARTS, start = i + square % PARTS * WIDTH;
+    for (; lanes == LANES && i + WIDTH <= count; i += WIDTH)
+        for (int64_t part = 0; part < PARTS; part++) {
             Part v[WIDTH];
 #pragma GCC unroll 16
-            for (int64_t b = 0; b < WIDTH; b++) v[b] = load_part(rows + (part * WIDTH + b) * stride + start);
+            for (int64_t b = 0; b < WIDTH; b++) v[b] = load_part(rows + (part * WIDTH + b) * stride + i);
             transpose(v);
 #pragma GCC unroll 16
-            for (int64_t n = 0; n < WIDTH; n++) tile[start + n].part[part] = v[n];
+            for (int64_t n = 0; n < WIDTH; n++) tile[i + n].part[part] = v[n];
         }
 #endif
     for (; lanes == LANES && i + 4 <= count; i += 4)
@@ -388,15 +387,14 @@ inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int6
 inline void lanes_to_rows(const Floats* tile, int64_t count, int64_t lanes, float* rows, int64_t stride) {
     int64_t i = 0;
 #if defined(__AVX2__)
-    for (; lanes == LANES && i + LANES <= count; i += LANES)
-        for (int64_t square = 0; square < PARTS * PARTS; square++) {
-            const int64_t part = square / PARTS, start = i + square % PARTS * WIDTH;
+    for (; lanes == LANES && i + WIDTH <= count; i += WIDTH)
+        for (int64_t part = 0; part < PARTS; part++) {
             Part v[WIDTH];
 #pragma GCC unroll 16
-            for (int64_t n = 0; n < WIDTH; n++) v[n] = tile[start + n].part[part];
+            for (int64_t n = 0; n < WIDTH; n++) v[n] = tile[i + n].part[part];
             transpose(v);
 #pragma GCC unroll 16
-            for (int64_t b = 0; b < WIDTH; b++) store_part(v[b], rows + (part * WIDTH + b) * stride + start);
+            for (int64_t b = 0; b < WIDTH; b++) store_part(v[b], rows + (part * WIDTH + b) * stride + i);
         }
 #endif
     for (; lanes == LANES && i + 4 <= count; i += 4)

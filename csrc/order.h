@@ -57,6 +57,15 @@ struct Row {
     }
 };
 
+// What the lists of a thread put in order one after the other.
+struct Picked {
+    std::unique_ptr<float[]> weight;
+    std::unique_ptr<int32_t[]> index, bucket;
+
+    explicit Picked(int64_t M)
+        : weight(unfilled<float>(M + LANES)), index(unfilled<int32_t>(M + LANES)), bucket(unfilled<int32_t>(M + LANES)) {}
+};
+
 // Some weights of a class, by bucket of magnitude, and within a bucket as they come. `grow` brings the next powers of 2.
 class List {
 public:
@@ -66,8 +75,9 @@ public:
     std::unique_ptr<int32_t[]> index;
 
     // The weights of one sign.
-    void start(Row row, float of_sign) {
+    void start(Row row, float of_sign, Picked& space) {
         hold(row.M, of_sign);
+        picked = &space;
         Floats most = every(0);
         Wholes units = from(0);
         for (int64_t i = 0; i < row.M; i += LANES, units = units + every_whole(LANES)) {
@@ -101,17 +111,17 @@ public:
             const Floats values = load(&magnitude[n]);
             rest = larger(rest, select(least >= values, values, every(0)));
             const Mask in = (values > least) & (most >= values);
-            append(in, load(reinterpret_cast<const float*>(&index_of[n])), reinterpret_cast<float*>(&picked[found]));
-            found += static_cast<int32_t>(append(in, values, &picked_weight[found]));
+            append(in, load(reinterpret_cast<const float*>(&index_of[n])), reinterpret_cast<float*>(&picked->index[found]));
+            found += static_cast<int32_t>(append(in, values, &picked->weight[found]));
         }
         left = largest_lane(rest);
         fresh = left < GAP * limit;
         for (int32_t n = 0; n < found; n += LANES) {
-            const Floats values = load(&picked_weight[n]);
-            store(floats_of(every_whole(first) - upper_bits<SHIFT>(bits_of(values))), reinterpret_cast<float*>(&bucket[n]));
-            store(values * every(sign), &picked_weight[n]);
+            const Floats values = load(&picked->weight[n]);
+            store(floats_of(every_whole(first) - upper_bits<SHIFT>(bits_of(values))), reinterpret_cast<float*>(&picked->bucket[n]));
+            store(values * every(sign), &picked->weight[n]);
         }
-        for (int32_t n = 0; n < found; n++) places[bucket[n]]++;
+        for (int32_t n = 0; n < found; n++) places[picked->bucket[n]]++;
         int32_t sum = static_cast<int32_t>(count);
         for (auto& place : places) {
             const int32_t number = place;
@@ -119,9 +129,9 @@ public:
             sum += number;
         }
         for (int32_t n = 0; n < found; n++) {
-            const int32_t place = places[bucket[n]]++;
-            weight[place] = picked_weight[n];
-            index[place] = picked[n];
+            const int32_t place = places[picked->bucket[n]]++;
+            weight[place] = picked->weight[n];
+            index[place] = picked->index[n];
         }
         std::fill_n(&gradient[count], found, 0.0f);
         count += found;
@@ -144,9 +154,7 @@ private:
     int64_t size = 0;  // of all of the sign: their magnitudes and indices, as they come
     std::unique_ptr<float[]> magnitude;
     std::unique_ptr<int32_t[]> index_of;
-    // What `grow` puts in order.
-    std::unique_ptr<float[]> picked_weight;
-    std::unique_ptr<int32_t[]> picked, bucket;
+    Picked* picked = nullptr;
 
     void hold(int64_t M, float of_sign) {
         if (!weight) {
@@ -154,10 +162,7 @@ private:
             gradient = unfilled<float>(M);
             index = unfilled<int32_t>(M + AHEAD);
             index_of = unfilled<int32_t>(M + LANES);
-            picked = unfilled<int32_t>(M + LANES);
-            bucket = unfilled<int32_t>(M + LANES);
             magnitude = unfilled<float>(M + LANES);
-            picked_weight = unfilled<float>(M + LANES);
         }
         sign = of_sign;
         count = size = 0;
@@ -172,9 +177,9 @@ struct Class {
     int64_t certain = 0;  // so many positive weights, the first, are routed wherever the input is not 0: at most K, far above the rest
     float rest = 0;       // the largest of the rest
 
-    void start(Row row, bool both, bool exactly) {
-        positive.start(row, 1);
-        if (both) negative.start(row, -1);
+    void start(Row row, bool both, bool exactly, Picked& space) {
+        positive.start(row, 1, space);
+        if (both) negative.start(row, -1, space);
         if (exactly) zero.start_zeros(row);
         certain = 0;
     }
