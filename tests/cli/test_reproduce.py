@@ -14,10 +14,9 @@ import dynamick as dk
 from dynamick import models
 from dynamick.cli import needed
 from dynamick.cli.main import main
-from dynamick.cli.reproduce import accuracy_verdicts, dissection_verdicts, draw_fig5, draw_fig6, read_run, sparsity_verdicts
+from dynamick.cli.reproduce import accuracy_verdicts, dissection_verdicts, sparsity_verdicts
 from dynamick.data.checking import open_concepts
 from dynamick.data.scenes import ComposedScenes
-from dynamick.dissection import Dissection
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
 from dynamick.training.recipe import Recipe
@@ -205,20 +204,6 @@ def test_figure_4_says_what_fails(cifar: list[str], tmp_path: Path) -> None:
     assert "width 4, 2 epochs" in (tmp_path / "out" / "fig4.svg").read_text()
 
 
-def test_panels_say_that_they_show_one_run_and_have_the_tables_unit(cifar: list[str], tmp_path: Path) -> None:
-    main(["reproduce", "fig4", *cifar, "--out", str(tmp_path / "out")])
-    drawn = (tmp_path / "out" / "fig4.svg").read_text()
-    assert "(a) validation top-1, %; the first run of each" in drawn
-    assert "(b) |w| of the first run's head" in drawn
-    runs = [read_run(Path(run), "fig4") for run in cifar]
-    tally(tmp_path / "tally.csv", 0.05)
-    figure = draw_fig5([run | {"units": Dissection.read_tally(tmp_path / "tally.csv")} for run in runs])
-    a, b, c, d = figure.axes
-    assert all("the first run of each" in panel.get_title() for panel in (a, b, d))
-    assert "each run" in c.get_title()
-    assert {round(float(line.get_ydata()[-1]), 1) for line in b.lines} == {96.0, 97.0, 1.0}
-
-
 @pytest.mark.parametrize("figure", ["fig5", "fig6"])
 def test_figures_of_dissected_runs(tmp_path: Path, figure: str) -> None:
     runs = []
@@ -233,22 +218,6 @@ def test_figures_of_dissected_runs(tmp_path: Path, figure: str) -> None:
     ends = [each.rsplit(" ", 1)[1] for each in found["verdicts"]]
     assert ends == (["holds"] * 3 if figure == "fig5" else ["fails"])
     assert "3 classes" in (tmp_path / "out" / f"{figure}.svg").read_text()
-
-
-def test_figure_6_joins_classes_to_their_heaviest_units_by_lines_as_wide_as_their_weights(tmp_path: Path) -> None:
-    run = read_run(make_run(tmp_path / "a", "res8-d5a", 30.0, 0.9, "folder"), "fig6")
-    tally(tmp_path / "tally.csv", 0.03)
-    weight = torch.zeros(3, 16)
-    weight[0, [2, 9, 4, 7]] = torch.tensor([1.0, 0.5, 0.25, 0.1])
-    weight[1, [2, 5]] = torch.tensor([-2.0, 0.5])
-    with torch.no_grad():
-        run["network"].fc.weight.copy_(weight)
-    figure = draw_fig6([run | {"units": Dissection.read_tally(tmp_path / "tally.csv")}])
-    axes = figure.axes[0]
-    assert [line.get_linewidth() for line in axes.lines] == pytest.approx([8, 4, 2, 4])
-    said = {text.get_text(): text.get_color() for text in axes.texts}
-    assert [text for text in said if text.startswith("unit")] == [f"unit {m}: thing{m + 1}, IoU 0.03" for m in (2, 9, 4, 5)]
-    assert {said[text] for text in said if text.startswith("unit")} == {"#777777"}
 
 
 def test_verdicts_tell_kinds_of_one_head_apart_and_keep_to_a_depth() -> None:

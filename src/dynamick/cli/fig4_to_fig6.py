@@ -1,0 +1,138 @@
+"""The drawings of the paper's Figs. 4 to 6, from finished trainings."""
+
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from dynamick.cli.reproduce import CLASSES, CONCEPTS, alike, rank
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BEST = 100
+"""Fig. 5d shows so many units."""
+DRAWN_CLASSES, DRAWN_UNITS = 4, 3
+"""Fig. 6 shows so many classes, and so many units of each."""
+
+Run = dict[str, Any]
+
+
+def draw_fig4(runs: list[Run]) -> "Figure":
+    """Fig. 4: (a) top-1 against the epoch, (b) the head's weights as an image; one run a model, its first."""
+    from matplotlib.figure import Figure
+
+    first = _first(runs)
+    figure = Figure(figsize=(9, 4 + 0.6 * len(first)), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, squeeze=False, height_ratios=[3.4, 0.6 * len(first) + 0.3])[:, 0]
+    axes = top.subplots()
+    _curves(axes, first, "top1", "(a) validation top-1, %; the first run of each")
+    axes.legend(fontsize="small", frameon=False)
+    for panel, (name, run) in zip(bottom.subplots(len(first), 1, squeeze=False)[:, 0], first.items(), strict=True):
+        weight = run["network"].get_parameter("fc.weight").detach()
+        panel.imshow(weight.abs().clamp(max=0.5).numpy(), aspect="auto", cmap="cividis")
+        panel.set_ylabel(name, rotation=0, ha="right", va="center")
+        panel.set_xticks([])
+        panel.set_yticks([])
+    bottom.suptitle("(b) |w| of the first run's head, classes by units; dark: 0, bright: 0.5 and more", fontsize=9)
+    return figure
+
+
+def draw_fig5(runs: list[Run]) -> "Figure":
+    """Fig. 5: (a) top-1 and (b) sparsity against the epoch, (c) mean scores at the end, (d) the best units' scores.
+
+    One run a model, its first; (c) shows all.
+    """
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    first = _first(runs)
+    figure = Figure(figsize=(10, 7.5), layout="constrained")
+    (a, b), (c, d) = figure.subplots(2, 2)
+    _curves(a, first, "top1", "(a) validation top-1, %; the first run of each")
+    _curves(b, first, "sparse_share", "(b) weights below 1e-3, %; the first run of each", 100)
+    for place, (name, run) in enumerate(first.items()):
+        every = [float(each["units"].scores.mean()) for each in runs if each["model"] == name]
+        c.plot([place] * len(every), every, "o", color=_look(place)["color"])
+        best = np.sort(run["units"].scores)[::-1][:BEST]
+        d.plot(range(1, len(best) + 1), best, label=name, **_look(place))
+    c.set_xticks(range(len(first)), list(first))
+    c.set_xlim(-0.5, len(first) - 0.5)
+    c.set_ylim(0, max(1e-3, 1.1 * c.dataLim.y1))
+    c.set_title("(c) mean score (IoU) of all units at the end, each run", fontsize=9)
+    d.set_xlabel("unit, by score")
+    d.set_ylim(bottom=0)
+    d.set_title(f"(d) scores of the {BEST} best units; the first run of each", fontsize=9)
+    d.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def draw_fig6(runs: list[Run]) -> "Figure":
+    """Fig. 6: (a) some classes and their heaviest units, (b) the claim, that nearly all classes are made up by few concepts.
+
+    (a) is of the run whose K is nearest 5, (b) has a line a model, all its runs.
+    """
+    from matplotlib.figure import Figure
+
+    from dynamick.explanation import composition, share_covered
+
+    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    connections, axes = figure.subplots(1, 2, width_ratios=[1.3, 1])
+    _draw_connections(connections, min(runs, key=lambda run: (run["k"] is None, abs((run["k"] or 0) - CONCEPTS))))
+    for place, name in enumerate(_first(runs)):
+        made = [composition(each["network"], each["units"]) for each in runs if each["model"] == name]
+        counts = range(1, 21)
+        axes.plot(counts, [mean(100 * share_covered(each, n) for each in made) for n in counts], label=name, **_look(place))
+    axes.plot([CONCEPTS], [CLASSES], "k*", markersize=10, linestyle="none", label="paper, Dynamic-5")
+    axes.set(xlabel="at most so many concepts", ylabel="classes made up by them, %", ylim=(0, 103), xticks=range(0, 21, 5))
+    axes.set_title("(b) how many concepts make up a class", fontsize=9)
+    axes.legend(fontsize="small", frameon=False)
+    return figure
+
+
+def _draw_connections(axes: "Axes", run: Run) -> None:
+    """Units and classes, joined by the largest positive weights of each class: the wider a line, the larger its weight."""
+    from dynamick.data.images import evenly_spaced
+    from dynamick.dissection.plots import COLOURS
+    from dynamick.dissection.result import DETECTOR
+
+    weight, names, units = run["network"].get_parameter("fc.weight").detach().clamp(min=0), run["network"].classes, run["units"]
+    shown = evenly_spaced(len(weight), DRAWN_CLASSES)
+    heaviest = {c: [m for m in weight[c].argsort(descending=True)[:DRAWN_UNITS].tolist() if weight[c, m] > 0] for c in shown}
+    order = list(dict.fromkeys(m for c in shown for m in heaviest[c]))
+    height = {m: 1 - place / max(1, len(order) - 1) for place, m in enumerate(order)}
+    for place, c in enumerate(shown):
+        middle = 1 - (place + 0.5) / len(shown)
+        axes.text(1.02, middle, names[c], va="center", fontsize=9)
+        for m in heaviest[c]:
+            width = float(8 * weight[c, m] / weight.max())
+            axes.plot([0, 1], [height[m], middle], color=COLOURS[place], linewidth=width, alpha=0.8, solid_capstyle="butt")
+    for m in order:
+        score = float(units.scores[m])
+        said = f"{units.labels[m]}, IoU {score:.2f}" if score else "no concept"
+        colour = "black" if score >= DETECTOR else "#777777"
+        axes.text(-0.02, height[m], f"unit {m}: {said}", ha="right", va="center", fontsize=8, color=colour)
+    axes.set_axis_off()
+    axes.set_title(f"(a) {run['model']}, the first run: a class's {DRAWN_UNITS} heaviest units; grey: no detector", fontsize=9)
+
+
+def _first(runs: list[Run]) -> dict[str, Run]:
+    """The first run of each model, in the order of the table."""
+    return {run["model"]: run for run in sorted((own[0] for own in alike(runs).values()), key=rank)}
+
+
+def _curves(axes: "Axes", first: dict[str, Run], column: str, title: str, factor: int = 1) -> None:
+    for place, (name, run) in enumerate(first.items()):
+        history = run["history"]
+        axes.plot([row["epoch"] for row in history], [factor * row[column] for row in history], label=name, **_look(place))
+    axes.set_xlabel("epoch")
+    axes.set_title(title, fontsize=9)
+
+
+def _look(place: int) -> dict[str, Any]:
+    """Colours that the colour-blind tell apart, and strokes beside them."""
+    from dynamick.dissection.plots import COLOURS, STROKES
+
+    return {"color": COLOURS[place % len(COLOURS)], "linestyle": STROKES[place % len(STROKES)]}
+
+
+DRAWINGS = {"fig4": draw_fig4, "fig5": draw_fig5, "fig6": draw_fig6}
