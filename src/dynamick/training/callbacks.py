@@ -45,6 +45,7 @@ class Keeper(Checkpoint):
     """Keeps a run in its folder: `metrics.csv`, `last.safetensors`, `best.safetensors`, and `last.ckpt` to resume from.
 
     The figures of past epochs travel inside the checkpoint, so an interrupted run's metrics.csv lacks and repeats nothing.
+    Lightning calls it last, as a `Checkpoint`: it has what other callbacks log at an epoch's end.
 
     Args:
         out: the run's folder.
@@ -64,6 +65,8 @@ class Keeper(Checkpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = time.monotonic()
+        # Lightning keeps what an earlier epoch logged; a row holds what its own epoch measured.
+        trainer.callback_metrics.clear()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         figures = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -9,13 +9,15 @@ import lightning as L
 
 # isort: on
 
+import torch
+
 from dynamick.data.concepts import ConceptDataset
 from dynamick.dissection import dissect
 from dynamick.errors import InputError
 
 
 class DissectEvery(L.Callback):
-    """Dissects a layer after every `every` epochs; logs `dissection/mean_score` and `dissection/detectors`.
+    """Dissects a layer after every `every` epochs and after the last; logs `dissection/mean_score` and `dissection/detectors`.
 
     Args:
         dataset: images with label maps.
@@ -39,12 +41,16 @@ class DissectEvery(L.Callback):
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.every:
+        if not self.due(epoch, trainer.max_epochs):
             return
         found = dissect(getattr(pl_module, "model", pl_module), self.layer, self.dataset, **self.options).summary()
         self.history.append((epoch, found.mean_score))
-        pl_module.log("dissection/mean_score", found.mean_score)
-        pl_module.log("dissection/detectors", float(found.detectors))
+        figures = {"dissection/mean_score": found.mean_score, "dissection/detectors": found.detectors}
+        pl_module.log_dict({name: torch.tensor(value, dtype=torch.float64) for name, value in figures.items()})
+
+    def due(self, epoch: int, last: int | None) -> bool:
+        """Whether it dissects after this epoch (from 1 up) of a training that ends with `last`."""
+        return epoch % self.every == 0 or epoch == last
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": [list(pair) for pair in self.history]}
