@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from dynamick import models
-from dynamick.cli.fig4_to_fig6 import draw_fig4, draw_fig5, draw_fig6
+from dynamick.cli.fig4_to_fig6 import SCORE, draw_fig4, draw_fig5, draw_fig6, scores_shown
 from dynamick.dissection import Dissection
 from dynamick.training.recipe import Recipe
 
@@ -43,6 +43,49 @@ def test_panels_say_that_they_show_one_run_and_have_the_tables_unit(tmp_path: Pa
     assert all("the first run of each" in panel.get_title() for panel in (a, b, d))
     assert "each run" in c.get_title()
     assert {round(float(line.get_ydata()[-1]), 1) for line in b.lines} == {96.0, 97.0, 1.0}
+
+
+def scored(folder: Path, model: str, scores: dict[int, float], top1: float = 30.0) -> dict[str, Any]:
+    """A run of four epochs with these mean scores after some; its last network has a mean score of 0.05."""
+    run = make_run(folder, model, top1, 0.5)
+    history = [{"epoch": float(epoch), "top1": top1, "sparse_share": 0.5} for epoch in range(1, 5)]
+    for epoch, score in scores.items():
+        history[epoch - 1][SCORE] = score
+    return run | {"history": history}
+
+
+def test_scores_over_training_are_means_over_runs_with_their_deviation(tmp_path: Path) -> None:
+    dense = [scored(tmp_path, "res8", {2: first, 4: 0.05}) for first in (0.01, 0.03)]
+    runs = [*dense, scored(tmp_path, "res8-d5a", {1: 0.02, 3: 0.04, 4: 0.05})]
+    a, _, c, _ = draw_fig5(runs).axes
+    dynamic_line, dense_line = c.lines
+    assert [list(dynamic_line.get_xdata()), list(dense_line.get_xdata())] == [[1, 3, 4], [2, 4]]
+    assert list(dynamic_line.get_ydata()) == pytest.approx([0.02, 0.04, 0.05])
+    assert list(dense_line.get_ydata()) == pytest.approx([0.02, 0.05])
+    assert [line.get_color() for line in c.lines] == [line.get_color() for line in a.lines]
+    (band,) = c.collections  # one run has no deviation
+    heights = band.get_paths()[0].vertices[:, 1]
+    assert (heights.min(), heights.max()) == pytest.approx((0.02 - 0.0002**0.5, 0.05))
+    assert c.get_xlim() == a.get_xlim()
+    assert "over runs" in c.get_title()
+    assert "over training, as in the paper" in scores_shown(runs)
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [{}, {2: 0.04}, {3: 0.04, 4: 0.05}, {2: 0.04, 4: 0.06}],
+    ids=["none", "none at the end", "other epochs", "another score than its dissection's"],
+)
+def test_without_all_scores_over_training_those_at_the_end_are_shown(tmp_path: Path, scores: dict[int, float]) -> None:
+    runs = [
+        scored(tmp_path, "res8", {2: 0.01, 4: 0.05}),
+        scored(tmp_path, "res8", scores),
+        scored(tmp_path, "res8-d5a", {4: 0.05}),
+    ]
+    c = draw_fig5(runs).axes[2]
+    assert [list(line.get_ydata()) for line in c.lines] == [pytest.approx([0.05]), pytest.approx([0.05, 0.05])]
+    assert c.get_title().endswith("at the end, each run")
+    assert "at the end of training only" in scores_shown(runs)
 
 
 def test_figure_6_joins_classes_to_their_heaviest_units_by_lines_as_wide_as_their_weights(tmp_path: Path) -> None:

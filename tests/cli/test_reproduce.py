@@ -17,8 +17,10 @@ from dynamick.cli.main import main
 from dynamick.cli.reproduce import accuracy_verdicts, dissection_verdicts, sparsity_verdicts
 from dynamick.data.checking import open_concepts
 from dynamick.data.scenes import ComposedScenes
+from dynamick.dissection import Dissection
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
+from dynamick.training import read_history
 from dynamick.training.recipe import Recipe
 
 COLUMNS = ("epoch", "seconds", "train_loss", "top1", "sparse_share")
@@ -360,7 +362,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "optim: {epochs: 1, batch_size: 8, lr: 0.01}\n"
     )
     need = needed.Need({str(recipe): ("", "-d2a")})
-    monkeypatch.setattr(needed, "NEEDS", dict.fromkeys(("table1", "fig3", "fig6", "fig7", "overlap"), need))
+    monkeypatch.setattr(needed, "NEEDS", dict.fromkeys(("table1", "fig3", "fig5", "fig6", "fig7", "overlap"), need))
     return tmp_path
 
 
@@ -446,6 +448,74 @@ def test_without_runs_it_dissects_too(own: Path, monkeypatch: pytest.MonkeyPatch
     assert [path.read_bytes() for path in tallies] == written
 
 
+def epochs(own: Path, count: int, **optim: Any) -> None:
+    recipe = yaml.safe_load((own / "tiny.yaml").read_text())
+    recipe["optim"] |= {"epochs": count, **optim}
+    (own / "tiny.yaml").write_text(yaml.safe_dump(recipe))
+
+
+@pytest.mark.parametrize(
+    ("count", "measured"), [(1, [1]), (8, [*range(1, 9)]), (25, [*range(2, 25, 2), 25]), (70, [*range(7, 71, 7)])]
+)
+def test_scores_are_measured_about_ten_times_and_at_the_end(own: Path, count: int, measured: list[int]) -> None:
+    scenes(own)
+    epochs(own, count)
+    first = needed.needed("fig5", own / "out" / "runs", 1, own / "data")[0]
+    callback = needed.scoring(first.recipe, open_concepts(own / "data" / "minibroden"))
+    assert callback.layer == "layer3"
+    assert [epoch for epoch in range(1, count + 1) if callback.due(epoch, count)] == measured
+
+
+def test_figure_5s_own_trainings_measure_scores_that_end_as_dissected(own: Path) -> None:
+    scenes(own)
+    epochs(own, 3)
+    found = reproduce(own, "fig5")
+    rows = read_history(own / "out" / "runs" / "tiny" / "res8-d2a-0")
+    assert all(row["dissection/mean_score"] >= 0 for row in rows)
+    assert len(rows) == 3
+    units = Dissection.read_tally(own / "out" / "dissections" / "res8-d2a-0" / "tally.csv")
+    assert rows[-1]["dissection/mean_score"] == pytest.approx(units.scores.mean(), rel=1e-4)
+    assert "(c) shows the mean scores over training" in (own / "out" / "fig5.md").read_text()
+    assert not any("(c)" in verdict for verdict in found["verdicts"])
+
+
+def test_trainings_without_scores_still_make_figure_5(own: Path) -> None:
+    scenes(own)
+    reproduce(own, "fig6")
+    assert "dissection/mean_score" not in read_history(own / "out" / "runs" / "tiny" / "res8-0")[-1]
+    found = reproduce(own, "fig5")
+    assert "(c) shows the mean scores at the end of training only" in (own / "out" / "fig5.md").read_text()
+    assert [row["runs"] for row in found["rows"]] == [2, 2]
+
+
+def test_the_time_told_has_the_dissections_to_come(
+    own: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenes(own)
+    concepts = open_concepts(own / "data" / "minibroden")
+    trainings = needed.needed("fig5", own / "out" / "runs", 1, own / "data")
+    assert all(0 < seconds < 60 for seconds in needed.scoring_estimates(trainings, concepts))
+    epochs(own, 25)
+    monkeypatch.setattr(needed, "step_seconds", lambda recipe, classes: 0.0)
+    monkeypatch.setattr(needed, "dissection_seconds", lambda recipe, callback: 3600.0)
+    trainings = needed.needed("fig5", own / "out" / "runs", 1, own / "data")
+    trainings[0].folder.mkdir(parents=True)
+    (trainings[0].folder / "metrics.csv").write_text("epoch,top1\n" + "".join(f"{epoch},1\n" for epoch in range(1, 24)))
+    assert needed.scoring_estimates(trainings, concepts) == [2 * 3600.0, 13 * 3600.0]
+    monkeypatch.setattr("dynamick.training.train", lambda *_, **__: None)
+    needed.train_all(trainings, concepts)
+    assert "2 of 2 trainings to do, about 15 hours" in capsys.readouterr().out
+
+
+def test_a_training_that_diverges_is_told_as_such_and_not_by_its_maps(own: Path) -> None:
+    scenes(own)
+    epochs(own, 2, lr=1e30)
+    trainings = needed.needed("fig5", own / "out" / "runs", 1, own / "data")
+    said = needed.train_all(trainings, open_concepts(own / "data" / "minibroden"))
+    assert len(said) == 2
+    assert all("FloatingPointError" in each and "it diverged" in each for each in said)
+
+
 @pytest.fixture
 def unlucky(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Folders' names whose trainings fail."""
@@ -453,10 +523,10 @@ def unlucky(monkeypatch: pytest.MonkeyPatch) -> set[str]:
 
     names: set[str] = set()
 
-    def attempt(recipe: Recipe, folder: Path) -> None:
+    def attempt(recipe: Recipe, folder: Path, **settings: Any) -> None:
         if folder.name in names:
             raise RuntimeError("no luck")
-        train(recipe, folder)
+        train(recipe, folder, **settings)
 
     monkeypatch.setattr("dynamick.training.train", attempt)
     return names

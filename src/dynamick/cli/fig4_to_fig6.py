@@ -1,6 +1,7 @@
 """The drawings of the paper's Figs. 4 to 6, from finished trainings."""
 
-from statistics import mean
+from math import isclose
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 from dynamick.cli.reproduce import CLASSES, CONCEPTS, alike, rank
@@ -9,6 +10,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+SCORE = "dissection/mean_score"
+"""In a training's history, as `dynamick.training.DissectEvery` logs it."""
+NOISE = 0.01
+"""By such a part a training's last measurement may differ from the dissection of its file, which another device may make."""
 BEST = 100
 """Fig. 5d shows so many units."""
 DRAWN_CLASSES, DRAWN_UNITS = 4, 3
@@ -38,9 +43,9 @@ def draw_fig4(runs: list[Run]) -> "Figure":
 
 
 def draw_fig5(runs: list[Run]) -> "Figure":
-    """Fig. 5: (a) top-1 and (b) sparsity against the epoch, (c) mean scores at the end, (d) the best units' scores.
+    """Fig. 5: (a) top-1 and (b) sparsity against the epoch, (c) mean scores, (d) the best units' scores.
 
-    One run a model, its first; (c) shows all.
+    One run a model, its first; (c) shows all, over training where `scores_over_training` has them, else at the end.
     """
     import numpy as np
     from matplotlib.figure import Figure
@@ -50,20 +55,72 @@ def draw_fig5(runs: list[Run]) -> "Figure":
     (a, b), (c, d) = figure.subplots(2, 2)
     _curves(a, first, "top1", "(a) validation top-1, %; the first run of each")
     _curves(b, first, "sparse_share", "(b) weights below 1e-3, %; the first run of each", 100)
+    if measured := scores_over_training(runs):
+        _draw_scores(c, measured)
+        c.set_xlim(a.get_xlim())
+    else:
+        _draw_last_scores(c, runs, first)
+    c.set_ylim(0, max(1e-3, 1.1 * c.dataLim.y1))
     for place, (name, run) in enumerate(first.items()):
-        every = [float(each["units"].scores.mean()) for each in runs if each["model"] == name]
-        c.plot([place] * len(every), every, "o", color=_look(place)["color"])
         best = np.sort(run["units"].scores)[::-1][:BEST]
         d.plot(range(1, len(best) + 1), best, label=name, **_look(place))
-    c.set_xticks(range(len(first)), list(first))
-    c.set_xlim(-0.5, len(first) - 0.5)
-    c.set_ylim(0, max(1e-3, 1.1 * c.dataLim.y1))
-    c.set_title("(c) mean score (IoU) of all units at the end, each run", fontsize=9)
     d.set_xlabel("unit, by score")
     d.set_ylim(bottom=0)
     d.set_title(f"(d) scores of the {BEST} best units; the first run of each", fontsize=9)
     d.legend(fontsize="small", frameon=False)
     return figure
+
+
+def scores_over_training(runs: list[Run]) -> dict[str, dict[float, list[float]]]:
+    """For each model its runs' mean scores after each epoch that was measured.
+
+    Nothing where a run has none to its end, or others there than its dissection says (of other images, say), or where a
+    model's runs were measured after different epochs.
+    """
+    found: dict[str, dict[float, list[float]]] = {}
+    for name in _first(runs):
+        own = [run for run in runs if run["model"] == name]
+        scores = [{row["epoch"]: row[SCORE] for row in run["history"] if SCORE in row} for run in own]
+        if any(each.keys() != scores[0].keys() for each in scores) or not all(map(_ends_as_dissected, own)):
+            return {}
+        found[name] = {epoch: [each[epoch] for each in scores] for epoch in scores[0]}
+    return found
+
+
+def _ends_as_dissected(run: Run) -> bool:
+    last = run["history"][-1].get(SCORE)
+    return last is not None and isclose(last, run["units"].scores.mean(), rel_tol=NOISE, abs_tol=1e-6)
+
+
+def scores_shown(runs: list[Run]) -> str:
+    """What Fig. 5c shows, for its page."""
+    if scores_over_training(runs):
+        return "(c) shows the mean scores over training, as in the paper: mean and deviation over runs."
+    return "(c) shows the mean scores at the end of training only: not all runs have them over training."
+
+
+def _draw_scores(axes: "Axes", measured: dict[str, dict[float, list[float]]]) -> None:
+    import numpy as np
+
+    for place, scores in enumerate(measured.values()):
+        epochs, means = list(scores), np.array([mean(each) for each in scores.values()])
+        axes.plot(epochs, means, marker="o", markersize=4, **_look(place))
+        if all(len(each) > 1 for each in scores.values()):
+            deviations = [stdev(each) for each in scores.values()]
+            axes.fill_between(
+                epochs, means - deviations, means + deviations, color=_look(place)["color"], alpha=0.2, linewidth=0
+            )
+    axes.set_xlabel("epoch")
+    axes.set_title("(c) mean score (IoU) of all units; mean and deviation over runs", fontsize=9)
+
+
+def _draw_last_scores(axes: "Axes", runs: list[Run], first: dict[str, Run]) -> None:
+    for place, name in enumerate(first):
+        every = [float(each["units"].scores.mean()) for each in runs if each["model"] == name]
+        axes.plot([place] * len(every), every, "o", color=_look(place)["color"])
+    axes.set_xticks(range(len(first)), list(first))
+    axes.set_xlim(-0.5, len(first) - 0.5)
+    axes.set_title("(c) mean score (IoU) of all units at the end, each run", fontsize=9)
 
 
 def draw_fig6(runs: list[Run]) -> "Figure":

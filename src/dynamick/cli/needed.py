@@ -6,10 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dynamick.data.concepts import ConceptDataset, Sample
+    from dynamick.models import Network
+    from dynamick.training import DissectEvery
     from dynamick.training.recipe import Recipe
 
 TIMED = 3
-"""Steps that are timed to tell how long a training takes."""
+"""Steps that are timed to tell how long a training takes, and batches to tell how long a dissection does."""
+BATCH = 64
+"""Images of such a batch."""
+MEASUREMENTS = 10
+"""About so often a training's networks are dissected, evenly spaced, where a figure shows scores over training."""
 L1 = 0.1
 """The largest strength of L1 that stays within half a point of dense with `cifar10-small` (docs/results/cifar10.md)."""
 
@@ -107,8 +116,11 @@ def recipe_of(name: str, model: str, seed: int, root: Path) -> "Recipe":
     return recipe
 
 
-def train_all(trainings: list[Training]) -> list[str]:
+def train_all(trainings: list[Training], concepts: "ConceptDataset | None" = None) -> list[str]:
     """Train what is not finished, one after the other; says first how long it will take.
+
+    Args:
+        concepts: images with label maps; the networks' scores on them are measured during training (`scoring`).
 
     Returns:
         A line for each that failed, with its reason; the others went on.
@@ -125,19 +137,30 @@ def train_all(trainings: list[Training]) -> list[str]:
     left = [each for each in trainings if not each.done]
     if not left:
         return []
-    seconds = sum(estimates(left))
+    seconds = sum(estimates(left)) + (0.0 if concepts is None else sum(scoring_estimates(left, concepts)))
     print(f"{len(left)} of {len(trainings)} trainings to do, {in_words(seconds)}; the same command goes on", flush=True)
     failed = []
     for number, each in enumerate(left, 1):
         print(f"training {number} of {len(left)}: {each.folder}", flush=True)
         try:
-            train(each.recipe, each.folder)
+            train(each.recipe, each.folder, callbacks=None if concepts is None else [scoring(each.recipe, concepts)])
         except InputError:
             raise
         except Exception as error:
             failed.append(f"{each.folder.name}: failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}")
             print(failed[-1], flush=True)
     return failed
+
+
+def scoring(recipe: "Recipe", concepts: "ConceptDataset") -> "DissectEvery":
+    """Measures during a training what `dissect_all` does after it: about 10 times, the last time at its end."""
+    from dynamick.comparison.detecting import features_layer
+    from dynamick.training import DissectEvery
+
+    model = untrained(recipe)
+    layer = features_layer(model, concepts, model.preprocessing)
+    # Where a training diverged, that is told, and not the NaN maps that come of it.
+    return DissectEvery(concepts, layer, max(1, round(recipe.optim.epochs / MEASUREMENTS)), allow_nan=True)
 
 
 def estimates(trainings: list[Training]) -> list[float]:
@@ -154,6 +177,65 @@ def estimates(trainings: list[Training]) -> list[float]:
             times[name] = steps * step_seconds(each.recipe, len(images.classes))
         out.append(times[name] * each.epochs_left)
     return out
+
+
+def scoring_estimates(trainings: list[Training], concepts: "ConceptDataset") -> list[float]:
+    """About how many seconds of each are dissections to come: some images are dissected with each recipe's first model."""
+    times: dict[str, float] = {}
+    out = []
+    for each in trainings:
+        callback, name, last = scoring(each.recipe, concepts), each.folder.parent.name, each.recipe.optim.epochs
+        if name not in times:
+            times[name] = dissection_seconds(each.recipe, callback)
+        left = range(last - each.epochs_left + 1, last + 1)
+        out.append(times[name] * sum(callback.due(epoch, last) for epoch in left))
+    return out
+
+
+def dissection_seconds(recipe: "Recipe", callback: "DissectEvery") -> float:
+    """The time of one of a training's dissections, from that of some of its images, evenly spaced."""
+    from dynamick.data.images import evenly_spaced
+    from dynamick.dissection import dissect
+
+    whole = callback.dataset
+    part = _Part(whole, evenly_spaced(len(whole), TIMED * BATCH))
+    began = time.perf_counter()
+    dissect(untrained(recipe), callback.layer, part, **callback.options)
+    return (time.perf_counter() - began) / len(part) * len(whole)
+
+
+class _Part:
+    """Some images of a data set of concepts."""
+
+    def __init__(self, whole: "ConceptDataset", places: list[int]) -> None:
+        self.whole, self.places = whole, places
+        self.labels, self.categories, self.map_size = whole.labels, whole.categories, whole.map_size
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> "Sample":
+        return self.whole[self.places[index]]
+
+    def image(self, index: int) -> "Tensor":
+        """As `dissect` reads a whole set: an image without its label maps, where that can be."""
+        from dynamick.dissection.loading import image_of
+
+        return image_of(self.whole, self.places[index])[1]
+
+    def maps(self, index: int) -> "dict[str, Tensor]":
+        """Label maps without their image."""
+        from dynamick.dissection.loading import maps_of
+
+        return maps_of(self.whole, self.places[index])[1]
+
+
+def untrained(recipe: "Recipe") -> "Network":
+    """A network of a recipe's layers; what it has is random, and its classes are two."""
+    from dynamick import models
+    from dynamick.preprocessing import Preprocessing
+
+    return models.create(recipe.model, 2, recipe.stem, recipe.width, Preprocessing(recipe.data.side))
 
 
 def step_seconds(recipe: "Recipe", classes: int) -> float:

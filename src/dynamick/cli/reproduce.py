@@ -84,13 +84,15 @@ def make_runs(args: argparse.Namespace) -> list[str]:
     from dynamick.data.checking import open_concepts
     from dynamick.errors import InputError
 
+    scored = None
     if args.figure in DISSECTED:
         args.concepts = args.concepts or args.data / "minibroden"
         args.dissections = args.dissections or args.out / "dissections"
         # Before hours of training.
-        open_concepts(args.concepts)
+        concepts = open_concepts(args.concepts)
+        scored = concepts if args.figure == "fig5" else None
     trainings = needed(args.figure, args.trainings or args.out / "runs", args.seeds, args.data)
-    failed = train_all(trainings)
+    failed = train_all(trainings, scored)
     args.runs = [each.folder for each in trainings if each.done]
     if not args.runs:
         raise InputError(f"reproduce {args.figure}: no training came to its end ({failed[0]})")
@@ -101,6 +103,7 @@ def make_runs(args: argparse.Namespace) -> list[str]:
 
 def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     """Read the runs, and write the figure's page; trainings that failed are listed on it."""
+    from dynamick.cli.fig4_to_fig6 import DRAWINGS, scores_shown
     from dynamick.files import write_atomically, write_json
 
     if args.figure == "fig2":
@@ -132,13 +135,11 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     verdicts = {"table1": accuracy_verdicts, "fig4": sparsity_verdicts, "fig5": dissection_verdicts, "fig6": cover_verdicts}
     said = [*verdicts[args.figure](rows), *failed]
     args.out.mkdir(parents=True, exist_ok=True)
-    text = as_markdown(args.figure, rows, said, size)
+    text = as_markdown(args.figure, rows, said, size, scores_shown(runs) if args.figure == "fig5" else "")
     write_atomically(args.out / f"{args.figure}.md", text.encode())
     write_json(args.out / f"{args.figure}.json", {"rows": rows, "verdicts": said, "sizes": size})
-    if args.figure != "table1":
-        from dynamick.cli import fig4_to_fig6
-
-        figure = fig4_to_fig6.DRAWINGS[args.figure](runs)
+    if args.figure in DRAWINGS:
+        figure = DRAWINGS[args.figure](runs)
         caption(figure, size)
         figure.savefig(args.out / f"{args.figure}.svg")
     print(text)
@@ -434,8 +435,8 @@ def caption(figure: "Figure", size: str) -> None:
     figure.suptitle("\n".join(lines), fontsize=8)
 
 
-def as_markdown(figure: str, rows: list[Row], verdicts: list[str], size: str) -> str:
-    """The page: the rows with the paper's numbers beside them, and the verdicts."""
+def as_markdown(figure: str, rows: list[Row], verdicts: list[str], size: str, drawn: str = "") -> str:
+    """The page: the rows with the paper's numbers beside them, the verdicts, and the figure, with what it shows (`drawn`)."""
     columns = {"top1": ("top-1, %", 2), "sparse": ("weights below 1e-3, %", 1), "score": ("mean score", 4)}
     columns |= {"detectors": ("detectors", 1), "covered": (f"classes of at most {CONCEPTS} concepts, %", 1)}
     columns = {name: column for name, column in columns.items() if rows and name in rows[0]}
@@ -447,6 +448,7 @@ def as_markdown(figure: str, rows: list[Row], verdicts: list[str], size: str) ->
         cells = [_spread(row, name, digits) for name, (_, digits) in columns.items()]
         lines.append(f"| {row['model']} | {row['runs']} | {paper} | {' | '.join(cells)} |")
     lines += ["", *(f"- {verdict}" for verdict in verdicts), ""]
+    lines += [drawn, ""] if drawn else []
     return "\n".join(lines if figure == "table1" else [*lines, f"![{figure}]({figure}.svg)", ""])
 
 

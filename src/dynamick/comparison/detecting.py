@@ -29,15 +29,25 @@ def dissect_features(
     Raises:
         InputError: the classifier's input is no mean of maps, or as `dynamick.dissection.dissect`.
     """
+    layer = features_layer(model.to(device), concepts, preprocessing)
+    found = dissect(model, layer, concepts, preprocessing=preprocessing, state=folder / "state", device=device)
+    found.write_tally(folder / "tally.csv")
+    return found
+
+
+def features_layer(model: nn.Module, concepts: ConceptDataset, preprocessing: Preprocessing) -> str:
+    """The name of the layer whose maps' means enter a model's classifier.
+
+    Raises:
+        InputError: the classifier's input is no mean of maps.
+    """
     _, first = image_of(concepts, 0)
-    layers = Reader(model.to(device), preprocessing).maps(first[None]).layers
+    layers = Reader(model, preprocessing).maps(first[None]).layers
     # All of these put out what enters the head; the first one holds the others.
     names = [name for name, _ in model.named_modules() if name in layers]
     if not names:
         raise InputError("concepts: no layer's maps are averaged into the classifier's input, so its units cannot be dissected")
-    found = dissect(model, names[0], concepts, preprocessing=preprocessing, state=folder / "state", device=device)
-    found.write_tally(folder / "tally.csv")
-    return found
+    return names[0]
 
 
 def detectors(head: nn.Module, units: Dissection) -> dict[str, float]:
