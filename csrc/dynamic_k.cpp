@@ -137,17 +137,15 @@ template <bool exactly> int forward_by_rows(const Problem& problem, const Result
 // The inputs' gradients of each thread, in lanes, and their sum. The first thread's are where the sum is to be, if they fit.
 class Parts {
 public:
-    Parts(const Problem& problem, int64_t threads, float* gx) : problem(problem), gx(gx), part(threads), own(threads) {
-        const bool fits = gx && problem.B % LANES == 0 && reinterpret_cast<uintptr_t>(gx) % alignof(Floats) == 0;
-        if (fits) part[0] = reinterpret_cast<Floats*>(gx);
+    Parts(const Problem& problem, int64_t threads, float* gx)
+        : problem(problem), gx(gx), size(problem.tiles() * problem.M),
+          fits(gx && problem.B % LANES == 0 && reinterpret_cast<uintptr_t>(gx) % alignof(Floats) == 0), part(threads),
+          own((threads - fits) * size) {
+        for (int64_t thread = 0; thread < threads; thread++)
+            part[thread] = fits && thread == 0 ? reinterpret_cast<Floats*>(gx) : own.get() + (thread - fits) * size;
     }
 
     Floats* start(int64_t thread) {
-        const int64_t size = problem.tiles() * problem.M;
-        if (!part[thread]) {
-            own[thread] = unfilled<Floats>(size);
-            part[thread] = own[thread].get();
-        }
         std::fill_n(part[thread], size, every(0));
         return part[thread];
     }
@@ -168,8 +166,10 @@ public:
 private:
     const Problem& problem;
     float* gx;
+    const int64_t size;
+    const bool fits;
     std::vector<Floats*> part;
-    std::vector<std::unique_ptr<Floats[]>> own;
+    Space<1> own;
 };
 
 template <bool exactly>

@@ -19,6 +19,36 @@ constexpr int64_t AHEAD = 4;  // places behind the last that may be looked up, b
 // Memory that nobody has filled yet.
 template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }
 
+// The same for vectors; up to MOST bytes the calling thread holds on to, for what comes and goes among PyTorch's tensors makes the heap
+// grow. One of each use at a time.
+template <int use> class Space {
+public:
+    explicit Space(int64_t count) {
+        if (count * static_cast<int64_t>(sizeof(Floats)) > MOST) {
+            own = unfilled<Floats>(count);
+            values = own.get();
+            return;
+        }
+        thread_local std::unique_ptr<Floats[]> held;
+        thread_local int64_t room = 0;
+        if (room < count) {
+            held = nullptr;
+            room = 0;  // if there is no memory for more
+            held = unfilled<Floats>(count);
+            room = count;
+        }
+        values = held.get();
+    }
+
+    Floats* get() const { return values; }
+    Floats& operator[](int64_t n) const { return values[n]; }
+
+private:
+    static constexpr int64_t MOST = 1 << 23;
+    std::unique_ptr<Floats[]> own;
+    Floats* values;
+};
+
 // The bits of a float's magnitude: they order as magnitudes do, infinity and NaN last.
 inline int32_t magnitude_bits(float value) {
     int32_t bits;

@@ -34,11 +34,12 @@ template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
 // Inputs (B, M) as tiles: tile t holds M vectors, whose lanes are inputs LANES t, LANES t + 1, ...; missing ones are 0.
 struct Tiles {
     int64_t count, M;
-    std::unique_ptr<Floats[]> x, highest, lowest;
+    Space<0> x;
+    std::unique_ptr<Floats[]> highest, lowest;
     std::unique_ptr<float[]> magnitude;  // the largest of each tile
 
     explicit Tiles(const Problem& problem)
-        : count(problem.tiles()), M(problem.M), x(unfilled<Floats>(count * M)), highest(unfilled<Floats>(count)),
+        : count(problem.tiles()), M(problem.M), x(count * M), highest(unfilled<Floats>(count)),
           lowest(unfilled<Floats>(count)), magnitude(unfilled<float>(count)) {
         split(count, problem.threads, [&](int64_t, int64_t first, int64_t last) {
             for (int64_t t = first; t < last; t++) pack(problem, t);
