@@ -7,7 +7,8 @@ interval. `random` weights are normal, and inputs rectified normal numbers, half
 leaves in this project's networks (docs/results/cifar10.md, miniplaces.md): a class keeps K positive weights, or 1 % where that
 is more, as in the paper's Res18-d5; weight decay has made the others 1e15 times smaller; inputs are pooled, 7 % of them 0.
 Before a row is timed, its outputs and gradients on some rows and classes are held to the reference. Memory is the peak that a
-process of its own adds for three steps; for all but the kernel that process does no more. Run it where nothing else runs.
+process of its own adds for three steps; for all but the kernel that process does no more. *chunked* is the PyTorch path,
+*naive* a topk over all products, and *compiled* a torch.compile of that. Run it where nothing else runs.
 """
 
 import argparse
@@ -59,6 +60,7 @@ PARTS = {
 }
 PROCESSES = 3
 """In which memory is measured: where the allocator finds room differs by a tenth and more between them."""
+SLOW = ("chunked", "naive", "compiled")
 
 
 def main() -> None:
@@ -75,8 +77,9 @@ def main() -> None:
     if args.quick:
         cases = [case for case in cases if case in GRID + INFERENCE and case.K == 5]
     usable = [case for case in cases if case.level is None or runs(case.level)]
-    print("| what | O | M | K | weights | level | nn.Linear, ms | kernel, ms | ratio | 95 % | memory ratio | chunked | naive |")
-    print("|---" * 13 + "|")
+    columns = ["what", "O", "M", "K", "weights", "level", "nn.Linear, ms", "kernel, ms", "ratio", "95 %", "memory", *SLOW]
+    print(f"| {' | '.join([*columns, 'naive, memory', 'compiled, memory'])} |")
+    print("|---" * (len(columns) + 2) + "|")
     found = []
     for case in usable:
         found.append(measure(case, args.pairs if case.O < 1000 else max(4, args.pairs // 10), peers=not args.quick))
@@ -101,7 +104,8 @@ def row(found: dict[str, Any]) -> str:
     cells = [what, case["O"], case["M"], case["K"], case["weights"], found["level"]]
     cells += [f"{1000 * found['seconds'][name]:.2f}" for name in ("nn.Linear", "kernel")]
     cells += [f"{found['ratio']:.2f}", "{:.2f} to {:.2f}".format(*found["interval"])]
-    cells += [f"{found[name]:.2f}" if name in found else "" for name in ("memory_ratio", "chunked_ratio", "naive_ratio")]
+    rest = ["memory_ratio", *(f"{name}_ratio" for name in SLOW), "naive_memory_ratio", "compiled_memory_ratio"]
+    cells += [f"{found[name]:.{2 if name == 'memory_ratio' else 0}f}" if name in found else "" for name in rest]
     return "| " + " | ".join(map(str, cells)) + " |"
 
 
@@ -120,11 +124,14 @@ def measure(case: Case, pairs: int, peers: bool) -> dict[str, Any]:
         found["ratio"], found["interval"] = statistics.median(against), interval(against)
         found["needed"] = needed(case)
         if peers and case.level is None and case.rule == "at_most":
-            found["memory_ratio"] = memory("kernel", case) / memory("nn.Linear", case)
-        if peers and case.level is None and case.O < 1000 and case.training and case.rule == "at_most":
-            for name in ("chunked", "naive"):
-                slow = in_turn({name: step(name, case)}, 1, warm=1)
-                found[f"{name}_ratio"] = slow[name][0] / medians["nn.Linear"]
+            linear = memory("nn.Linear", case)
+            found["memory_ratio"] = memory("kernel", case) / linear
+            if case.O < 1000 and case.training:
+                for name in SLOW:
+                    slow = in_turn({name: step(name, case)}, 1, warm=1)
+                    found[f"{name}_ratio"] = slow[name][0] / medians["nn.Linear"]
+                for name in ("naive", "compiled"):
+                    found[f"{name}_memory_ratio"] = memory(name, case, processes=1) / linear
     finally:
         cpu.kernel = before
     return found
@@ -151,10 +158,12 @@ def step(name: str, case: Case) -> Callable[[], None]:
     function: Callable[[Tensor, Tensor, Tensor], Tensor]
     if name == "nn.Linear":
         function = F.linear
-    elif name == "naive":
+    elif name in ("naive", "compiled"):
 
-        def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
+        def naive(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
             return (x[:, None] * w).topk(case.K).values.relu().sum(-1) + b
+
+        function = torch.compile(naive, dynamic=False) if name == "compiled" else naive
     else:
 
         def function(x: Tensor, w: Tensor, b: Tensor) -> Tensor:
@@ -198,10 +207,10 @@ def needed(case: Case) -> dict[str, int]:
     return {"bytes": 4 * tensors_moved, "multiplications": products, "dense_multiplications": case.B * case.O * case.M * passes}
 
 
-def memory(name: str, case: Case) -> float:
-    """Bytes that three steps, with their tensors, add to the peak of a process of their own; the median of PROCESSES."""
+def memory(name: str, case: Case, processes: int = PROCESSES) -> float:
+    """Bytes that three steps, with their tensors, add to the peak of a process of their own; the median of some."""
     with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
-        return statistics.median(pool.apply(_added_memory, (name, case)) for _ in range(PROCESSES))
+        return statistics.median(pool.apply(_added_memory, (name, case)) for _ in range(processes))
 
 
 def _added_memory(name: str, case: Case) -> int:

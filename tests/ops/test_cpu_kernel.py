@@ -129,7 +129,7 @@ KINDS = ("normal", "relu", "sparse", "quantised", "signs", "constant", "tiny", "
 @st.composite
 def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor | None, int, str]:
     small, M = st.integers(1, 20), draw(st.integers(1, 70))
-    B, O = draw(small), draw(st.integers(1, 5))
+    B, O = draw(st.one_of(small, st.integers(31, 34))), draw(st.integers(1, 5))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
     x, w = (values(draw(st.sampled_from(KINDS)), shape, generator) for shape in ((B, M), (O, M)))
     dtype = draw(st.sampled_from([torch.float32, torch.float32, torch.bfloat16, torch.float16]))
@@ -164,6 +164,8 @@ def test_random_problems(level: str, problem: tuple) -> None:
         (2, 2, 2),
         (15, 17, 15),
         (17, 15, 17),
+        (31, 33, 31),
+        (33, 32, 33),
         (1, 2, 511),
         (511, 1, 2),
         (2, 511, 1),
