@@ -77,7 +77,21 @@ def main() -> None:
     if args.quick:
         cases = [case for case in cases if case in GRID + INFERENCE and case.K == 5]
     usable = [case for case in cases if case.level is None or runs(case.level)]
-    columns = ["what", "O", "M", "K", "weights", "level", "nn.Linear, ms", "kernel, ms", "ratio", "95 %", "memory", *SLOW]
+    columns = [
+        "what",
+        "O",
+        "M",
+        "K",
+        "weights",
+        "level",
+        "limit, ms",
+        "nn.Linear, ms",
+        "kernel, ms",
+        "ratio",
+        "95 %",
+        "memory",
+        *SLOW,
+    ]
     print(f"| {' | '.join([*columns, 'naive, memory', 'compiled, memory'])} |")
     print("|---" * (len(columns) + 2) + "|")
     found = []
@@ -102,7 +116,9 @@ def row(found: dict[str, Any]) -> str:
     case = found["case"]
     what = ("step" if case["training"] else "forward") + (", exactly" if case["rule"] == "exactly" else "")
     cells = [what, case["O"], case["M"], case["K"], case["weights"], found["level"]]
-    cells += [f"{1000 * found['seconds'][name]:.2f}" for name in ("nn.Linear", "kernel")]
+    cells += [
+        f"{1000 * seconds:.2f}" for seconds in (found["limit"], *(found["seconds"][name] for name in ("nn.Linear", "kernel")))
+    ]
     cells += [f"{found['ratio']:.2f}", "{:.2f} to {:.2f}".format(*found["interval"])]
     rest = ["memory_ratio", *(f"{name}_ratio" for name in SLOW), "naive_memory_ratio", "compiled_memory_ratio"]
     cells += [f"{found[name]:.{2 if name == 'memory_ratio' else 0}f}" if name in found else "" for name in rest]
@@ -123,6 +139,7 @@ def measure(case: Case, pairs: int, peers: bool) -> dict[str, Any]:
         against = ratios(seconds, "kernel")
         found["ratio"], found["interval"] = statistics.median(against), interval(against)
         found["needed"] = needed(case)
+        found["limit"] = limit(found["needed"], medians["nn.Linear"], pairs)
         if peers and case.level is None and case.rule == "at_most":
             linear = memory("nn.Linear", case)
             found["memory_ratio"] = memory("kernel", case) / linear
@@ -205,6 +222,18 @@ def needed(case: Case) -> dict[str, int]:
     )
     products = case.B * case.O * min(case.K, case.M) * passes
     return {"bytes": 4 * tensors_moved, "multiplications": products, "dense_multiplications": case.B * case.O * case.M * passes}
+
+
+def limit(least: dict[str, int], linear: float, pairs: int) -> float:
+    """Seconds below which no kernel comes here: those of moving its bytes, or of its products at nn.Linear's speed, if more."""
+    source = torch.ones(least["bytes"] // 8)
+    target = torch.empty_like(source)  # half of the bytes are read and half written
+
+    def move() -> None:
+        target.copy_(source)
+
+    moved = statistics.median(in_turn({"move": move}, pairs)["move"])
+    return max(moved, linear * least["multiplications"] / least["dense_multiplications"])
 
 
 def memory(name: str, case: Case, processes: int = PROCESSES) -> float:
