@@ -1,6 +1,7 @@
 """The drawings of the paper's Figs. 4 to 6, from finished trainings."""
 
 from math import isclose
+from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from dynamick.cli.reproduce import CLASSES, CONCEPTS, alike, rank
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from numpy.typing import NDArray
 
 SCORE = "dissection/mean_score"
 """In a training's history, as `dynamick.training.DissectEvery` logs it."""
@@ -16,8 +18,10 @@ NOISE = 0.01
 """By such a part a training's last measurement may differ from the dissection of its file, which another device may make."""
 BEST = 100
 """Fig. 5d shows so many units."""
-DRAWN_CLASSES, DRAWN_UNITS = 4, 3
-"""Fig. 6 shows so many classes, and so many units of each."""
+DRAWN_CLASSES, DRAWN_UNITS, TOP_IMAGES = 4, 3, 3
+"""Fig. 6 shows so many classes, so many units of each, and so many top images of a unit."""
+PICTURE, GAP = 38, 4
+"""Points: a top image's side, and what lies between two."""
 
 Run = dict[str, Any]
 
@@ -126,15 +130,18 @@ def _draw_last_scores(axes: "Axes", runs: list[Run], first: dict[str, Run]) -> N
 def draw_fig6(runs: list[Run]) -> "Figure":
     """Fig. 6: (a) some classes and their heaviest units, (b) the claim, that nearly all classes are made up by few concepts.
 
-    (a) is of the run whose K is nearest 5, (b) has a line a model, all its runs.
+    (a) is of the run whose K is nearest 5, with pictures where `add_pictures` found them; (b) has a line a model, all its runs.
     """
     from matplotlib.figure import Figure
 
     from dynamick.explanation import composition, share_covered
 
-    figure = Figure(figsize=(12, 4.8), layout="constrained")
+    run = _nearest_5(runs)
+    rows = len(set().union(*_heaviest(run).values())) if "pictures" in run else 0
+    # Pictures are stored in an SVG as finely as the figure's dots.
+    figure = Figure(figsize=(12, max(4.8, 1.2 + rows * (PICTURE + 2 * GAP) / 72)), dpi=150, layout="constrained")
     connections, axes = figure.subplots(1, 2, width_ratios=[1.3, 1])
-    _draw_connections(connections, min(runs, key=lambda run: (run["k"] is None, abs((run["k"] or 0) - CONCEPTS))))
+    _draw_connections(connections, run)
     for place, name in enumerate(_first(runs)):
         made = [composition(each["network"], each["units"]) for each in runs if each["model"] == name]
         counts = range(1, 21)
@@ -146,30 +153,117 @@ def draw_fig6(runs: list[Run]) -> "Figure":
     return figure
 
 
+def add_pictures(runs: list[Run], dissections: Path, concepts: Path | None) -> str:
+    """Put the units' top images (`pictures`) into the run that Fig. 6a shows; returns what the page says of them.
+
+    Args:
+        dissections: RUN/dissection.json, beside the tally, says which images they are.
+        concepts: the images that were dissected.
+
+    Raises:
+        InputError: these are others, or as `dynamick.dissection.gallery.examples`.
+    """
+    from dynamick.cli.explain import read_units
+    from dynamick.data.checking import open_concepts
+
+    run = _nearest_5(runs)
+    folder = dissections / run["folder"].resolve().name
+    units: Any = read_units(folder / "tally.csv")
+    lacking = (
+        [] if units.top_images.size else [f"{folder / 'dissection.json'}, which `dynamick dissect` writes beside the tally"]
+    )
+    lacking += [] if concepts else ["--concepts DIR, the images that were dissected"]
+    if concepts is None or lacking:
+        return f"(a) leaves out the units' top images, as the paper shows them; they need {' and '.join(lacking)}."
+    run["pictures"] = _pictures(run, units, open_concepts(concepts), concepts)
+    return f"(a) shows each unit's {TOP_IMAGES} top images, dimmed where it is not active, as in the paper."
+
+
+def _pictures(run: Run, units: Any, data: Any, concepts: Path) -> dict[int, "list[NDArray[Any]]"]:
+    """For each unit drawn its top images (H, W, 3), dimmed outside its region.
+
+    Raises:
+        InputError: the unit is not as active in them as its dissection says, or as `dynamick.dissection.gallery.examples`.
+    """
+    from dynamick.dissection.gallery import examples, overlay
+    from dynamick.errors import InputError
+
+    drawn = sorted(set().union(*_heaviest(run).values()))
+    other = f"{concepts}: not the images on which {run['folder']} was dissected; give those, or leave --concepts out"
+    if sorted(data.labels) != sorted(units.concepts) or units.top_images[drawn].max(initial=0) >= len(data):
+        raise InputError(other)
+    found = examples(run["network"], data, units, drawn, TOP_IMAGES)
+    for each in found:
+        said = units.top_values[each.unit].tolist()
+        if not all(isclose(*pair, rel_tol=NOISE, abs_tol=1e-6) for pair in zip(each.peaks, said, strict=False)):
+            raise InputError(other)
+    pictures = [map(overlay, each.images, each.masks) for each in found]
+    return {u: [each.permute(1, 2, 0).numpy() for each in own] for u, own in zip(drawn, pictures, strict=True)}
+
+
+def _nearest_5(runs: list[Run]) -> Run:
+    """The run that Fig. 6a shows, as the paper shows Res18-d5a."""
+    return min(runs, key=lambda run: (run["k"] is None, abs((run["k"] or 0) - CONCEPTS)))
+
+
+def _heaviest(run: Run) -> dict[int, list[int]]:
+    """The units of the largest positive weights of each class drawn."""
+    from dynamick.data.images import evenly_spaced
+
+    weight = run["network"].get_parameter("fc.weight").detach()
+    largest = {c: weight[c].argsort(descending=True)[:DRAWN_UNITS].tolist() for c in evenly_spaced(len(weight), DRAWN_CLASSES)}
+    return {c: [m for m in units if weight[c, m] > 0] for c, units in largest.items()}
+
+
 def _draw_connections(axes: "Axes", run: Run) -> None:
     """Units and classes, joined by the largest positive weights of each class: the wider a line, the larger its weight."""
-    from dynamick.data.images import evenly_spaced
     from dynamick.dissection.plots import COLOURS
-    from dynamick.dissection.result import DETECTOR
 
-    weight, names, units = run["network"].get_parameter("fc.weight").detach().clamp(min=0), run["network"].classes, run["units"]
-    shown = evenly_spaced(len(weight), DRAWN_CLASSES)
-    heaviest = {c: [m for m in weight[c].argsort(descending=True)[:DRAWN_UNITS].tolist() if weight[c, m] > 0] for c in shown}
-    order = list(dict.fromkeys(m for c in shown for m in heaviest[c]))
-    height = {m: 1 - place / max(1, len(order) - 1) for place, m in enumerate(order)}
-    for place, c in enumerate(shown):
-        middle = 1 - (place + 0.5) / len(shown)
-        axes.text(1.02, middle, names[c], va="center", fontsize=9)
-        for m in heaviest[c]:
+    weight, heaviest = run["network"].get_parameter("fc.weight").detach().clamp(min=0), _heaviest(run)
+    order = list(dict.fromkeys(m for units in heaviest.values() for m in units))
+    height = {m: 1 - (place + 0.5) / len(order) for place, m in enumerate(order)}
+    for place, (c, units) in enumerate(heaviest.items()):
+        middle = 1 - (place + 0.5) / len(heaviest)
+        axes.text(1.02, middle, run["network"].classes[c], va="center", fontsize=9)
+        for m in units:
             width = float(8 * weight[c, m] / weight.max())
             axes.plot([0, 1], [height[m], middle], color=COLOURS[place], linewidth=width, alpha=0.8, solid_capstyle="butt")
     for m in order:
-        score = float(units.scores[m])
-        said = f"{units.labels[m]}, IoU {score:.2f}" if score else "no concept"
-        colour = "black" if score >= DETECTOR else "#777777"
-        axes.text(-0.02, height[m], f"unit {m}: {said}", ha="right", va="center", fontsize=8, color=colour)
+        _draw_unit(axes, run, m, height[m])
+    axes.set_ylim(0, 1)
     axes.set_axis_off()
     axes.set_title(f"(a) {run['model']}, the first run: a class's {DRAWN_UNITS} heaviest units; grey: no detector", fontsize=9)
+
+
+def _draw_unit(axes: "Axes", run: Run, unit: int, height: float) -> None:
+    """To the left of its lines a unit's top images, if any, and its number (from 1 up, as in the tally), concept and score."""
+    from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+
+    from dynamick.dissection.result import DETECTOR
+
+    pictures: list[Any] = run.get("pictures", {}).get(unit, [])
+    place: dict[str, Any] = {"xy": (0, height), "annotation_clip": False}
+    for number, each in enumerate(reversed(pictures)):
+        image = OffsetImage(each, zoom=PICTURE / each.shape[0], dpi_cor=True)
+        left = -GAP - number * (PICTURE + GAP)
+        axes.add_artist(
+            AnnotationBbox(
+                image, **place, xybox=(left, 0), boxcoords="offset points", box_alignment=(1, 0.5), frameon=False, pad=0
+            )
+        )
+    label, score = run["units"].labels[unit], float(run["units"].scores[unit])
+    said = f"unit {unit + 1}: " + (f"{label}, IoU {score:.2f}" if score else "no concept")
+    axes.annotate(
+        said.replace(", IoU", ",\nIoU") if pictures else said,
+        **place,
+        xytext=(-2 * GAP - len(pictures) * (PICTURE + GAP), 0),
+        textcoords="offset points",
+        ha="right",
+        va="center",
+        fontsize=8,
+        color="black" if score >= DETECTOR else "#777777",
+        parse_math=False,
+    )
 
 
 def _first(runs: list[Run]) -> dict[str, Run]:

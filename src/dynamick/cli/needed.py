@@ -263,7 +263,7 @@ def step_seconds(recipe: "Recipe", classes: int) -> float:
 
 
 def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
-    """Dissect the last maps of finished trainings into FOLDER/RUN/tally.csv; what its `state/` says is done is not done again.
+    """Dissect the last maps of finished trainings into FOLDER/RUN; what its `state/` says is done is not done again.
 
     Raises:
         InputError: a folder holds another network's dissection, or as `dynamick.comparison.detecting.dissect_features`.

@@ -52,8 +52,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of its own trainings (default %(default)s)")
     parser.add_argument("--data", type=Path, default=Path("data"), help="CIFAR-10, miniplaces64, minibroden (%(default)s)")
     parser.add_argument("--trainings", type=Path, help="folder for its own trainings (default: OUT/runs); the same one resumes")
-    parser.add_argument("--dissections", type=Path, help="folder with RUN/tally.csv of each run, for fig5 to fig7")
-    parser.add_argument("--concepts", type=Path, help="images with label maps that were dissected; fig7 says what IBD leaves")
+    parser.add_argument(
+        "--dissections",
+        type=Path,
+        help="folder with RUN/tally.csv of each run, for fig5 to fig7; fig6 also reads its dissection.json",
+    )
+    parser.add_argument(
+        "--concepts",
+        type=Path,
+        help="images with label maps that were dissected; fig6 shows the top ones, fig7 says what IBD leaves",
+    )
     parser.add_argument("--out", type=Path, default=Path("reproduced"), help="folder for what is made (default %(default)s)")
 
 
@@ -103,7 +111,7 @@ def make_runs(args: argparse.Namespace) -> list[str]:
 
 def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
     """Read the runs, and write the figure's page; trainings that failed are listed on it."""
-    from dynamick.cli.fig4_to_fig6 import DRAWINGS, scores_shown
+    from dynamick.cli.fig4_to_fig6 import DRAWINGS, add_pictures, scores_shown
     from dynamick.files import write_atomically, write_json
 
     if args.figure == "fig2":
@@ -132,10 +140,12 @@ def make_figure(args: argparse.Namespace, failed: list[str]) -> None:
         print(fig7(runs, sizes(runs, seen), args.out, args.concepts, failed))
         return
     size, rows = sizes(runs, seen), summary(runs)
+    shown = {"fig5": scores_shown, "fig6": lambda runs: add_pictures(runs, args.dissections, args.concepts)}
+    drawn = shown[args.figure](runs) if args.figure in shown else ""
     verdicts = {"table1": accuracy_verdicts, "fig4": sparsity_verdicts, "fig5": dissection_verdicts, "fig6": cover_verdicts}
     said = [*verdicts[args.figure](rows), *failed]
     args.out.mkdir(parents=True, exist_ok=True)
-    text = as_markdown(args.figure, rows, said, size, scores_shown(runs) if args.figure == "fig5" else "")
+    text = as_markdown(args.figure, rows, said, size, drawn)
     write_atomically(args.out / f"{args.figure}.md", text.encode())
     write_json(args.out / f"{args.figure}.json", {"rows": rows, "verdicts": said, "sizes": size})
     if args.figure in DRAWINGS:

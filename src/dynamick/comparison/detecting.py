@@ -11,6 +11,7 @@ from dynamick.dissection import Dissection, dissect
 from dynamick.dissection.loading import image_of
 from dynamick.errors import InputError
 from dynamick.explanation import Reader
+from dynamick.files import write_atomically
 from dynamick.preprocessing import Preprocessing
 
 
@@ -24,13 +25,14 @@ def dissect_features(
     """The dissection of the maps whose means enter a model's classifier; a finished one in the folder is not computed again.
 
     Args:
-        folder: `state/`, by which it resumes, and `tally.csv`.
+        folder: `state/`, by which it resumes, `dissection.json` and `tally.csv`.
 
     Raises:
         InputError: the classifier's input is no mean of maps, or as `dynamick.dissection.dissect`.
     """
     layer = features_layer(model.to(device), concepts, preprocessing)
     found = dissect(model, layer, concepts, preprocessing=preprocessing, state=folder / "state", device=device)
+    write_atomically(folder / "dissection.json", found.to_json().encode())
     found.write_tally(folder / "tally.csv")
     return found
 

@@ -24,13 +24,17 @@ CAPTION, GAP, MARGIN = 18, 2, 12
 
 
 class Example(NamedTuple):
-    """A unit (0-based), its label and score, its top images (uint8 (3, H, W)) and where it is active in them (bool (H, W))."""
+    """A unit (0-based), its label and score, its top images (uint8 (3, H, W)), where it is active in them (bool (H, W)).
+
+    `peaks`: its highest activations there; the dissection's `top_values`, where these are the images that it saw.
+    """
 
     unit: int
     label: str
     score: float
     images: list[Tensor]
     masks: list[Tensor]
+    peaks: Sequence[float] = ()
 
 
 def examples(
@@ -63,20 +67,21 @@ def examples(
         for place in dissection.top_images[unit, :count].tolist():
             wanted.setdefault(place, []).append(unit)
     like = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
-    found: dict[tuple[int, int], tuple[Tensor, Tensor]] = {}
+    found: dict[tuple[int, int], tuple[Tensor, Tensor, float]] = {}
     thresholds = torch.from_numpy(dissection.thresholds)
     with torch.inference_mode(), capture(model, dissection.layer) as taken:
         for place, its_units in wanted.items():
             image = image_of(dataset, place)[1]
             model(prepare(image[None].to(like.device)).to(like.dtype))
-            excess = taken.take()[0, its_units].cpu() - thresholds[its_units][:, None, None]
-            masks = upsampled_masks(excess, (image.shape[1], image.shape[2]))
-            found.update({(unit, place): (image, mask) for unit, mask in zip(its_units, masks, strict=True)})
+            maps = taken.take()[0, its_units].cpu()
+            masks = upsampled_masks(maps - thresholds[its_units][:, None, None], (image.shape[1], image.shape[2]))
+            each = zip(its_units, masks, maps.amax((1, 2)).tolist(), strict=True)
+            found.update({(unit, place): (image, mask, peak) for unit, mask, peak in each})
     made = []
     for unit in units:
-        pairs = [found[unit, place] for place in dissection.top_images[unit, :count].tolist()]
-        row = dissection.rows[unit]
-        made.append(Example(unit, row.label, row.score, [image for image, _ in pairs], [mask for _, mask in pairs]))
+        row, top = dissection.rows[unit], [found[unit, place] for place in dissection.top_images[unit, :count].tolist()]
+        images, masks, peaks = [image for image, _, _ in top], [mask for _, mask, _ in top], [peak for _, _, peak in top]
+        made.append(Example(unit, row.label, row.score, images, masks, peaks))
     return made
 
 
