@@ -3,12 +3,18 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from matplotlib.offsetbox import AnnotationBbox
 
 from dynamick import models
-from dynamick.cli.fig4_to_fig6 import SCORE, draw_fig4, draw_fig5, draw_fig6, scores_shown
-from dynamick.dissection import Dissection
+from dynamick.cli.fig4_to_fig6 import SCORE, add_pictures, draw_fig4, draw_fig5, draw_fig6, scores_shown
+from dynamick.comparison.detecting import dissect_features
+from dynamick.data.checking import open_concepts
+from dynamick.data.scenes import ComposedScenes
+from dynamick.dissection import Dissection, dissect
+from dynamick.errors import InputError
 from dynamick.training.recipe import Recipe
 
 
@@ -98,5 +104,72 @@ def test_figure_6_joins_classes_to_their_heaviest_units_by_lines_as_wide_as_thei
     axes = draw_fig6([run]).axes[0]
     assert [line.get_linewidth() for line in axes.lines] == pytest.approx([8, 4, 2, 4])
     said = {text.get_text(): text.get_color() for text in axes.texts}
-    assert [text for text in said if text.startswith("unit")] == [f"unit {m}: thing{m + 1}, IoU 0.03" for m in (2, 9, 4, 5)]
+    assert [text for text in said if text.startswith("unit")] == [f"unit {m + 1}: thing{m + 1}, IoU 0.03" for m in (2, 9, 4, 5)]
     assert {said[text] for text in said if text.startswith("unit")} == {"#777777"}
+
+
+def pictured(folder: Path) -> tuple[dict[str, Any], Path]:
+    """A run whose head reads four units, dissected on 20 images, and these."""
+    run = make_run(folder, "res8-d5a", 30.0, 0.9)
+    with torch.no_grad():
+        run["network"].fc.weight.zero_()
+        run["network"].fc.weight[0, [2, 9]] = run["network"].fc.weight[1, [4, 9]] = torch.tensor([1.0, 0.5])
+    images = folder / "images"
+    ComposedScenes("val", 20, seed=3, image_size=32).write_broden(images)
+    run["folder"] = folder / "run"
+    (folder / "dissections" / "run").mkdir(parents=True)
+    network, data = run["network"].eval(), open_concepts(images)
+    run["units"] = dissect_features(network, data, folder / "dissections" / "run", network.preprocessing)
+    return run, images
+
+
+def test_figure_6_shows_each_units_most_active_images_with_its_regions(tmp_path: Path) -> None:
+    run, images = pictured(tmp_path)
+    assert "(a) shows each unit's 3 top images" in add_pictures([run], tmp_path / "dissections", images)
+    axes = draw_fig6([run]).axes[0]
+    boxes = [each for each in axes.get_children() if isinstance(each, AnnotationBbox)]
+    heights = [text.xy[1] for text in axes.texts if text.get_text().startswith("unit")]
+    data, maps = open_concepts(images), []
+    run["network"].get_submodule(run["units"].layer).register_forward_hook(lambda *given: maps.append(given[2].detach()[0]))
+    for index in range(len(data)):
+        run["network"](run["network"].preprocessing(data[index].image[None]))
+    assert len(heights) == 3
+    for unit, height in zip([2, 9, 4], heights, strict=True):
+        row = sorted((each for each in boxes if each.xy[1] == height), key=lambda each: each.xybox[0])
+        best = sorted(range(len(data)), key=lambda index: -float(maps[index][unit].max()))[:3]
+        assert len(row) == 3
+        for index, box in zip(best, row, strict=True):
+            image = data[index].image
+            large = torch.nn.functional.interpolate(maps[index][None, [unit]].double(), image.shape[1:], mode="bilinear")[0]
+            expected = torch.where(large > float(run["units"].thresholds[unit]), image, (image * 0.25).to(torch.uint8))
+            assert np.array_equal(box.offsetbox.get_data(), expected.permute(1, 2, 0).numpy())
+
+
+def test_figure_6_says_what_its_pictures_lack(tmp_path: Path) -> None:
+    run, images = pictured(tmp_path)
+    said = add_pictures([run], tmp_path / "dissections", None)
+    assert said.endswith("they need --concepts DIR, the images that were dissected.")
+    (tmp_path / "dissections" / "run" / "dissection.json").unlink()
+    said = add_pictures([run], tmp_path / "dissections", images)
+    assert "they need " + str(tmp_path / "dissections" / "run" / "dissection.json") in said
+    assert "--concepts" not in said
+    assert not any(isinstance(each, AnnotationBbox) for each in draw_fig6([run]).axes[0].get_children())
+
+
+@pytest.mark.parametrize("count", [20, 4])
+def test_images_that_were_not_dissected_are_refused(tmp_path: Path, count: int) -> None:
+    run, _ = pictured(tmp_path)
+    ComposedScenes("val", count, seed=4, image_size=32).write_broden(tmp_path / "others")
+    with pytest.raises(InputError, match=f"others: other images than {run['folder']} was dissected on"):
+        add_pictures([run], tmp_path / "dissections", tmp_path / "others")
+    assert "pictures" not in run
+
+
+def test_a_dissection_of_another_layer_gives_no_pictures(tmp_path: Path) -> None:
+    run, images = pictured(tmp_path)
+    network, folder = run["network"], tmp_path / "dissections" / "run"
+    found = dissect(network, "layer3.0.conv1", open_concepts(images), preprocessing=network.preprocessing)
+    found.write_tally(folder / "tally.csv")
+    (folder / "dissection.json").write_text(found.to_json())
+    with pytest.raises(InputError, match=r"a dissection of 'layer3\.0\.conv1', but the head reads 'layer3'"):
+        add_pictures([run], tmp_path / "dissections", images)

@@ -448,6 +448,32 @@ def test_without_runs_it_dissects_too(own: Path, monkeypatch: pytest.MonkeyPatch
     assert [path.read_bytes() for path in tallies] == written
 
 
+def test_figure_6_has_pictures_of_its_own_trainings_and_of_given_runs_with_their_images(
+    own: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def drawn() -> tuple[bool, bool]:
+        page, figure = (own / "out" / "fig6.md").read_text(), (own / "out" / "fig6.svg").read_text()
+        return "(a) shows each unit's 3 top images" in page, "<image" in figure
+
+    scenes(own)
+    reproduce(own, "fig6")
+    assert drawn() == (True, True)
+    # A folder of dissections without what the pictures need is brought up to date from its state.
+    folder = own / "out" / "dissections" / "res8-d2a-0"
+    (folder / "dissection.json").unlink()
+    reproduce(own, "fig6")
+    assert drawn() == (True, True)
+    given = [str(own / "out" / "runs" / "tiny" / "res8-d2a-0"), "--dissections", str(folder.parent)]
+    reproduce(own, "fig6", *given)
+    assert drawn() == (False, False)
+    assert "they need --concepts DIR" in (own / "out" / "fig6.md").read_text()
+    reproduce(own, "fig6", *given, "--concepts", str(own / "data" / "minibroden"))
+    assert drawn() == (True, True)
+    ComposedScenes("val", 20, seed=4, image_size=32).write_broden(own / "others")
+    said = refused(own, capsys, "fig6", *given, "--concepts", str(own / "others"))
+    assert "others: other images than " in said
+
+
 def epochs(own: Path, count: int, **optim: Any) -> None:
     recipe = yaml.safe_load((own / "tiny.yaml").read_text())
     recipe["optim"] |= {"epochs": count, **optim}

@@ -139,7 +139,7 @@ def draw_fig6(runs: list[Run]) -> "Figure":
     run = _nearest_5(runs)
     rows = len(set().union(*_heaviest(run).values())) if "pictures" in run else 0
     # Pictures are stored in an SVG as finely as the figure's dots.
-    figure = Figure(figsize=(12, max(4.8, 1.2 + rows * (PICTURE + 2 * GAP) / 72)), dpi=150, layout="constrained")
+    figure = Figure(figsize=(12, max(4.8, 1.2 + rows * (PICTURE + 2 * GAP) / 72)), dpi=120, layout="constrained")
     connections, axes = figure.subplots(1, 2, width_ratios=[1.3, 1])
     _draw_connections(connections, run)
     for place, name in enumerate(_first(runs)):
@@ -149,6 +149,8 @@ def draw_fig6(runs: list[Run]) -> "Figure":
     axes.plot([CONCEPTS], [CLASSES], "k*", markersize=10, linestyle="none", label="paper, Dynamic-5")
     axes.set(xlabel="at most so many concepts", ylabel="classes made up by them, %", ylim=(0, 103), xticks=range(0, 21, 5))
     axes.set_title("(b) how many concepts make up a class", fontsize=9)
+    if rows:
+        axes.set(box_aspect=1, anchor="N")
     axes.legend(fontsize="small", frameon=False)
     return figure
 
@@ -161,7 +163,7 @@ def add_pictures(runs: list[Run], dissections: Path, concepts: Path | None) -> s
         concepts: the images that were dissected.
 
     Raises:
-        InputError: these are others, or as `dynamick.dissection.gallery.examples`.
+        InputError: these are others, or the dissection is of another layer than the head reads.
     """
     from dynamick.cli.explain import read_units
     from dynamick.data.checking import open_concepts
@@ -183,15 +185,20 @@ def _pictures(run: Run, units: Any, data: Any, concepts: Path) -> dict[int, "lis
     """For each unit drawn its top images (H, W, 3), dimmed outside its region.
 
     Raises:
-        InputError: the unit is not as active in them as its dissection says, or as `dynamick.dissection.gallery.examples`.
+        InputError: the unit is not as active in them as its dissection says, or that is of another layer.
     """
     from dynamick.dissection.gallery import examples, overlay
+    from dynamick.dissection.loading import image_of
     from dynamick.errors import InputError
+    from dynamick.explanation import Reader
+    from dynamick.explanation.instances import check_units
 
     drawn = sorted(set().union(*_heaviest(run).values()))
-    other = f"{concepts}: not the images on which {run['folder']} was dissected; give those, or leave --concepts out"
+    other = f"{concepts}: other images than {run['folder']} was dissected on, or in another size; give those, or no --concepts"
     if sorted(data.labels) != sorted(units.concepts) or units.top_images[drawn].max(initial=0) >= len(data):
         raise InputError(other)
+    reader = Reader(run["network"])
+    check_units(units, reader.head, reader.maps(image_of(data, 0)[1][None]))
     found = examples(run["network"], data, units, drawn, TOP_IMAGES)
     for each in found:
         said = units.top_values[each.unit].tolist()
@@ -232,7 +239,9 @@ def _draw_connections(axes: "Axes", run: Run) -> None:
         _draw_unit(axes, run, m, height[m])
     axes.set_ylim(0, 1)
     axes.set_axis_off()
-    axes.set_title(f"(a) {run['model']}, the first run: a class's {DRAWN_UNITS} heaviest units; grey: no detector", fontsize=9)
+    title = f"(a) {run['model']}, the first run: a class's {DRAWN_UNITS} heaviest units; grey: no detector"
+    pictured = "\ntheir top images, dimmed where the unit is not active" if "pictures" in run else ""
+    axes.set_title(title + pictured, fontsize=9)
 
 
 def _draw_unit(axes: "Axes", run: Run, unit: int, height: float) -> None:
@@ -244,7 +253,7 @@ def _draw_unit(axes: "Axes", run: Run, unit: int, height: float) -> None:
     pictures: list[Any] = run.get("pictures", {}).get(unit, [])
     place: dict[str, Any] = {"xy": (0, height), "annotation_clip": False}
     for number, each in enumerate(reversed(pictures)):
-        image = OffsetImage(each, zoom=PICTURE / each.shape[0], dpi_cor=True)
+        image = OffsetImage(each, zoom=PICTURE / max(each.shape), dpi_cor=True)
         left = -GAP - number * (PICTURE + GAP)
         axes.add_artist(
             AnnotationBbox(

@@ -80,8 +80,8 @@ def examples(
     made = []
     for unit in units:
         row, top = dissection.rows[unit], [found[unit, place] for place in dissection.top_images[unit, :count].tolist()]
-        images, masks, peaks = [image for image, _, _ in top], [mask for _, mask, _ in top], [peak for _, _, peak in top]
-        made.append(Example(unit, row.label, row.score, images, masks, peaks))
+        shown = [image for image, _, _ in top], [mask for _, mask, _ in top], [peak for _, _, peak in top]
+        made.append(Example(unit, row.label, row.score, *shown))
     return made
 
 
