@@ -463,15 +463,20 @@ def test_figure_6_has_pictures_of_its_own_trainings_and_of_given_runs_with_their
     (folder / "dissection.json").unlink()
     reproduce(own, "fig6")
     assert drawn() == (True, True)
-    given = [str(own / "out" / "runs" / "tiny" / "res8-d2a-0"), "--dissections", str(folder.parent)]
-    reproduce(own, "fig6", *given)
+    run = own / "out" / "runs" / "tiny" / "res8-d2a-0"
+    given = ["reproduce", "fig6", str(run), "--dissections", str(folder.parent), "--out", str(own / "out")]
+    main(given)
     assert drawn() == (False, False)
     assert "they need --concepts DIR" in (own / "out" / "fig6.md").read_text()
-    reproduce(own, "fig6", *given, "--concepts", str(own / "data" / "minibroden"))
+    main([*given, "--concepts", str(own / "data" / "minibroden")])
     assert drawn() == (True, True)
     ComposedScenes("val", 20, seed=4, image_size=32).write_broden(own / "others")
-    said = refused(own, capsys, "fig6", *given, "--concepts", str(own / "others"))
-    assert "others: other images than " in said
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        main([*given, "--concepts", str(own / "others")])
+    err = capsys.readouterr().err
+    assert (stop.value.code, len(err.splitlines())) == (2, 1)
+    assert f"others: other images than {run} was dissected on" in err
 
 
 def epochs(own: Path, count: int, **optim: Any) -> None:
