@@ -173,3 +173,12 @@ def test_a_dissection_of_another_layer_gives_no_pictures(tmp_path: Path) -> None
     (folder / "dissection.json").write_text(found.to_json())
     with pytest.raises(InputError, match=r"a dissection of 'layer3\.0\.conv1', but the head reads 'layer3'"):
         add_pictures([run], tmp_path / "dissections", images)
+
+
+def test_without_positive_weights_figure_6_has_no_units_and_no_pictures(tmp_path: Path) -> None:
+    run, images = pictured(tmp_path)
+    with torch.no_grad():
+        run["network"].fc.weight.zero_()
+    add_pictures([run], tmp_path / "dissections", images)
+    axes = draw_fig6([run]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "c"]

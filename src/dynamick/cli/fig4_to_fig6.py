@@ -171,12 +171,11 @@ def add_pictures(runs: list[Run], dissections: Path, concepts: Path | None) -> s
     run = _nearest_5(runs)
     folder = dissections / run["folder"].resolve().name
     units: Any = read_units(folder / "tally.csv")
-    lacking = (
-        [] if units.top_images.size else [f"{folder / 'dissection.json'}, which `dynamick dissect` writes beside the tally"]
-    )
+    noted = f"{folder / 'dissection.json'}, which `dynamick dissect` writes beside the tally"
+    lacking = [] if units.top_images.size else [noted]
     lacking += [] if concepts else ["--concepts DIR, the images that were dissected"]
     if concepts is None or lacking:
-        return f"(a) leaves out the units' top images, as the paper shows them; they need {' and '.join(lacking)}."
+        return f"(a) leaves out the units' top images, which the paper shows; they need {' and '.join(lacking)}."
     run["pictures"] = _pictures(run, units, open_concepts(concepts), concepts)
     return f"(a) shows each unit's {TOP_IMAGES} top images, dimmed where it is not active, as in the paper."
 
@@ -195,7 +194,7 @@ def _pictures(run: Run, units: Any, data: Any, concepts: Path) -> dict[int, "lis
 
     drawn = sorted(set().union(*_heaviest(run).values()))
     other = f"{concepts}: other images than {run['folder']} was dissected on, or in another size; give those, or no --concepts"
-    if sorted(data.labels) != sorted(units.concepts) or units.top_images[drawn].max(initial=0) >= len(data):
+    if sorted(data.labels) != sorted(units.concepts) or units.top_images.max() >= len(data):
         raise InputError(other)
     reader = Reader(run["network"])
     check_units(units, reader.head, reader.maps(image_of(data, 0)[1][None]))

@@ -24,7 +24,7 @@ CAPTION, GAP, MARGIN = 18, 2, 12
 
 
 class Example(NamedTuple):
-    """A unit (0-based), its label and score, its top images (uint8 (3, H, W)), where it is active in them (bool (H, W)).
+    """A unit (0-based), its label and score, its top images (uint8 (3, H, W)) and where it is active in them (bool (H, W)).
 
     `peaks`: its highest activations there; the dissection's `top_values`, where these are the images that it saw.
     """
