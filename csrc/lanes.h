@@ -173,7 +173,7 @@ inline void set_lane(Floats& values, int64_t at, float value) {
     std::memcpy(reinterpret_cast<char*>(&values) + at * sizeof value, &value, sizeof value);
 }
 
-// first, first + 1, ..., first + 15
+// first, first + 1, ..., a lane each
 inline Wholes from(int32_t first) {
     Wholes values;
     for (int32_t n = 0; n < LANES; n++) {

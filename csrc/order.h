@@ -10,11 +10,11 @@
 
 #include "lanes.h"
 
-constexpr int SHIFT = 19;     // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
+constexpr int SHIFT = 19;        // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
 constexpr float GAP = 0x1p-20f;  // between weights that are kept and weights that have decayed
-constexpr int REACH = 2;      // powers of 2 that are put in order first, and first after a gap; then it is one at a time
+constexpr int REACH = 2;         // powers of 2 that are put in order first, and first after a gap; then it is one at a time
 constexpr int BUCKETS = 16 * REACH + 1;
-constexpr int64_t AHEAD = 4;  // places behind the last that may be looked up, but mean nothing
+constexpr int64_t AHEAD = 4;     // places behind the last that may be looked up, but mean nothing
 
 // Memory that nobody has filled yet.
 template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }
@@ -77,7 +77,7 @@ struct Row {
 
     bool may_route(int64_t i) const { return !mask || mask[i]; }
 
-    // Weights i to i + 15; 0 for those that are pruned or beyond the end.
+    // As many weights as there are lanes, from i on; 0 for those that are pruned or beyond the end.
     Floats operator[](int64_t i) const {
         if (i + LANES <= M && !mask) return load(weight + i);
         Floats values = every(0);
