@@ -101,6 +101,7 @@ class List {
 public:
     int64_t count = 0;  // of those in order so far
     float left = 0;     // the largest magnitude that is not
+    bool fresh = true;  // nothing is in order yet, or all that is lies far above the rest
     std::unique_ptr<float[]> weight, gradient;  // gradients begin with 0: the backward pass adds them up
     std::unique_ptr<int32_t[]> index;
 
@@ -171,16 +172,8 @@ public:
     // No weight from a place on is larger in magnitude.
     Floats bound(int64_t j) const { return floats_of(bits_of(every(weight[j])) | every_whole((1 << SHIFT) - 1)); }
 
-    // The smallest magnitude of those in order so far.
-    float least() const {
-        float least = std::abs(weight[0]);
-        for (int64_t j = std::max<int64_t>(0, count - BUCKETS); j < count; j++) least = std::min(least, std::abs(weight[j]));
-        return least;
-    }
-
 private:
     float sign = 1;
-    bool fresh = true;  // nothing is in order yet, or all that is lies far above the rest
     int64_t size = 0;  // of all of the sign: their magnitudes and indices, as they come
     std::unique_ptr<float[]> magnitude;
     std::unique_ptr<int32_t[]> index_of;
@@ -218,8 +211,8 @@ struct Class {
     void find_gap(int64_t K) {
         // Infinity has no next power of 2, nor is it served here.
         while (positive.left > 0 && std::isfinite(positive.left) && positive.count <= K) {
-            if (positive.count && positive.left < GAP * positive.least()) break;
             positive.grow();
+            if (positive.fresh) break;
         }
         rest = positive.left;
         certain = positive.count <= K ? positive.count : 0;

@@ -230,23 +230,22 @@ class _Part:
         return maps_of(self.whole, self.places[index])[1]
 
 
-def untrained(recipe: "Recipe") -> "Network":
-    """A network of a recipe's layers; what it has is random, and its classes are two."""
+def untrained(recipe: "Recipe", classes: int = 2) -> "Network":
+    """A network of a recipe's layers; its weights are random."""
     from dynamick import models
     from dynamick.preprocessing import Preprocessing
 
-    return models.create(recipe.model, 2, recipe.stem, recipe.width, Preprocessing(recipe.data.side))
+    return models.create(recipe.model, classes, recipe.stem, recipe.width, Preprocessing(recipe.data.side))
 
 
 def step_seconds(recipe: "Recipe", classes: int) -> float:
     """The time of a training step of a recipe, on images of noise."""
     import torch
 
-    from dynamick import models
     from dynamick.training.run import autocast
 
     side = recipe.data.side
-    model = models.create(recipe.model, classes, recipe.stem, recipe.width).train()
+    model = untrained(recipe, classes).train()
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
     x, y = torch.rand(recipe.optim.batch_size, 3, side, side), torch.arange(recipe.optim.batch_size) % classes
     began = 0.0
