@@ -67,12 +67,16 @@ struct Results {
     }
 };
 
+// Where much of a row is routed, rows need no more visits in the backward pass, whatever serves the forward pass.
+bool backward_takes_rows(const Problem& problem) { return problem.K > SMALL_K && problem.K * DENSE >= problem.M; }
+
 // One tile after the other; where a class has many weights of about the same size and K is large, by rows after all.
 template <bool exactly> int forward_by_tiles(const Problem& problem, const Results& results) {
     const tiles::Tiles tiles(problem);
     const bool both = exactly || tiles.some_negative();
     const double peak = tiles.peak();
     if (!std::isfinite(peak)) return NOT_SERVED;
+    const bool all = backward_takes_rows(problem);
     std::atomic<bool> finite{true};
     split(problem.O, problem.threads, [&](int64_t, int64_t first, int64_t last) {
         std::vector<Class> block(BLOCK);
@@ -91,7 +95,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
             for (int64_t t = 0; t < tiles.count; t++) {
                 for (int64_t c = start; c < end; c++) {
                     Found found;
-                    if (!tiles::find<exactly>(problem, block[c - start], tiles, c, t, found)) {
+                    if (!tiles::find<exactly>(problem, block[c - start], tiles, c, t, all, found)) {
                         if (!search) search = std::make_unique<rows::Search<exactly>>(problem);
                         const float* w = weights.of(c, 0);
                         search->find(c, 1, &w, t, [&](int64_t, const Found& by_rows) { found = by_rows; });
@@ -185,13 +189,15 @@ void backward_by_tiles(const Problem& problem, const float* gy_BO, const float* 
         Outputs gy;
         for (int64_t start = first; start < last; start += BLOCK) {
             const int64_t end = std::min(start + BLOCK, last);
-            for (int64_t c = start; c < end; c++) block[c - start].start(problem.row(c), both, exactly, picked);
+            for (int64_t c = start; c < end; c++) {
+                block[c - start].start(problem.row(c), both, exactly, picked);
+                if (!both) block[c - start].find_gap(problem.K);
+            }
             for (int64_t t = 0; t < tiles.count; t++) {
                 gy.read(problem, t, start, end, gy_BO);
                 for (int64_t c = start; c < end; c++) {
-                    const tiles::Kept kept(problem, c, t, tau_OB, last_OB);
-                    auto* add = kept.ties ? tiles::add_gradients<exactly, true> : tiles::add_gradients<exactly, false>;
-                    add(block[c - start], tiles, t, kept, gy.of[c - start], of_x + t * M);
+                    Class& its = block[c - start];
+                    tiles::add_gradients<exactly>(problem, its, tiles, c, t, tau_OB, last_OB, gy.of[c - start], of_x + t * M);
                 }
             }
             for (int64_t c = start; gw && c < end; c++) {
@@ -262,9 +268,7 @@ int dynamick_backward(const float* x, const float* w, const uint8_t* mask, int64
     if (*last == PLAIN) return NOT_SERVED;
     try {
         const Problem problem{x, w, mask, B, O, M, std::min(K, M), B * O * M < SMALL ? 1 : threads};
-        // Where much of a row is routed, rows need no more visits.
-        const bool dense = K > SMALL_K && problem.K * DENSE >= M;
-        if (dense || !takes_tiles(problem, exactly)) backward_by_rows(problem, exactly, gy, tau, last, gx, gw);
+        if (backward_takes_rows(problem) || !takes_tiles(problem, exactly)) backward_by_rows(problem, exactly, gy, tau, last, gx, gw);
         else if (exactly) backward_by_tiles<true>(problem, gy, tau, last, gx, gw);
         else backward_by_tiles<false>(problem, gy, tau, last, gx, gw);
         return DONE;

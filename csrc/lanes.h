@@ -1,6 +1,7 @@
 // Floats that advance together: 32 in two registers of AVX-512, 16 in two of AVX or four of 128 bits; and masks over them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
@@ -86,85 +87,105 @@ inline Part load_part(const float* from) {
 inline void store_part(Part part, float* to) { std::memcpy(to, &part, sizeof part); }
 
 // Copied part by part, from register to register: compilers copy whole structs through memory, in pieces for which loads wait.
-#define COPIED_BY_PARTS(Type, Its)                                                                      \
-    struct Type {                                                                                       \
-        Its part[PARTS];                                                                                \
-        Type() = default;                                                                               \
-        ALWAYS_INLINE Type(const Type& other) { *this = other; }                                        \
-        ALWAYS_INLINE Type& operator=(const Type& other) {                                              \
-            _Pragma("GCC unroll 4") for (int i = 0; i < PARTS; i++) part[i] = other.part[i];            \
-            return *this;                                                                               \
-        }                                                                                               \
+#define COPIED_BY_PARTS(Type, Its)                                                                       \
+    template <int parts> struct Type {                                                                   \
+        Its part[parts];                                                                                 \
+        Type() = default;                                                                                \
+        ALWAYS_INLINE Type(const Type& other) { *this = other; }                                         \
+        ALWAYS_INLINE Type& operator=(const Type& other) {                                               \
+            _Pragma("GCC unroll 4") for (int i = 0; i < parts; i++) part[i] = other.part[i];             \
+            return *this;                                                                                \
+        }                                                                                                \
     };
-COPIED_BY_PARTS(Mask, PartMask)
-COPIED_BY_PARTS(Floats, Part)
+COPIED_BY_PARTS(MaskOf, PartMask)
+COPIED_BY_PARTS(FloatsOf, Part)
 
 // Whole numbers, for the order of floats alone: processors order them faster than floats.
 typedef int32_t Whole __attribute__((vector_size(sizeof(Part))));
 inline Whole larger(Whole a, Whole b) { return a > b ? a : b; }
 inline Whole smaller(Whole a, Whole b) { return a > b ? b : a; }
 
-COPIED_BY_PARTS(Wholes, Whole)
+COPIED_BY_PARTS(WholesOf, Whole)
 #undef COPIED_BY_PARTS
 
-// result.part[i] = EXPRESSION of i, for every part
-#define BY_PARTS(Type, EXPRESSION)                             \
-    {                                                          \
-        Type result;                                           \
-        _Pragma("GCC unroll 4") for (int i = 0; i < PARTS; i++) result.part[i] = EXPRESSION; \
-        return result;                                         \
-    }
+// Of all lanes of a tile.
+using Mask = MaskOf<PARTS>;
+using Floats = FloatsOf<PARTS>;
+using Wholes = WholesOf<PARTS>;
 
-inline Floats every(float value) BY_PARTS(Floats, all_lanes(value))
-inline Floats operator+(Floats a, Floats b) BY_PARTS(Floats, a.part[i] + b.part[i])
-inline Floats operator-(Floats a, Floats b) BY_PARTS(Floats, a.part[i] - b.part[i])
-inline Floats operator*(Floats a, Floats b) BY_PARTS(Floats, a.part[i] * b.part[i])
-inline Floats operator/(Floats a, Floats b) BY_PARTS(Floats, a.part[i] / b.part[i])
-inline Floats larger(Floats a, Floats b) BY_PARTS(Floats, larger(a.part[i], b.part[i]))
-inline Floats smaller(Floats a, Floats b) BY_PARTS(Floats, smaller(a.part[i], b.part[i]))
-inline Floats select(Mask m, Floats a, Floats b) BY_PARTS(Floats, select(m.part[i], a.part[i], b.part[i]))
-inline Floats add_where(Mask m, Floats a, Floats b) BY_PARTS(Floats, add_where(m.part[i], a.part[i], b.part[i]))
-inline Floats multiply_add(Floats a, Floats b, Floats c) BY_PARTS(Floats, multiply_add(a.part[i], b.part[i], c.part[i]))
-inline Mask operator>=(Floats a, Floats b) BY_PARTS(Mask, at_least(a.part[i], b.part[i]))
-inline Mask operator>(Floats a, Floats b) BY_PARTS(Mask, above(a.part[i], b.part[i]))
-inline Mask operator==(Floats a, Floats b) BY_PARTS(Mask, equal(a.part[i], b.part[i]))
-inline Mask operator|(Mask a, Mask b) BY_PARTS(Mask, static_cast<PartMask>(a.part[i] | b.part[i]))
-inline Mask operator&(Mask a, Mask b) BY_PARTS(Mask, static_cast<PartMask>(a.part[i] & b.part[i]))
-inline Mask operator~(Mask a) BY_PARTS(Mask, static_cast<PartMask>(~a.part[i]))
-inline Wholes larger(Wholes a, Wholes b) BY_PARTS(Wholes, larger(a.part[i], b.part[i]))
-inline Wholes smaller(Wholes a, Wholes b) BY_PARTS(Wholes, smaller(a.part[i], b.part[i]))
+// result.part[i] = EXPRESSION of i, for every part
+#define BY_PARTS(Type, EXPRESSION)                                                           \
+    {                                                                                        \
+        Type<parts> result;                                                                  \
+        _Pragma("GCC unroll 4") for (int i = 0; i < parts; i++) result.part[i] = EXPRESSION; \
+        return result;                                                                       \
+    }
+#define OF_PARTS template <int parts> inline
+
+template <int parts = PARTS> inline FloatsOf<parts> every(float value) BY_PARTS(FloatsOf, all_lanes(value))
+OF_PARTS FloatsOf<parts> operator+(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(FloatsOf, a.part[i] + b.part[i])
+OF_PARTS FloatsOf<parts> operator-(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(FloatsOf, a.part[i] - b.part[i])
+OF_PARTS FloatsOf<parts> operator*(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(FloatsOf, a.part[i] * b.part[i])
+OF_PARTS FloatsOf<parts> operator/(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(FloatsOf, a.part[i] / b.part[i])
+OF_PARTS FloatsOf<parts> larger(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(FloatsOf, larger(a.part[i], b.part[i]))
+OF_PARTS FloatsOf<parts> smaller(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(FloatsOf, smaller(a.part[i], b.part[i]))
+OF_PARTS FloatsOf<parts> select(MaskOf<parts> m, FloatsOf<parts> a, FloatsOf<parts> b)
+    BY_PARTS(FloatsOf, select(m.part[i], a.part[i], b.part[i]))
+OF_PARTS FloatsOf<parts> add_where(MaskOf<parts> m, FloatsOf<parts> a, FloatsOf<parts> b)
+    BY_PARTS(FloatsOf, add_where(m.part[i], a.part[i], b.part[i]))
+OF_PARTS FloatsOf<parts> multiply_add(FloatsOf<parts> a, FloatsOf<parts> b, FloatsOf<parts> c)
+    BY_PARTS(FloatsOf, multiply_add(a.part[i], b.part[i], c.part[i]))
+OF_PARTS MaskOf<parts> operator>=(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(MaskOf, at_least(a.part[i], b.part[i]))
+OF_PARTS MaskOf<parts> operator>(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(MaskOf, above(a.part[i], b.part[i]))
+OF_PARTS MaskOf<parts> operator==(FloatsOf<parts> a, FloatsOf<parts> b) BY_PARTS(MaskOf, equal(a.part[i], b.part[i]))
+OF_PARTS MaskOf<parts> operator|(MaskOf<parts> a, MaskOf<parts> b) BY_PARTS(MaskOf, static_cast<PartMask>(a.part[i] | b.part[i]))
+OF_PARTS MaskOf<parts> operator&(MaskOf<parts> a, MaskOf<parts> b) BY_PARTS(MaskOf, static_cast<PartMask>(a.part[i] & b.part[i]))
+OF_PARTS MaskOf<parts> operator~(MaskOf<parts> a) BY_PARTS(MaskOf, static_cast<PartMask>(~a.part[i]))
+OF_PARTS WholesOf<parts> larger(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, larger(a.part[i], b.part[i]))
+OF_PARTS WholesOf<parts> smaller(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, smaller(a.part[i], b.part[i]))
 
 // Numbers that order as the floats do: their bits, if those below 0 (and -0) need not be told apart, and otherwise with those
 // of negative floats turned round (-0 made 0). `value` brings the floats back.
-inline Wholes bits_of(Floats a) BY_PARTS(Wholes, (Whole)a.part[i])
-inline Floats floats_of(Wholes a) BY_PARTS(Floats, (Part)a.part[i])
-inline Wholes turned(Wholes a) BY_PARTS(Wholes, a.part[i] ^ ((a.part[i] >> 31) & 0x7fffffff))
-template <bool exactly> inline Wholes key(Floats a) { return exactly ? turned(bits_of(a + every(0))) : bits_of(a); }
-template <bool exactly> inline Floats value(Wholes a) { return floats_of(exactly ? turned(a) : a); }
-inline Wholes magnitudes(Floats a) BY_PARTS(Wholes, (Whole)a.part[i] & 0x7fffffff)
-inline Wholes middle(Wholes a, Wholes b) BY_PARTS(Wholes, (a.part[i] & b.part[i]) + ((a.part[i] ^ b.part[i]) >> 1))
-template <int below> inline Wholes upper_bits(Wholes a) BY_PARTS(Wholes, a.part[i] >> below)
-inline Wholes operator|(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] | b.part[i])
-inline Wholes operator+(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] + b.part[i])
-inline Wholes operator-(Wholes a, Wholes b) BY_PARTS(Wholes, a.part[i] - b.part[i])
-inline Wholes every_whole(int32_t value) BY_PARTS(Wholes, Whole{} + value)
+OF_PARTS WholesOf<parts> bits_of(FloatsOf<parts> a) BY_PARTS(WholesOf, (Whole)a.part[i])
+OF_PARTS FloatsOf<parts> floats_of(WholesOf<parts> a) BY_PARTS(FloatsOf, (Part)a.part[i])
+OF_PARTS WholesOf<parts> turned(WholesOf<parts> a) BY_PARTS(WholesOf, a.part[i] ^ ((a.part[i] >> 31) & 0x7fffffff))
+template <bool exactly, int parts> inline WholesOf<parts> key(FloatsOf<parts> a) {
+    return exactly ? turned(bits_of(a + every<parts>(0))) : bits_of(a);
+}
+template <bool exactly, int parts> inline FloatsOf<parts> value(WholesOf<parts> a) { return floats_of(exactly ? turned(a) : a); }
+OF_PARTS WholesOf<parts> magnitudes(FloatsOf<parts> a) BY_PARTS(WholesOf, (Whole)a.part[i] & 0x7fffffff)
+OF_PARTS WholesOf<parts> middle(WholesOf<parts> a, WholesOf<parts> b)
+    BY_PARTS(WholesOf, (a.part[i] & b.part[i]) + ((a.part[i] ^ b.part[i]) >> 1))
+template <int below, int parts> inline WholesOf<parts> upper_bits(WholesOf<parts> a) BY_PARTS(WholesOf, a.part[i] >> below)
+OF_PARTS WholesOf<parts> operator|(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, a.part[i] | b.part[i])
+OF_PARTS WholesOf<parts> operator&(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, a.part[i] & b.part[i])
+OF_PARTS WholesOf<parts> operator+(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, a.part[i] + b.part[i])
+OF_PARTS WholesOf<parts> operator-(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, a.part[i] - b.part[i])
+template <int parts = PARTS> inline WholesOf<parts> every_whole(int32_t value) BY_PARTS(WholesOf, Whole{} + value)
+#undef OF_PARTS
 #undef BY_PARTS
 
-inline bool any(Mask m) {
+template <int parts> inline bool any(MaskOf<parts> m) {
     PartMask some = m.part[0];
-    for (int i = 1; i < PARTS; i++) some |= m.part[i];
+    for (int i = 1; i < parts; i++) some |= m.part[i];
     return any(some);
 }
 
 // Bit b is lane b's.
-inline uint32_t bits(Mask m) {
+template <int parts> inline uint32_t bits(MaskOf<parts> m) {
     uint32_t all = 0;
-    for (int i = 0; i < PARTS; i++) all |= bits(m.part[i]) << (i * LANES / PARTS);
+    for (int i = 0; i < parts; i++) all |= bits(m.part[i]) << (i * WIDTH);
     return all;
 }
 
 inline float lane(const Floats& values, int64_t at) {
     float value;
+    std::memcpy(&value, reinterpret_cast<const char*>(&values) + at * sizeof value, sizeof value);
+    return value;
+}
+
+template <int parts> inline int32_t lane(const WholesOf<parts>& values, int64_t at) {
+    int32_t value;
     std::memcpy(&value, reinterpret_cast<const char*>(&values) + at * sizeof value, sizeof value);
     return value;
 }
@@ -252,6 +273,43 @@ inline int64_t append(Mask m, Floats values, float* to) {
     for (int i = 0; i < PARTS; i++) number += append(m.part[i], values.part[i], to + number);
     return number;
 }
+
+// All lanes.
+struct All {
+    static constexpr int parts = PARTS;
+    const Floats& of(const Floats& values) const { return values; }
+    int64_t operator[](int64_t n) const { return n; }
+};
+
+// The lanes of a mask that has no more than fit into one register, and in the register's other places a lane that it has not.
+class Chosen {
+public:
+    static constexpr int parts = 1;
+
+    explicit Chosen(Mask m) {
+        const int64_t number = append(m, floats_of(from(0)), reinterpret_cast<float*>(lanes));
+        std::fill(lanes + number, lanes + WIDTH, __builtin_ctz(~bits(m)));
+    }
+
+    FloatsOf<1> of(const Floats& values) const {
+        FloatsOf<1> chosen;
+#if defined(__AVX512F__)
+        chosen.part[0] = _mm512_permutex2var_ps(values.part[0], _mm512_load_si512(lanes), values.part[1]);
+#elif defined(__AVX2__)
+        const __m256i from = _mm256_load_si256(reinterpret_cast<const __m256i*>(lanes));
+        const Part first = _mm256_permutevar8x32_ps(values.part[0], from), second = _mm256_permutevar8x32_ps(values.part[1], from);
+        chosen.part[0] = select((Whole)from >= WIDTH, second, first);
+#else
+        chosen.part[0] = Part{lane(values, lanes[0]), lane(values, lanes[1]), lane(values, lanes[2]), lane(values, lanes[3])};
+#endif
+        return chosen;
+    }
+
+    int64_t operator[](int64_t n) const { return lanes[n]; }
+
+private:
+    alignas(Part) int32_t lanes[LANES + WIDTH];
+};
 
 typedef float Four __attribute__((vector_size(16)));
 

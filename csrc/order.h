@@ -7,6 +7,7 @@
 #include <cstring>
 #include <memory>
 #include <utility>
+#include <vector>
 
 #include "lanes.h"
 
@@ -14,7 +15,7 @@ constexpr int SHIFT = 19;        // a bucket holds magnitudes alike in these upp
 constexpr float GAP = 0x1p-20f;  // between weights that are kept and weights that have decayed
 constexpr int REACH = 2;         // powers of 2 that are put in order first, and first after a gap; then it is one at a time
 constexpr int BUCKETS = 16 * REACH + 1;
-constexpr int64_t AHEAD = 4;     // places behind the last that may be looked up, but mean nothing
+constexpr int64_t AHEAD = 8;     // places behind the last that may be looked up, but mean nothing
 
 // Memory that nobody has filled yet.
 template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }
@@ -79,11 +80,11 @@ struct Row {
 
     // As many weights as there are lanes, from i on; 0 for those that are pruned or beyond the end.
     Floats operator[](int64_t i) const {
-        if (i + LANES <= M && !mask) return load(weight + i);
-        Floats values = every(0);
-        for (int64_t b = 0; b < std::min(LANES, M - i); b++)
-            if (may_route(i + b)) set_lane(values, b, weight[i + b]);
-        return values;
+        const int64_t number = std::min(LANES, M - i);
+        if (!mask) return number == LANES ? load(weight + i) : load(weight + i, number, 0);
+        float values[LANES] = {};
+        for (int64_t n = 0; n < number; n++) values[n] = mask[i + n] ? weight[i + n] : 0;
+        return load(values);
     }
 };
 
@@ -102,47 +103,43 @@ public:
     int64_t count = 0;  // of those in order so far
     float left = 0;     // the largest magnitude that is not
     bool fresh = true;  // nothing is in order yet, or all that is lies far above the rest
-    std::unique_ptr<float[]> weight, gradient;  // gradients begin with 0: the backward pass adds them up
-    std::unique_ptr<int32_t[]> index;
+    std::vector<float> weight, gradient;  // gradients begin with 0: the backward pass adds them up
+    std::vector<int32_t> index;
 
     // The weights of one sign.
-    void start(Row row, float of_sign, Picked& space) {
-        hold(row.M, of_sign);
+    void start(Row its, float of_sign, Picked& space) {
+        row = its;
+        sign = of_sign;
         picked = &space;
+        hold(0);
         Floats most = every(0);
-        Wholes units = from(0);
-        for (int64_t i = 0; i < row.M; i += LANES, units = units + every_whole(LANES)) {
-            const Floats values = row[i] * every(sign);
-            const Mask in = values > every(0);
-            append(in, floats_of(units), reinterpret_cast<float*>(&index_of[size]));
-            size += append(in, values, &magnitude[size]);
-            most = larger(most, values);
-        }
-        store(every(0), &magnitude[size]);
+        for (int64_t i = 0; i < row.M; i += LANES) most = larger(most, row[i] * every(sign));
         left = largest_lane(most);
+        fresh = true;
     }
 
     // The weights that are 0.
-    void start_zeros(Row row) {
-        hold(row.M, 0);
-        for (int64_t i = 0; i < row.M; i++)
-            if (row.weight[i] == 0 && row.may_route(i)) {
-                weight[count] = gradient[count] = 0;
-                index[count++] = static_cast<int32_t>(i);
+    void start_zeros(Row its) {
+        hold(0);
+        for (int64_t i = 0; i < its.M; i++)
+            if (its.weight[i] == 0 && its.may_route(i)) {
+                hold(count + 1);
+                index[count - 1] = static_cast<int32_t>(i);
             }
     }
 
     void grow() {
-        const float limit = std::ldexp(left, fresh ? -REACH : -1);
+        const float limit = left / static_cast<float>(fresh ? 1 << REACH : 2);
         const Floats most = every(left), least = every(limit);
         const int32_t first = magnitude_bits(left) >> SHIFT;
         int32_t found = 0, places[BUCKETS] = {};
         Floats rest = every(0);
-        for (int64_t n = 0; n < size; n += LANES) {
-            const Floats values = load(&magnitude[n]);
+        for (int64_t i = 0; i < row.M; i += LANES) {
+            const Floats values = row[i] * every(sign);
             rest = larger(rest, select(least >= values, values, every(0)));
             const Mask in = (values > least) & (most >= values);
-            append(in, load(reinterpret_cast<const float*>(&index_of[n])), reinterpret_cast<float*>(&picked->index[found]));
+            if (!any(in)) continue;
+            append(in, floats_of(from(static_cast<int32_t>(i))), reinterpret_cast<float*>(&picked->index[found]));
             found += static_cast<int32_t>(append(in, values, &picked->weight[found]));
         }
         left = largest_lane(rest);
@@ -159,38 +156,30 @@ public:
             place = sum;
             sum += number;
         }
+        hold(count + found);
         for (int32_t n = 0; n < found; n++) {
             const int32_t place = places[picked->bucket[n]]++;
             weight[place] = picked->weight[n];
             index[place] = picked->index[n];
         }
-        std::fill_n(&gradient[count], found, 0.0f);
-        count += found;
-        std::fill_n(&index[count], AHEAD, 0);
     }
 
     // No weight from a place on is larger in magnitude.
-    Floats bound(int64_t j) const { return floats_of(bits_of(every(weight[j])) | every_whole((1 << SHIFT) - 1)); }
+    template <int parts> FloatsOf<parts> bound(int64_t j) const {
+        return floats_of(bits_of(every<parts>(weight[j])) | every_whole<parts>((1 << SHIFT) - 1));
+    }
 
 private:
+    Row row{};
     float sign = 1;
-    int64_t size = 0;  // of all of the sign: their magnitudes and indices, as they come
-    std::unique_ptr<float[]> magnitude;
-    std::unique_ptr<int32_t[]> index_of;
     Picked* picked = nullptr;
 
-    void hold(int64_t M, float of_sign) {
-        if (!weight) {
-            weight = unfilled<float>(M);
-            gradient = unfilled<float>(M);
-            index = unfilled<int32_t>(M + AHEAD);
-            index_of = unfilled<int32_t>(M + LANES);
-            magnitude = unfilled<float>(M + LANES);
-        }
-        sign = of_sign;
-        count = size = 0;
-        left = 0;
-        fresh = true;
+    // Room for so many, with zeros where there was less.
+    void hold(int64_t number) {
+        count = number;
+        weight.resize(count);
+        gradient.resize(count);
+        index.resize(count + AHEAD);
     }
 };
 

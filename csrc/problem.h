@@ -26,6 +26,9 @@ struct Problem {
 // Where a product does not count, however low: no product is at or below it.
 constexpr float floor_of(bool exactly) { return exactly ? LOWEST : 0; }
 
+// In place of the last indices of a tile: what it routes besides the certain changes no sum, and is for the backward pass to find.
+constexpr int32_t LATER = -3;
+
 // What a tile of inputs routes of a class: the sums, the K-th products, and the last index routed among their equals (M: all).
 struct Found {
     Floats sum, tau;
@@ -42,10 +45,10 @@ inline int32_t last_index(const Problem& problem, int64_t c, int64_t b, float ta
 }
 
 // Puts a product where it belongs among the sorted keys from place k on; returns what falls out behind the last.
-template <int k, int K> ALWAYS_INLINE Wholes sift(Wholes (&keys)[K], Wholes product) {
+template <int k, int K, int parts> ALWAYS_INLINE WholesOf<parts> sift(WholesOf<parts> (&keys)[K], WholesOf<parts> product) {
     if constexpr (k == K) return product;
     else {
-        const Wholes kept = larger(product, keys[k]), rest = smaller(product, keys[k]);
+        const auto kept = larger(product, keys[k]), rest = smaller(product, keys[k]);
         keys[k] = kept;
         return sift<k + 1>(keys, rest);
     }

@@ -2,7 +2,8 @@
 // the weights of a class, largest first.
 //
 // A lane that cannot find a larger product any more (the next weight times the lane's largest input is below its K-th product) is
-// done; when all are, so is the tile.
+// done; when all are, so is the tile. Where a class keeps no more weights than are routed, and the others have decayed so far that
+// their products change no sum, the forward pass leaves these to the backward pass.
 #pragma once
 
 #include <memory>
@@ -15,13 +16,16 @@
 
 namespace tiles {
 
-constexpr int64_t STEP = AHEAD;  // visits between two looks at the bound
+constexpr int64_t STEP = 4;  // visits between two looks at the bound
 constexpr int64_t CACHE_LINE = 64;
 #ifndef SORTED
 #define SORTED 16  // each number is compiled by itself: tests under sanitizers ask for fewer
 #endif
 constexpr int MOST = SORTED;     // products of a lane that can be kept sorted
 constexpr int FEW = 2;           // products that are sorted without a look whether they belong there: a branch would cost more
+constexpr float LOST = 0x1p-26f;  // of a sum: what is added of this size or less is lost in rounding
+constexpr int SOUGHT = std::min(MOST, 8);  // products of a lane, at most, that the backward pass finds by itself
+constexpr int32_t VISITS = 255;  // of a sorted product's bits these say at which visit it was met
 
 // Calls work with 0 to number - 1 as constants: what is indexed by them stays in registers.
 template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
@@ -72,28 +76,29 @@ private:
 
 // Calls look(list, place, number, state) for places of a list, from one on, a few at a time, until no product can be at least
 // guard(state), which may rise. `peak` is the largest input of that sign, lane by lane.
-template <bool exactly, typename State, typename Guard, typename Look>
-ALWAYS_INLINE void sweep(List& list, int64_t from, const Floats* tile, Floats peak, float sign, State& state, Guard guard, Look look) {
-    const auto over = [&](Floats bound, const State& now) INLINED {
-        Floats reach = peak * bound, least = guard(now);
+template <bool exactly, int parts, typename State, typename Guard, typename Look>
+ALWAYS_INLINE void sweep(List& list, int64_t from, const Floats* tile, FloatsOf<parts> peak, float sign, State& state, Guard guard,
+                         Look look) {
+    const auto over = [&](FloatsOf<parts> bound, const State& now) INLINED {
+        FloatsOf<parts> reach = peak * bound, least = guard(now);
         // Below 0 there is no such bound: of products that are negative, small weights have the largest.
-        if (exactly) reach = select(least > every(0), reach, least);
+        if (exactly) reach = select(least > every<parts>(0), reach, least);
         return !any(reach >= least);
     };
     for (int64_t j = from;;) {
         State now = state;  // a copy that no call in between forces out of the registers
         bool done = false;
-        for (; j + STEP <= list.count && !(done = over(list.bound(j), now)); j += STEP) {
+        for (; j + STEP <= list.count && !(done = over(list.template bound<parts>(j), now)); j += STEP) {
             each<STEP>([&](auto n) INLINED {
-                const auto* next = reinterpret_cast<const char*>(&tile[list.index[j + STEP + n]]);
+                const auto* next = reinterpret_cast<const char*>(&tile[list.index[j + AHEAD + n]]);
                 each<sizeof(Floats) / CACHE_LINE>([&](auto line) INLINED { __builtin_prefetch(next + line * CACHE_LINE); });
             });
             look(list, j, std::integral_constant<int64_t, STEP>{}, now);
         }
-        done = done || (j < list.count && over(list.bound(j), now));
+        done = done || (j < list.count && over(list.template bound<parts>(j), now));
         for (; j < list.count && !done; j++) look(list, j, std::integral_constant<int64_t, 1>{}, now);
         state = now;
-        if (done || !(list.left > 0) || over(every(sign * list.left), state)) return;
+        if (done || !(list.left > 0) || over(every<parts>(sign * list.left), state)) return;
         list.grow();
     }
 }
@@ -116,8 +121,8 @@ struct Begun {
 };
 
 // The largest products of each lane, largest first, and the largest of what has fallen out.
-template <int K> struct Sorted {
-    Wholes keys[K], lost;
+template <int K, int parts = PARTS> struct Sorted {
+    WholesOf<parts> keys[K], lost;
 };
 
 // The `wanted` largest products of each lane, MOST at most, stay sorted: no branch but the early stop.
@@ -169,10 +174,10 @@ void insert_any(std::integer_sequence<int, below...>, int64_t wanted, const Prob
     with[wanted - 1](problem, its, begun, tiles, c, t, found);
 }
 
-// Finds what is routed of a class and a tile. False: more products have to be sorted than MOST.
-template <bool exactly> bool find(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, Found& found) {
-    const Floats K = every(static_cast<float>(problem.K)), *tile = &tiles.x[t * tiles.M];
-    Begun begun{every(0), every(-LOWEST), K};
+// The weights that are routed wherever their input is not 0.
+ALWAYS_INLINE Begun begin(const Problem& problem, const Class& its, const Tiles& tiles, int64_t t) {
+    const Floats* tile = &tiles.x[t * tiles.M];
+    Begun begun{every(0), every(-LOWEST), every(static_cast<float>(problem.K))};
     for (int64_t j = 0; j < its.certain; j++) {
         const Floats product = tile[its.positive.index[j]] * every(its.positive.weight[j]);
         const Mask in = product > every(0);
@@ -180,30 +185,42 @@ template <bool exactly> bool find(const Problem& problem, Class& its, const Tile
         begun.least = select(in, smaller(begun.least, product), begun.least);
         begun.wanted = add_where(in, begun.wanted, every(-1));
     }
-    // The other products must be smaller than these.
-    if (its.certain && any(tiles.highest[t] * every(its.rest) >= begun.least)) return false;
     if (its.certain) begun.wanted = select(tiles.highest[t] > every(0), begun.wanted, every(0));
+    return begun;
+}
+
+// Finds what is routed of a class and a tile. Unless `all` is asked for, weights that have decayed are not looked at where they change
+// no sum: `last` is LATER then. False: more products have to be sorted than MOST.
+template <bool exactly>
+bool find(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, bool all, Found& found) {
+    const Begun begun = begin(problem, its, tiles, t);
+    const Floats reach = tiles.highest[t] * every(its.rest);
+    // The other products must be smaller than the certain ones.
+    if (its.certain && any(reach >= begun.least)) return false;
     const auto wanted = static_cast<int64_t>(largest_lane(begun.wanted));
     if (wanted > MOST) return false;
+    if (!all && its.certain && wanted <= SOUGHT && !any((begun.wanted > every(0)) & (reach >= begun.sum * every(LOST)))) {
+        found.sum = begun.sum;
+        found.tau = every(0);
+        std::fill_n(found.last, LANES, LATER);
+        return true;
+    }
     const auto upto = std::make_integer_sequence<int, MOST>{};
     insert_any<exactly>(upto, std::max<int64_t>(wanted, FEW), problem, its, begun, tiles, c, t, found);
     if (its.certain) found.tau = select(tiles.highest[t] > every(0), found.tau, every(floor_of(exactly)));
     return true;
 }
 
-// What is routed of a class and a tile, as the forward pass left it.
+// What is routed of a class and a tile: `wanted` products, no more than these and all those of at least tau.
 struct Kept {
-    Floats tau, last, K;
+    Floats tau, last, wanted;
     bool ties;  // whether `last` has to be asked
 
-    Kept(const Problem& problem, int64_t c, int64_t t, const float* tau_OB, const int32_t* last_OB) {
-        const int64_t at = c * problem.B + t * LANES, lanes = problem.lanes(t);
-        tau = lanes == LANES ? load(tau_OB + at) : load(tau_OB + at, lanes, -LOWEST);  // lanes without an input route nothing
-        last = every(0);
-        K = every(static_cast<float>(problem.K));
-        ties = false;
-        for (int64_t b = 0; b < lanes; b++) ties |= last_OB[at + b] < problem.M;
-        for (int64_t b = 0; ties && b < lanes; b++) set_lane(last, b, static_cast<float>(last_OB[at + b]));
+    Kept(const Problem& problem, int64_t lanes, const float* tau_B, const int32_t* last_B, Floats wanted)
+        : tau(lanes == LANES ? load(tau_B) : load(tau_B, lanes, -LOWEST)),  // lanes without an input route nothing
+          last(every(0)), wanted(wanted), ties(false) {
+        for (int64_t b = 0; b < lanes; b++) ties |= last_B[b] < problem.M;
+        for (int64_t b = 0; ties && b < lanes; b++) set_lane(last, b, static_cast<float>(last_B[b]));
     }
 };
 
@@ -212,11 +229,12 @@ struct Sought {
     Floats guard, left;
 };
 
-// Adds what one class and tile bring to the gradients.
+// Adds what is routed, of the positive weights behind the first `done`, to the gradients.
 template <bool exactly, bool ties>
-void add_gradients(Class& its, const Tiles& tiles, int64_t t, const Kept& kept, Floats gy, Floats* of_x) {
+void add_kept(Class& its, int64_t done, const Tiles& tiles, int64_t t, const Kept& kept, Floats gy, Floats* of_x) {
     const Floats* tile = &tiles.x[t * tiles.M];
-    Sought sought{exactly ? kept.tau : larger(kept.tau, every(TINY)), kept.K};
+    const Floats least = exactly ? kept.tau : larger(kept.tau, every(TINY));
+    Sought sought{select(kept.wanted > every(0), least, every(-LOWEST)), kept.wanted};
     const auto add = [&](List& list, int64_t j, auto number, Sought& now) INLINED {
         Mask routed[number()], some{};
         each<number()>([&](auto n) INLINED {
@@ -238,7 +256,110 @@ void add_gradients(Class& its, const Tiles& tiles, int64_t t, const Kept& kept, 
         add_sums(of_weight, &list.gradient[j]);
         now.guard = select(now.left > every(0), now.guard, every(-LOWEST));
     };
-    visit<exactly>(its, 0, tiles, t, sought, [](const Sought& now) INLINED { return now.guard; }, add);
+    visit<exactly>(its, done, tiles, t, sought, [](const Sought& now) INLINED { return now.guard; }, add);
+}
+
+// Finds the `wanted` largest products, K at most, of some lanes behind the certain ones, and adds what these few bring to the
+// gradients. While products are sorted, their lowest bits say at which visit they were met. False: that takes a closer look, for two
+// are about the same, or many weights were visited.
+template <int K, typename Lanes>
+bool add_found(Class& its, const Lanes& lanes, const Floats& wanted, const Tiles& tiles, int64_t t, const Floats& gy, Floats* of_x) {
+    constexpr int parts = Lanes::parts;
+    using Some = FloatsOf<parts>;
+    using Keys = Sorted<K, parts>;
+    const Some nothing = every<parts>(0), unwanted = every<parts>(K) - lanes.of(wanted), without_end = every<parts>(-LOWEST);
+    const Floats* tile = &tiles.x[t * tiles.M];
+    List& list = its.positive;
+    bool many = false;
+    Keys sorted;
+    sorted.lost = bits_of(nothing);
+    each<K>([&](auto k) INLINED { sorted.keys[k] = bits_of(select(unwanted > every<parts>(k), without_end, nothing)); });
+    const auto product_of = [](WholesOf<parts> key) INLINED { return floats_of(key & every_whole<parts>(~VISITS)); };
+    const auto guard = [&](const Keys& now) INLINED { return larger(product_of(now.keys[K - 1]), every<parts>(TINY)); };
+    const auto look = [&](const List&, int64_t j, auto number, Keys& now) INLINED {
+        const auto visit = static_cast<int32_t>(j - its.certain) + 1;
+        many |= visit + number() > VISITS;
+        WholesOf<parts> keys[number()];
+        each<number()>([&](auto n) INLINED {
+            const auto product = bits_of(lanes.of(tile[list.index[j + n]]) * every<parts>(list.weight[j + n]));
+            // 0 stays 0.
+            keys[n] = (product & every_whole<parts>(~VISITS)) | smaller(product, every_whole<parts>(visit + n));
+        });
+        if constexpr (K > FEW) {
+            WholesOf<parts> most = keys[0];
+            each<number()>([&](auto n) INLINED { most = larger(most, keys[n]); });
+            if (!any(floats_of(most) >= guard(now))) return;
+        }
+        each<number()>([&](auto n) INLINED { now.lost = larger(now.lost, sift<0>(now.keys, keys[n])); });
+    };
+    sweep<false>(list, its.certain, tile, lanes.of(tiles.highest[t]), 1, sorted, guard, look);
+    const auto is_found = [&](WholesOf<parts> key) INLINED { return (floats_of(key) > nothing) & (without_end > floats_of(key)); };
+    auto unsure = is_found(sorted.keys[K - 1]) & (product_of(sorted.keys[K - 1]) == product_of(sorted.lost));
+    // Of a subnormal product there is nothing left but these bits.
+    each<K>([&](auto k) INLINED { unsure = unsure | (is_found(sorted.keys[k]) & (product_of(sorted.keys[k]) == nothing)); });
+    if (many || any(unsure)) return false;
+    for (const auto& keys : sorted.keys)
+        for (uint32_t left = bits(is_found(keys)); left; left &= left - 1) {
+            const int64_t n = __builtin_ctz(left), b = lanes[n];
+            const int64_t j = its.certain + (lane(keys, n) & VISITS) - 1, i = list.index[j];
+            set_lane(of_x[i], b, lane(of_x[i], b) + lane(gy, b) * list.weight[j]);
+            list.gradient[j] += lane(gy, b) * lane(tile[i], b);
+        }
+    return true;
+}
+
+template <int... below>
+bool add_any(std::integer_sequence<int, below...>, int64_t most, Class& its, const Floats& wanted, const Tiles& tiles, int64_t t,
+             const Floats& gy, Floats* of_x) {
+    constexpr bool (*of_all[])(Class&, const All&, const Floats&, const Tiles&, int64_t, const Floats&, Floats*) = {
+        add_found<below + 1, All>...};
+    constexpr bool (*of_few[])(Class&, const Chosen&, const Floats&, const Tiles&, int64_t, const Floats&, Floats*) = {
+        add_found<below + 1, Chosen>...};
+    const int64_t at = std::max<int64_t>(most, FEW) - 1;
+    const Mask lanes = wanted > every(0);
+    if (__builtin_popcount(bits(lanes)) > WIDTH) return of_all[at](its, All(), wanted, tiles, t, gy, of_x);
+    return of_few[at](its, Chosen(lanes), wanted, tiles, t, gy, of_x);
+}
+
+// Adds what the certain weights bring; returns how many more each lane routes.
+inline Floats add_certain(const Problem& problem, Class& its, const Tiles& tiles, int64_t t, const Floats& gy, Floats* of_x) {
+    const Floats* tile = &tiles.x[t * tiles.M];
+    List& list = its.positive;
+    Floats wanted = every(static_cast<float>(problem.K));
+    const auto add = [&](int64_t j, auto number) INLINED {
+        Floats of_weight[number()];
+        each<number()>([&](auto n) INLINED {
+            const int32_t i = list.index[j + n];
+            const Mask routed = tile[i] * every(list.weight[j + n]) > every(0);
+            const Floats its_gy = select(routed, gy, every(0));
+            of_weight[n] = its_gy * tile[i];
+            of_x[i] = multiply_add(its_gy, every(list.weight[j + n]), of_x[i]);
+            wanted = add_where(routed, wanted, every(-1));
+        });
+        add_sums(of_weight, &list.gradient[j]);
+    };
+    int64_t j = 0;
+    for (; j + STEP <= its.certain; j += STEP) add(j, std::integral_constant<int64_t, STEP>{});
+    for (; j < its.certain; j++) add(j, std::integral_constant<int64_t, 1>{});
+    return select(tiles.highest[t] > every(0), wanted, every(0));
+}
+
+// Adds what one class and tile bring to the gradients.
+template <bool exactly>
+void add_gradients(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, const float* tau_OB,
+                   const int32_t* last_OB, const Floats& gy, Floats* of_x) {
+    const int64_t at = c * problem.B + t * LANES, lanes = problem.lanes(t);
+    const auto add = [&](int64_t done, const Kept& kept) {
+        kept.ties ? add_kept<exactly, true>(its, done, tiles, t, kept, gy, of_x)
+                  : add_kept<exactly, false>(its, done, tiles, t, kept, gy, of_x);
+    };
+    if (last_OB[at] != LATER) return add(0, {problem, lanes, tau_OB + at, last_OB + at, every(static_cast<float>(problem.K))});
+    const Floats wanted = add_certain(problem, its, tiles, t, gy, of_x);
+    const auto most = static_cast<int64_t>(largest_lane(wanted));
+    if (!most || add_any(std::make_integer_sequence<int, SOUGHT>{}, most, its, wanted, tiles, t, gy, of_x)) return;
+    Found found;
+    find<exactly>(problem, its, tiles, c, t, true, found);  // true, for the forward pass has asked what could make it false
+    add(its.certain, {problem, lanes, reinterpret_cast<const float*>(&found.tau), found.last, wanted});
 }
 
 }  // namespace tiles

@@ -77,7 +77,8 @@ def check(x: Tensor, w: Tensor, mask: Tensor | None, k: int, rule: str, oracle=r
     member = members(indices, M)
     y, tau, last = cpu.dynamic_linear_cpu(x, w, mask, k, rule)
     assert not (last == cpu.PLAIN).any(), "the kernel did not serve"
-    assert torch.equal(kept(x.detach(), w.detach(), mask, tau, last, rule), member)
+    sought = (last != cpu.LATER).t()  # the gradients of the weights tell of the others
+    assert torch.equal(kept(x.detach(), w.detach(), mask, tau, last, rule)[sought], member[sought])
     terms = products.double()
     error = 4e-7 * (terms.abs().sum(-1) + 1e-37) * max(8, k)
     assert ((y.double() - terms.sum(-1)).abs() <= error).all()
@@ -152,6 +153,62 @@ def problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor | None, int, str]:
 def test_random_problems(level: str, problem: tuple) -> None:
     with forced(level):
         check(*problem)
+
+
+UNITS = ("normal", "relu", "sparse", "quantised", "constant", "near")
+
+
+def decayed(
+    generator: torch.Generator, sizes: tuple[int, int, int], keeps: int, decay: float, kinds: tuple[str, str], zeros: float
+) -> tuple[Tensor, Tensor]:
+    """Inputs of at least 0, some of them 0, and classes that keep a few weights; the others are smaller by a factor."""
+    B, O, M = sizes
+
+    def positive(kind: str, shape: tuple[int, ...]) -> Tensor:
+        if kind == "near":  # a few bits of a float apart
+            return 1 + torch.randint(-40, 40, shape, generator=generator) * 2.0**-23
+        return values(kind, shape, generator).abs()
+
+    x, w = positive(kinds[0], (B, M)), positive(kinds[1], (O, M)) * decay
+    x[torch.rand(B, M, generator=generator) < zeros] = 0
+    w[torch.rand(O, M, generator=generator) < 0.3] *= -1
+    kept = torch.rand(O, M, generator=generator).topk(min(keeps, M)).indices
+    return x, w.scatter(1, kept, 0.2 + 0.4 * torch.rand(kept.shape, generator=generator))
+
+
+@st.composite
+def decayed_problems(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor | None, int, str]:
+    sizes = draw(st.integers(1, 70)), draw(st.integers(1, 4)), draw(st.one_of(st.integers(1, 70), st.integers(250, 600)))
+    k = draw(st.one_of(st.integers(1, 8), st.integers(9, 40)))
+    generator = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    decay = 2.0 ** -draw(st.sampled_from([19, 20, 21, 24, 25, 26, 27, 30, 50, 100, 140, 147]))
+    kinds = draw(st.sampled_from(UNITS)), draw(st.sampled_from(UNITS))
+    keeps, zeros = draw(st.one_of(st.just(k), st.integers(0, k + 1))), draw(st.sampled_from([0.0, 0.01, 0.1, 0.5, 0.95]))
+    x, w = decayed(generator, sizes, keeps, decay, kinds, zeros)
+    mask = torch.rand(w.shape, generator=generator) > 0.1 if draw(st.booleans()) else None
+    return x, w, mask, k, draw(st.sampled_from([*RULES, "at_most"]))
+
+
+@NO_KERNEL
+@pytest.mark.parametrize("level", levels())
+@given(problem=decayed_problems())
+@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_problems_of_decayed_weights(level: str, problem: tuple) -> None:
+    with forced(level):
+        check(*problem)
+
+
+@NO_KERNEL
+@pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize(("k", "zeros"), [(5, 0.07), (5, 0.4), (25, 0.07)])
+def test_what_has_decayed_is_not_looked_at_before_a_gradient_needs_it(k: int, zeros: float, level: str) -> None:
+    x, w = decayed(torch.Generator().manual_seed(k), (256, 40, 512), k, 1e-15, ("normal", "normal"), zeros)
+    with forced(level):
+        last = cpu.dynamic_linear_cpu(x, w, None, k, "at_most")[2]
+        assert (last == cpu.LATER).float().mean() > 0.5
+        check(x, w, None, k, "at_most", chunked.route_chunked)
+        larger = torch.where(w < 1e-3, 2**-24 * 1e15 * w, w)  # by so much that sums tell
+        assert not (cpu.dynamic_linear_cpu(x, larger, None, k, "at_most")[2] == cpu.LATER).any()
 
 
 @NO_KERNEL

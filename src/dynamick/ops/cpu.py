@@ -30,6 +30,8 @@ MOST = 2**24
 """Inputs that the kernel can tell apart: it compares their indices as floats."""
 PLAIN = -2
 """What `last` holds where the kernel did not serve: its backward pass does not either."""
+LATER = -3
+"""What it holds where products that are too small to change an output were not looked at: its backward pass does."""
 
 
 class MissingKernelError(RuntimeError):
@@ -125,7 +127,8 @@ def dynamic_linear_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, r
 
     Returns:
         Outputs (B, O) in float32. The K-th largest product of each, tau (O, B), float32: 0 (`at_most`) or -inf (`exactly`)
-        where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are.
+        where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are; LATER where
+        neither is known yet.
     """
     return _forward(x, weight, None, mask, k, rule)
 
