@@ -47,7 +47,8 @@ bool sums_stay_finite(const Problem& problem, int64_t c, double peak) {
     return most <= static_cast<double>(std::numeric_limits<float>::max());
 }
 
-// Where a pass leaves what it finds: sums with the bias (O,) or null (B, O), K-th products and last indices (O, B).
+// Where a pass leaves what it finds: sums with the bias (O,) or null (B, O), K-th products and last indices (O, B). Those two are null
+// where no backward pass follows.
 struct Results {
     const float* bias;
     float *y_BO, *tau_OB;
@@ -56,10 +57,10 @@ struct Results {
     // Keeps what goes with an output; returns the output.
     Floats keep(const Problem& problem, int64_t c, int64_t t, const Found& found) const {
         const int64_t at = c * problem.B + t * LANES;
-        if (const int64_t lanes = problem.lanes(t); lanes < LANES) {
+        if (const int64_t lanes = problem.lanes(t); tau_OB && lanes < LANES) {
             std::memcpy(tau_OB + at, &found.tau, lanes * sizeof(float));
             std::memcpy(last_OB + at, found.last, lanes * sizeof(int32_t));
-        } else {
+        } else if (tau_OB) {
             store(found.tau, tau_OB + at);
             std::memcpy(last_OB + at, found.last, sizeof found.last);
         }
@@ -76,7 +77,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
     const bool both = exactly || tiles.some_negative();
     const double peak = tiles.peak();
     if (!std::isfinite(peak)) return NOT_SERVED;
-    const bool all = backward_takes_rows(problem);
+    const int64_t later = !results.tau_OB ? problem.K : backward_takes_rows(problem) ? tiles::NEVER : tiles::SOUGHT;
     std::atomic<bool> finite{true};
     split(problem.O, problem.threads, [&](int64_t, int64_t first, int64_t last) {
         std::vector<Class> block(BLOCK);
@@ -95,7 +96,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
             for (int64_t t = 0; t < tiles.count; t++) {
                 for (int64_t c = start; c < end; c++) {
                     Found found;
-                    if (!tiles::find<exactly>(problem, block[c - start], tiles, c, t, all, found)) {
+                    if (!tiles::find<exactly>(problem, block[c - start], tiles, c, t, later, found)) {
                         if (!search) search = std::make_unique<rows::Search<exactly>>(problem);
                         const float* w = weights.of(c, 0);
                         search->find(c, 1, &w, t, [&](int64_t, const Found& by_rows) { found = by_rows; });
@@ -241,8 +242,8 @@ bool takes_tiles(const Problem& problem, bool exactly) {
 
 }  // namespace
 
-// All arrays are dense: x (B, M), w (O, M), mask (O, M) and bias (O,) or null, y and gy (B, O), tau and last (O, B), gx (B, M) and gw (O, M)
-// or null.
+// All arrays are dense: x (B, M), w (O, M), mask (O, M) and bias (O,) or null, y and gy (B, O), tau and last (O, B), both null where no
+// backward pass follows, gx (B, M) and gw (O, M) or null.
 // All else is hidden: of two libraries that a process has loaded, none is to find what is the other's.
 #pragma GCC visibility push(default)
 extern "C" {

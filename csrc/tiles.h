@@ -25,6 +25,7 @@ constexpr int MOST = SORTED;     // products of a lane that can be kept sorted
 constexpr int FEW = 2;           // products that are sorted without a look whether they belong there: a branch would cost more
 constexpr float LOST = 0x1p-26f;  // of a sum: what is added of this size or less is lost in rounding
 constexpr int SOUGHT = std::min(MOST, 8);  // products of a lane, at most, that the backward pass finds by itself
+constexpr int64_t NEVER = -1;  // for `later`: all is to be found now
 constexpr int32_t VISITS = 255;  // of a sorted product's bits these say at which visit it was met
 
 // Calls work with 0 to number - 1 as constants: what is indexed by them stays in registers.
@@ -189,22 +190,22 @@ ALWAYS_INLINE Begun begin(const Problem& problem, const Class& its, const Tiles&
     return begun;
 }
 
-// Finds what is routed of a class and a tile. Unless `all` is asked for, weights that have decayed are not looked at where they change
-// no sum: `last` is LATER then. False: more products have to be sorted than MOST.
+// Finds what is routed of a class and a tile. Where weights that have decayed change no sum, and no more than `later` of them are routed
+// of each lane, they are not looked at: `last` is LATER then. False: more products have to be sorted than MOST.
 template <bool exactly>
-bool find(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, bool all, Found& found) {
+bool find(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, int64_t later, Found& found) {
     const Begun begun = begin(problem, its, tiles, t);
     const Floats reach = tiles.highest[t] * every(its.rest);
     // The other products must be smaller than the certain ones.
     if (its.certain && any(reach >= begun.least)) return false;
     const auto wanted = static_cast<int64_t>(largest_lane(begun.wanted));
-    if (wanted > MOST) return false;
-    if (!all && its.certain && wanted <= SOUGHT && !any((begun.wanted > every(0)) & (reach >= begun.sum * every(LOST)))) {
+    if (its.certain && wanted <= later && !any((begun.wanted > every(0)) & (reach >= begun.sum * every(LOST)))) {
         found.sum = begun.sum;
         found.tau = every(0);
         std::fill_n(found.last, LANES, LATER);
         return true;
     }
+    if (wanted > MOST) return false;
     const auto upto = std::make_integer_sequence<int, MOST>{};
     insert_any<exactly>(upto, std::max<int64_t>(wanted, FEW), problem, its, begun, tiles, c, t, found);
     if (its.certain) found.tau = select(tiles.highest[t] > every(0), found.tau, every(floor_of(exactly)));
@@ -358,7 +359,7 @@ void add_gradients(const Problem& problem, Class& its, const Tiles& tiles, int64
     const auto most = static_cast<int64_t>(largest_lane(wanted));
     if (!most || add_any(std::make_integer_sequence<int, SOUGHT>{}, most, its, wanted, tiles, t, gy, of_x)) return;
     Found found;
-    find<exactly>(problem, its, tiles, c, t, true, found);  // true, for the forward pass has asked what could make it false
+    find<exactly>(problem, its, tiles, c, t, NEVER, found);  // true, for the forward pass has asked what could make it false
     add(its.certain, {problem, lanes, reinterpret_cast<const float*>(&found.tau), found.last, wanted});
 }
 

@@ -214,6 +214,21 @@ def test_what_has_decayed_is_not_looked_at_before_a_gradient_needs_it(k: int, ze
 @NO_KERNEL
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("level", levels())
+@pytest.mark.parametrize("k", [1, 5, 25, 60])
+def test_without_gradients_the_outputs_are_the_same(k: int, level: str, rule: str) -> None:
+    x, w = decayed(torch.Generator().manual_seed(k), (67, 40, 512), k, 1e-15, ("normal", "normal"), 0.2)
+    bias = torch.linspace(-1, 1, 40)
+    with forced(level):
+        for weight in (w, w.abs() + 0.1):
+            leaf = weight.clone().requires_grad_()
+            y = functional.dynamic_linear(x, leaf, bias, k, rule, "cpu")
+            with torch.no_grad(), deterministic():
+                torch.testing.assert_close(functional.dynamic_linear(x, leaf, bias, k, rule, "cpu"), y, rtol=1e-6, atol=1e-6)
+
+
+@NO_KERNEL
+@pytest.mark.parametrize("rule", RULES)
+@pytest.mark.parametrize("level", levels())
 @pytest.mark.parametrize(
     ("B", "O", "M"),
     [

@@ -130,35 +130,48 @@ def dynamic_linear_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, r
         where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are; LATER where
         neither is known yet.
     """
-    return _forward(x, weight, None, mask, k, rule)
+    kept = _unfilled_kept(x, weight)
+    return _forward(x, weight, None, mask, k, rule, kept), *kept
+
+
+def _unfilled_kept(x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    shape = weight.shape[0], x.shape[0]
+    return x.new_empty(shape, dtype=torch.float32), x.new_empty(shape, dtype=torch.int32)
 
 
 def _forward(
-    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str
-) -> tuple[Tensor, Tensor, Tensor]:
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    k: int,
+    rule: str,
+    kept: tuple[Tensor, Tensor] | tuple[None, None],
+) -> Tensor:
+    """The sums; fills tau and last, where there are any."""
     (B, M), O = x.shape, weight.shape[0]
+    tau, last = kept
     y = x.new_empty(B, O, dtype=torch.float32)
-    tau = x.new_empty(O, B, dtype=torch.float32)
-    last = x.new_empty(O, B, dtype=torch.int32)
     outcome = NOT_SERVED
     if kernel is not None and x.device.type == "cpu" and B and O and 0 < M <= MOST:
         x_BM, w_OM, mask_OM = _dense(x), _dense(weight), _dense_mask(mask)
         bias_O = None if bias is None else _dense(bias)
         inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, min(k, M), rule == "exactly")
-        outputs = (_address(bias_O), y.data_ptr(), tau.data_ptr(), last.data_ptr())
+        outputs = (_address(bias_O), y.data_ptr(), _address(tau), _address(last))
         outcome = kernel.library.dynamick_forward(*inputs, torch.get_num_threads(), *outputs)
     if outcome == DONE:
-        return y, tau, last
+        return y
     _check_memory(outcome)
+    if tau is not None and last is not None:
+        tau.zero_()
+        last.fill_(PLAIN)
     products, _ = route_chunked(x, weight, mask, k, rule)
-    return add_bias(products.sum(-1), bias), tau.zero_(), last.fill_(PLAIN)
+    return add_bias(products.sum(-1), bias)
 
 
 @dynamic_linear_cpu.register_fake
 def _(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor, Tensor]:
-    B, O = x.shape[0], weight.shape[0]
-    y, tau = x.new_empty(B, O, dtype=torch.float32), x.new_empty(O, B, dtype=torch.float32)
-    return y, tau, x.new_empty(O, B, dtype=torch.int32)
+    return x.new_empty(x.shape[0], weight.shape[0], dtype=torch.float32), *_unfilled_kept(x, weight)
 
 
 @torch.library.custom_op("dynamick::dynamic_linear_cpu_backward", mutates_args=())
@@ -223,8 +236,9 @@ class _Sum(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
-        y, tau, last = _forward(x, weight, bias, mask, k, rule)
-        ctx.save_for_backward(x, weight, mask, tau, last)
+        kept = _unfilled_kept(x, weight)
+        y = _forward(x, weight, bias, mask, k, rule, kept)
+        ctx.save_for_backward(x, weight, mask, *kept)
         ctx.k, ctx.rule = k, rule
         if bias is not None:
             ctx.bias_dtype = bias.dtype
@@ -242,6 +256,8 @@ def sum_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None,
     recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
     if recorded or not _are_plain(x, weight, bias):
         return add_bias(dynamic_linear_cpu(x, weight, mask, k, rule)[0], bias)
+    if not (torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, bias))):
+        return _forward(x, weight, bias, mask, k, rule, (None, None))
     return _Sum.apply(x, weight, bias, mask, k, rule)  # type: ignore[no-any-return, no-untyped-call]
 
 
