@@ -97,7 +97,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
                 for (int64_t c = start; c < end; c++) {
                     Found found;
                     if (!tiles::find<exactly>(problem, block[c - start], tiles, c, t, later, found)) {
-                        if (!search) search = std::make_unique<rows::Search<exactly>>(problem);
+                        if (!search) search = std::make_unique<rows::Search<exactly>>(problem, 1);
                         const float* w = weights.of(c, 0);
                         search->find(c, 1, &w, t, [&](int64_t, const Found& by_rows) { found = by_rows; });
                     }
@@ -116,7 +116,7 @@ template <bool exactly> int forward_by_rows(const Problem& problem, const Result
     if (!std::isfinite(peak)) return NOT_SERVED;
     std::atomic<bool> finite{true};
     split(problem.O, problem.threads, [&](int64_t, int64_t first, int64_t last) {
-        rows::Search<exactly> search(problem);
+        rows::Search<exactly> search(problem, rows::TOGETHER);
         rows::Weights weights(problem, BLOCK);
         const float* w[BLOCK];
         Outputs y;

@@ -79,11 +79,11 @@ struct Gathered {
 // Finds what is routed of a few classes after the other for the tiles of a thread, and learns from each where to look in the next.
 template <bool exactly> class Search {
 public:
-    explicit Search(const Problem& problem)
-        : problem(problem), stride(problem.M + WIDTH), products(unfilled<float>(TOGETHER * LANES * stride + LANES)),
+    Search(const Problem& problem, int64_t together)
+        : problem(problem), stride(problem.M + WIDTH), products(unfilled<float>(together * LANES * stride + LANES)),
           columns(unfilled<Floats>(problem.M + LANES)), usual(problem.tiles(), every(0)), spacing(problem.tiles(), every(0)) {}
 
-    // Calls keep(n, found) for the n-th of some classes, TOGETHER at most, with weights w[n].
+    // Calls keep(n, found) for the n-th of some classes, no more than were told, with weights w[n].
     template <typename Keep> void find(int64_t first_c, int64_t classes, const float* const* w, int64_t t, Keep keep) {
         const float floor = floor_of(exactly);
         const Floats expected = select(usual[t] > every(0), usual[t] * every(margin), every(floor));
