@@ -154,7 +154,7 @@ def check(case: Case, batch: int) -> None:
         y = function(name, case)(*leaves)
         results.append((y, *torch.autograd.grad(y, leaves, gy)))
     for ours, theirs in zip(*results, strict=True):
-        # Where two products differ by their rounding only, one or the other may be routed (SPEC section 8).
+        # Where two products differ by their rounding only, one or the other may be routed (docs/definitions.md, "Dynamic-K").
         wrong = ~torch.isclose(ours, theirs, rtol=1e-3, atol=1e-4 * float(theirs.detach().abs().max()))
         assert float(wrong.float().mean()) < 1e-3
 

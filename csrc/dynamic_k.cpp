@@ -1,4 +1,4 @@
-// The Dynamic-K sum and its gradients on a CPU (Algorithm 2; SPEC sections 1 and 8), without the B*O*M products.
+// The Dynamic-K sum and its gradients on a CPU (Algorithm 2; docs/definitions.md, "Dynamic-K"), without the B*O*M products.
 //
 // Small K, and weights most of which have decayed, are served by tiles (tiles.h), all else by rows (rows.h). Only each output's
 // K-th product (tau) and the last index routed among its equals are kept: the backward pass finds the routed set again from them.

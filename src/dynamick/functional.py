@@ -104,9 +104,10 @@ def dynamic_linear(
 def thresholded_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, k: int = 5, rule: str = "at_most", mask: Tensor | None = None
 ) -> Tensor:
-    """torch.nn.functional.linear, but an input gives a gradient to the weights of its routed products alone (SPEC section 3).
+    """torch.nn.functional.linear, but an input gives a gradient to the weights of its routed products alone.
 
-    Inputs and bias get theirs in full. Where a routed sum is not finite, its weights get none.
+    It is the twin of Algorithm 3 without coins (docs/definitions.md, "Interpretable SGD"). Inputs and bias get their
+    gradients in full. Where a routed sum is not finite, its weights get none.
 
     Args:
         x, weight, bias, k, rule, mask: as in `dynamic_linear`; what the mask forbids adds nothing to the outputs either.
@@ -193,7 +194,7 @@ def dynamic_conv2d(
         weight: shape (O, C / groups, kh, kw).
         bias, stride, padding, dilation, groups: as in `torch.nn.functional.conv2d`. K counts per group.
         k, rule: as in `dynamic_linear`.
-        routing: `location` routes each location by itself; `map` routes whole maps, one vote a channel (SPEC section 8).
+        routing: `location` routes each location by itself; `map` routes whole maps (docs/definitions.md, "Dynamic-K").
         mask: boolean, shape (O, C / groups), False where a connection is pruned; None allows all.
 
     Returns:

@@ -65,7 +65,7 @@ def upsampled(plane, size):
 
 
 def slow_dissection(maps, dataset, rule, quantile):
-    """SPEC section 5, unit after unit, image after image, pixel after pixel. NaN counts as the lowest value."""
+    """Network Dissection by its definition, unit after unit, image after image, pixel after pixel. NaN is the lowest value."""
     N, U = maps.shape[:2]
     labels = sorted(dataset.labels)
     thresholds = []

@@ -1,4 +1,4 @@
-"""`dissect` against SPEC section 5 in plain NumPy, one pass against two, shards and resumption against one run."""
+"""`dissect` against its definition in plain NumPy, one pass against two, shards and resumption against one run."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Generated scenes, written in Broden's format and read again, dissected as SPEC section 5 defines it."""
+"""Generated scenes, written in Broden's format and read again, dissected as docs/definitions.md defines it."""
 
 import numpy as np
 import pytest

@@ -28,7 +28,7 @@ def head(weights: list[list[float]]) -> nn.Linear:
 
 
 def covered_by_loop(weights: list[float], labels: list[str]) -> set[str]:
-    """Distinct concepts of the fewest largest weights that reach 95 % of all that is positive (SPEC section 8)."""
+    """Distinct concepts of the fewest largest weights that reach 95 % of all that is positive (docs/definitions.md)."""
     positive = sorted(((w, -i) for i, w in enumerate(weights) if w > 0), reverse=True)
     total, held, concepts = sum(w for w, _ in positive), 0.0, set()
     for weight, minus_unit in positive:

@@ -61,7 +61,7 @@ def head_inputs(model: Small, batch: Tensor) -> Tensor:
 
 
 def route_by_loop(x: list[float], w: list[float], k: int | None, rule: str) -> list[tuple[int, float]]:
-    """Routed units and products, descending, by the words of SPEC section 1."""
+    """Routed units and products, descending, as docs/definitions.md, "Dynamic-K", has it."""
     products = [(i, a * b) for i, (a, b) in enumerate(zip(x, w, strict=True))]
     if k is not None and rule == "at_most":
         products = [(i, p) for i, p in products if p > 0]

@@ -181,7 +181,7 @@ def test_the_backward_pass_routes_what_the_forward_pass_did_under_other_threads(
 
 @pytest.mark.parametrize("rule", ["at_most", "exactly"])
 def test_one_by_one_in_groups_is_the_linear_map_of_each(rule: str) -> None:
-    """SPEC section 8: the same routed set as the linear map, so the same gradients."""
+    """docs/definitions.md, "Dynamic-K": the same routed set as the linear map, so the same gradients."""
     torch.manual_seed(0)
     x, w = torch.randn(2, 12, 4, 5, requires_grad=True), torch.randn(6, 6, 1, 1, requires_grad=True)
     parts = zip(x.chunk(2, 1), w.chunk(2), strict=True)

@@ -64,7 +64,7 @@ def kept(x: Tensor, w: Tensor, mask: Tensor | None, tau_OB: Tensor, last_OB: Ten
 
 
 def gradients(x: Tensor, w: Tensor, member: Tensor, gy: Tensor) -> tuple[Tensor, Tensor]:
-    """SPEC section 1's gradients from a routed set, in float64."""
+    """The gradients (docs/definitions.md, "Dynamic-K") from a routed set, in float64."""
     x, w, gy, member = x.double(), w.double(), gy.double(), member.double()
     return torch.einsum("bo,om,bom->bm", gy, w, member), torch.einsum("bo,bm,bom->om", gy, x, member)
 

@@ -73,7 +73,7 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
     """One row a model: medians over images, then means (and deviations, `_std`) over its runs.
 
     Returns:
-        Rows of `model`, `head`, `k`, `runs`, `n98` (units until 98 % of the score is reached to stay, SPEC section 8), `left`
+        Rows of `model`, `head`, `k`, `runs`, `n98` (units for 98 % of the score: docs/definitions.md, "Conventions"), `left`
         (share of the sum over all units that the 4 largest leave over, its size) and `ibd` (the same of IBD; None where it
         was not asked for, and for Dynamic-K). They are None where a run has none: all of its scores, or sums, are 0.
     """

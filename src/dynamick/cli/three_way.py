@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dynamick.dissection import Dissection
 
 CATEGORIES = ("object", "part", "concept")
-"""SPEC section 6: concept vectors are learnt of objects and parts; a folder of people's own masks has `concept`."""
+"""IBD learns concept vectors of objects and parts (docs/definitions.md); a folder of people's own masks has `concept`."""
 
 DRAWN = 4
 """So many images are in the figure."""

@@ -1,4 +1,4 @@
-"""What the units see that a head uses: the backbone's last maps, dissected once (SPEC section 5)."""
+"""What the units see that a head uses: the last maps, dissected once (docs/definitions.md, "Network Dissection")."""
 
 from pathlib import Path
 

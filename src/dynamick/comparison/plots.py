@@ -23,7 +23,7 @@ NEAR = (1.0, 0.5)
 def accuracy(table: Sequence[dict[str, Any]], axis: str) -> "Figure":
     """Accuracy against one kind of budget, a column for each backbone: above the whole range, below what lies near dense.
 
-    The dense head is a line across. The budget 1 and the mean of 5 to 30 stand apart (SPEC section 8).
+    The dense head is a line across. The budget 1 and the mean of 5 to 30 stand apart (docs/definitions.md, "Sparse heads").
 
     Args:
         table: `dynamick.comparison.table.rows`.

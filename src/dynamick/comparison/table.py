@@ -26,7 +26,7 @@ COLUMNS = {
 """Titles and digits; a column that no cell has a figure for is left out."""
 FIGURES = ("top1", "loss", *COLUMNS, "classes_per_unit", "insertion")
 AVERAGED = (5, 10, 15, 20, 25, 30)
-"""The published average of static heads is over these budgets (SPEC section 8); 1 stands apart."""
+"""The published average of static heads is over these budgets (docs/definitions.md, "Sparse heads"); 1 stands apart."""
 LEGEND = """\
 Top-1 and ECE (15 bins) on the validation images. Mean over backbones, each being the mean over its heads' seeds; ± is the
 deviation over backbones, or over the heads' seeds where there is one backbone. `most in a class`: in the worst case. `units`:

@@ -52,7 +52,7 @@ def read_size(path: Path) -> tuple[int, int]:
 
 
 def read_label_map(path: Path) -> NDArray[np.int32]:
-    """A map of label numbers, R + 256 * G of a colour PNG: int32, shape (h, w) (SPEC section 5).
+    """A map of label numbers, R + 256 * G of a colour PNG: int32, shape (h, w) (docs/definitions.md, "Network Dissection").
 
     Raises:
         InputError: there is no such file, it cannot be decoded, or it has no colours.

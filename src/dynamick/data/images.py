@@ -183,7 +183,7 @@ def read_image(path: str | Path, size: int | None = None, middle: bool = False) 
     Args:
         path: the file.
         size: side in pixels; None leaves the image whole.
-        middle: of that square the middle 7/8 only, as networks for 224 pixels are usually evaluated (SPEC section 4); an
+        middle: of that square the middle 7/8 only, as networks for 224 pixels are usually evaluated; an
             image that has the size already was cut by someone, and stays whole.
 
     Raises:
@@ -208,7 +208,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         root, split: ROOT/SPLIT/CLASS/*.
         size: side in pixels of what is returned.
         seed, epoch: they and the index alone decide an image's augmentation.
-        augment: a random resized crop and a flip (SPEC section 4); else `read_image`'s middle.
+        augment: a random resized crop and a flip (the Places365 recipe's); else `read_image`'s middle.
 
     Raises:
         InputError: as `image_folder`.

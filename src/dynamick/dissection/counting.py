@@ -1,4 +1,4 @@
-"""Pixel counts of units against concepts: intersections and areas, exact integers (SPEC section 5)."""
+"""Exact pixel counts of units against concepts: intersections and areas (docs/definitions.md, "Network Dissection")."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""Network Dissection of a layer: streamed, exact, resumable, sharded (SPEC section 5)."""
+"""Network Dissection of a layer: streamed, exact, resumable, sharded (docs/definitions.md, "Network Dissection")."""
 
 import hashlib
 import shutil
@@ -50,7 +50,7 @@ def dissect(
     top: int = 10,
     allow_nan: bool = False,
 ) -> Dissection:
-    """Find the concept that each unit of a layer sees, by NetDissect's protocol (SPEC section 5).
+    """Find the concept that each unit of a layer sees, by NetDissect's protocol (docs/definitions.md, "Network Dissection").
 
     The images pass the model once. A map whose maximum is not above the bound so far on the unit's threshold can never
     count and is dropped; of the others, the locations near a value above it are kept. With n = images * h * w, K =

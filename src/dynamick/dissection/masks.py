@@ -1,4 +1,4 @@
-"""Where activations, upsampled to the label maps, are above their thresholds (SPEC section 5)."""
+"""Where activations, upsampled to the label maps, are above their thresholds (docs/definitions.md, "Network Dissection")."""
 
 from collections.abc import Iterator
 from functools import lru_cache

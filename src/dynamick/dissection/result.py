@@ -118,7 +118,7 @@ class Dissection:
         return Summary(len(self.rows), float(self.scores.mean()), int(self.detectors.sum()), len(labels))
 
     def write_tally(self, path: str | Path) -> None:
-        """Write tally.csv (SPEC section 5), best units first."""
+        """Write tally.csv (docs/definitions.md, "Network Dissection"), best units first."""
         header = [*_FIRST, *(f"{category}-{column}" for category in self.columns for column in _COLUMNS)]
         lines = [header]
         for row in sorted(self.rows, key=lambda row: -row.score):
@@ -224,7 +224,7 @@ def iou(intersections: Integers, areas: Integers, sizes: Integers, category_L: I
 def rank(
     concepts: Sequence[Label], categories: Sequence[str], intersections: Integers, areas: Integers, sizes: Integers
 ) -> list[Row]:
-    """The best concept of every unit, overall and in each category; the lowest number among equals (SPEC section 8).
+    """The best concept of every unit, overall and in each category; of equals the lowest label.
 
     Args:
         concepts: L labels in the order of their numbers.

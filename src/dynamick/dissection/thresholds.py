@@ -1,4 +1,4 @@
-"""Exact quantiles of a stream: only the largest values of each unit are kept (SPEC section 5)."""
+"""Exact quantiles of a stream: only the largest values of each unit are kept (docs/definitions.md, "Network Dissection")."""
 
 from fractions import Fraction
 from typing import Any

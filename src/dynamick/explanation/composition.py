@@ -1,4 +1,4 @@
-"""What a class is made of: the concepts of the units that its positive weights reach (Fig. 6, SPEC section 8)."""
+"""What a class is made of: the concepts of the units with its positive weights (Fig. 6; docs/definitions.md, "Conventions")."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -14,7 +14,7 @@ from dynamick.explanation.instances import class_names, concepts_of
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
 
-# SPEC section 8: a class is covered by the concepts of the units that hold this part of its positive weight.
+# The concepts of the units that hold this part of its positive weight cover a class (docs/definitions.md, "Conventions").
 COVERED = 0.95
 
 

@@ -1,4 +1,4 @@
-"""Faithfulness, measured: take the explained units away one by one, route again, and watch the score (SPEC section 8)."""
+"""Faithfulness: take the units away one by one, route again, watch the score (docs/definitions.md, "Conventions")."""
 
 import statistics
 from collections.abc import Callable, Sequence

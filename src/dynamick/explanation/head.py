@@ -273,7 +273,7 @@ class Reader:
 def heat(head: Head, reading: Reading, classes_B: Tensor) -> Tensor | None:
     """Where each image's own class gets its logit from: the sum of its routed units' maps, (B, H, W); None without maps.
 
-    Summed over the image it is the logit minus the bias (SPEC section 1).
+    Summed over the image it is the logit minus the bias (docs/definitions.md, "Dynamic-K").
     """
     if reading.maps is None:
         return None

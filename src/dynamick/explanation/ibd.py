@@ -1,4 +1,4 @@
-"""Interpretable Basis Decomposition, the post-hoc competitor (Zhou et al. 2018; SPEC section 6).
+"""Interpretable Basis Decomposition (Zhou et al. 2018; docs/definitions.md has it under that name).
 
 Concept vectors are learnt by logistic regression on a feature map's pixels; a class's weight vector is then decomposed greedily
 into them, and what is left is the residual.

@@ -1,4 +1,4 @@
-"""Instance explanations: the routed products and the bias are the logit (SPEC sections 1 and 8; Fig. 7)."""
+"""Instance explanations: routed products and the bias are the logit (docs/definitions.md, "Dynamic-K"; Fig. 7)."""
 
 import json
 import math
@@ -16,7 +16,7 @@ from dynamick.explanation.head import Head, Maps, Reader, Reading, check_images
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
 
-# SPEC section 8: what "explains 98 % of the score" means.
+# docs/definitions.md, "Conventions": what "explains 98 % of the score" means.
 TOLERANCE = 0.02
 
 _UNASKED = "maps were not asked for"
@@ -283,7 +283,7 @@ def _split(maps_MHW: Tensor, weight_M: Tensor, units: list[int]) -> Tensor:
 
 
 def _n98(products_BCK: Tensor) -> Tensor:
-    """SPEC section 8's n98 for each row of products (padding 0), (B, C); 0 where the sum is zero or not finite."""
+    """n98 (docs/definitions.md, "Conventions") of each row of products, (B, C); 0 where the sum is zero or not finite."""
     order = products_BCK.abs().argsort(dim=2, descending=True, stable=True)
     partial = products_BCK.gather(2, order).cumsum(dim=2)
     total = partial[..., -1:]

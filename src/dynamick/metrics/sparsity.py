@@ -1,4 +1,4 @@
-"""How sparse a head is: its static weights (SPEC section 4)."""
+"""How sparse a head is: its static weights (docs/definitions.md, "Models and recipes")."""
 
 from typing import NamedTuple
 

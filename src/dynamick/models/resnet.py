@@ -1,4 +1,4 @@
-"""Models by the paper's names: `res18`, `res18-d5a`, `res18-l1`, `res50-d25a` (He et al. 2015; SPEC section 4); CapsNets."""
+"""Models by the paper's names: `res18`, `res18-d5a`, `res18-l1`, `res50-d25a` (He et al. 2015); CapsNets."""
 
 import re
 from dataclasses import dataclass

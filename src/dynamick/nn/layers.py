@@ -78,7 +78,7 @@ class DynamicLinear(_Routed, nn.Linear):
         k: how many inputs an output routes at most.
         rule: `at_most` (the K largest positive products) or `exactly` (the K largest of any sign).
         threshold: `activations` sums the routed products alone. `gradients` sums all products, as nn.Linear does, and the
-            weights of the routed ones alone get a gradient from an input (SPEC section 3, the deterministic twin of Algorithm
+            weights of the routed ones alone get a gradient from an input (the deterministic twin of Algorithm
             3); inputs and bias get theirs in full. `route` then says which weights an input updates.
 
     Raises:

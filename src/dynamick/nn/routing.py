@@ -1,4 +1,4 @@
-"""Algorithm 1: capsules that route by agreement, the baseline that Dynamic-K is compared with (SPEC section 2)."""
+"""Algorithm 1: capsules that route by agreement, the baseline (docs/definitions.md, "Routing by agreement")."""
 
 import math
 from typing import Any, NamedTuple

@@ -154,7 +154,7 @@ def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 def routed_gradients(
     gy: Tensor, x: Tensor, weight: Tensor, indices: Tensor, want_x: bool, want_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """dY_c/dW_ci = x_i and dY_c/dx_i = W_ci for i in R^c, 0 elsewhere (SPEC section 1); memory grows as B*O*K.
+    """dY_c/dW_ci = x_i and dY_c/dx_i = W_ci for i in R^c, 0 elsewhere; memory grows as B*O*K.
 
     Written in differentiable PyTorch, so that a second backward works: the routing is constant, the rest is bilinear.
 

@@ -88,7 +88,7 @@ def select(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Products are formed and compared in float32, or in float64 where the input is (SPEC section 8)."""
+    """Products are formed and compared in float32, or in float64 where the input is (docs/definitions.md, "Dynamic-K")."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

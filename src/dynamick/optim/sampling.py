@@ -17,7 +17,7 @@ FORMS = ("literal", "normalised")
 def probabilities(
     lipschitz_BOM: Tensor, s: float, block_size: int = 5, form: str = "normalised", beta: float | None = None
 ) -> Tensor:
-    """q_ij, the probability that sample i updates coordinate j (Algorithm 3, step 5; SPEC section 3).
+    """q_ij, the probability that sample i updates coordinate j (docs/definitions.md, "Interpretable SGD").
 
     Args:
         lipschitz_BOM: L_ij of each sample, at least 0, shape (B, O, M).

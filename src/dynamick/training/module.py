@@ -157,7 +157,7 @@ def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int, epochs: int | None
     if recipe.schedule in ("onecycle", "cosine"):
         return CosineAnnealingLR(optimizer, steps)
     every = max(1, steps * recipe.step_epochs // (epochs or recipe.epochs))
-    # The paper divides "by a factor" that it does not name; 10 is the convention (SPEC section 8).
+    # The paper divides "by a factor" that it does not name; 10 is the convention (docs/definitions.md, "Models and recipes").
     return LambdaLR(optimizer, lambda step: 0.1 ** (step // every))
 
 

@@ -48,7 +48,7 @@ class DataRecipe:
 
 @dataclass
 class OptimRecipe:
-    """SGD with momentum; the defaults are the paper's for CIFAR-10 (SPEC section 4).
+    """SGD with momentum; the defaults are the paper's for CIFAR-10 (docs/definitions.md, "Models and recipes").
 
     Attributes:
         epochs, batch_size, lr, momentum, nesterov, weight_decay: as usual; the batch is that of all processes together.

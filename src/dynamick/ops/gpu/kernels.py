@@ -1,4 +1,4 @@
-"""The Triton code of the Dynamic-K sum and its gradients (Algorithm 2; SPEC sections 1 and 8). Imported where it is used only.
+"""The Triton code of the Dynamic-K sum and its gradients (docs/definitions.md, "Dynamic-K"). Imported where it is used only.
 
 A program of the forward pass owns a tile of outputs (b, o) and goes through the inputs m one by one: nothing of B*O*M exists
 outside registers. Up to `INSERTED` products a class it keeps the largest ones sorted; above it searches the K-th largest by
