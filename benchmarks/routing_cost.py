@@ -25,7 +25,7 @@ from torch import nn
 
 import dynamick as dk
 from dynamick.nn import RoutingCapsules
-from dynamick.nn.routing import ROUTINGS
+from dynamick.nn.capsules import ROUTINGS
 
 BATCH, POSE, K = 64, 8, 5
 SIDE, WIDTH, STEM = 64, 16, "patch"

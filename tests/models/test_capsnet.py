@@ -10,7 +10,7 @@ import yaml
 import dynamick as dk
 from dynamick import models
 from dynamick.cli.main import main
-from dynamick.nn.routing import ROUTINGS
+from dynamick.nn.capsules import ROUTINGS
 from dynamick.training import read_history
 
 

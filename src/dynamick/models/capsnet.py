@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dynamick.nn import RoutingCapsules
-from dynamick.nn.routing import squash
+from dynamick.nn.capsules import squash
 from dynamick.preprocessing import Preprocessing
 
 GRID = 2

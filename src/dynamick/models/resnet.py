@@ -10,7 +10,7 @@ from dynamick.errors import InputError
 from dynamick.functional import check_rule
 from dynamick.models.capsnet import CapsNet
 from dynamick.nn import DynamicConv2d, DynamicLinear
-from dynamick.nn.routing import ROUTINGS
+from dynamick.nn.capsules import ROUTINGS
 from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
 

@@ -1,26 +1,21 @@
 """Put Dynamic-K layers into any module tree, and take them out again. Parameters are shared, never copied."""
 
 import difflib
-import weakref
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import nn
 
 from dynamick.errors import InputError
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
+from dynamick.ops import torch_internals
 
 DENSE = (nn.Linear, nn.Conv2d)
 DYNAMIC = (DynamicLinear, DynamicConv2d)
-HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
 
 # Modules that read the weights of these layers of theirs and never call them, by package and class.
 READERS = {("torch", "MultiheadAttention"): ("out_proj",), ("torchvision", "ShiftedWindowAttention"): ("qkv", "proj")}
-
-# In evaluation PyTorch's encoder reads its linear layers' weights instead of calling the layers, and makes nested tensors of
-# padded inputs, which Dynamic-K layers do not take. These attributes, at 0, switch that off.
-FAST_PATHS = {nn.TransformerEncoderLayer: "activation_relu_or_gelu", nn.TransformerEncoder: "use_nested_tensor"}
 
 
 def find_classifier(model: nn.Module) -> str:
@@ -111,7 +106,7 @@ def _uncalled(model: nn.Module) -> dict[int, str]:
 
 def check_parameters(name: str, layer: nn.Module) -> None:
     """Raise InputError where the weight or bias of a dense layer is computed, and so is no parameter of its own."""
-    if isinstance(layer, DENSE) and not {"weight", "bias"} <= layer._parameters.keys():
+    if isinstance(layer, DENSE) and not {"weight", "bias"} <= torch_internals.parameters(layer).keys():
         undo = "prune.remove, remove_weight_norm, remove_spectral_norm or parametrize.remove_parametrizations"
         raise InputError(f"model: the weight or bias of {name!r} is computed; call torch.nn.utils' {undo} first")
 
@@ -120,16 +115,17 @@ def _replace(model: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
     if id(model) in new:
         return new[id(model)]
     for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
+        children = torch_internals.submodules(parent)
+        for name, child in list(children.items()):
             if id(child) in new:
-                parent._modules[name] = new[id(child)]
+                children[name] = new[id(child)]
     _switch_fast_paths(model)
     return model
 
 
 def _switch_fast_paths(model: nn.Module) -> None:
     for module in model.modules():
-        for kind, switch in FAST_PATHS.items():
+        for kind, switch in torch_internals.FAST_PATHS.items():
             if not isinstance(module, kind):
                 continue
             state, saved = vars(module), f"_dense_{switch}"
@@ -176,14 +172,5 @@ def _share(old: nn.Module, new: nn.Module) -> nn.Module:
     new.weight, new.bias = old.weight, old.bias
     if isinstance(old, DYNAMIC) and isinstance(new, DYNAMIC):
         new.mask = old.mask
-    _share_hooks(old, new)
+    torch_internals.move_hooks(old, new)
     return new.train(old.training)
-
-
-def _share_hooks(old: nn.Module, new: nn.Module) -> None:
-    # The same dictionaries, so that the handles that registering gave still remove the hooks.
-    vars(new).update({name: vars(old)[name] for name in HOOKS})
-    # These know their module.
-    for hook in cast("dict[int, Any]", new._load_state_dict_pre_hooks).values():
-        if hook.with_module:
-            hook.module = weakref.ref(new)

@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
 
 def call_batched(
@@ -22,7 +21,7 @@ def call_batched(
     Returns:
         The results, each batched along its first dimension, and these dimensions.
     """
-    if in_dims[0] is not None and all(dim is None for dim in pytree.tree_leaves(in_dims[1:], is_leaf=lambda d: d is None)):
+    if in_dims[0] is not None and _are_none(in_dims[1:]):
         x = arguments[0].movedim(in_dims[0], 0)
         results = operator(x.flatten(0, 1), *arguments[1:])
         return tuple(each.unflatten(0, x.shape[:2]) for each in results), (0,) * len(results)
@@ -43,3 +42,8 @@ def call_batched(
     ]
     results = tuple(torch.stack(each) for each in zip(*rows, strict=True))
     return results, (0,) * len(results)
+
+
+def _are_none(dims: Any) -> bool:
+    """Whether nothing here is batched; lists of numbers come as lists of dimensions."""
+    return all(map(_are_none, dims)) if isinstance(dims, tuple | list) else dims is None

@@ -3,7 +3,6 @@
 The environment variable DYNAMICK_CPU_LEVEL forces a level (v2, v3, v4, portable), or disables the kernel (none).
 """
 
-import contextlib
 import ctypes
 import os
 import platform
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynamick.ops import torch_internals
 from dynamick.ops.chunked import route_chunked
 from dynamick.ops.linear import add_bias, keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
 from dynamick.ops.registry import register, register_absent
@@ -87,27 +87,8 @@ def _open(path: Path, built: str) -> ctypes.CDLL:
     library.dynamick_forward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 4
     library.dynamick_backward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 5
     library.dynamick_set_parallel.argtypes = [pointer]
-    library.dynamick_set_parallel(_parallel())
+    library.dynamick_set_parallel(torch_internals.openmp_start())
     return library
-
-
-def _parallel() -> int | None:
-    """The address of GOMP_parallel in the OpenMP library that PyTorch has loaded, whatever its file is called; or None.
-
-    On the same pool as PyTorch's operators, no thread of theirs waits in a loop for work while ours need its core.
-    """
-    # Asked of PyTorch's own library, the name is found in what that depends on, though other packages bring an OpenMP as well.
-    for own in Path(torch.__file__).parent.glob("lib/libtorch_cpu.*"):
-        with contextlib.suppress(OSError, AttributeError):
-            return ctypes.cast(ctypes.CDLL(str(own)).GOMP_parallel, ctypes.c_void_p).value
-    try:
-        mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines()}
-    except OSError:
-        return None
-    for path in sorted(each for each in mapped if re.match(r"lib(gomp|omp|iomp5)\b", Path(each).name)):
-        with contextlib.suppress(OSError, AttributeError):
-            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p).value
-    return None
 
 
 kernel: Kernel | None = None
@@ -253,8 +234,7 @@ class _Sum(torch.autograd.Function):
 
 def sum_cpu(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
     """The outputs, shape (B, O), float32, differentiable."""
-    recorded = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack()
-    if recorded or not _are_plain(x, weight, bias):
+    if torch_internals.is_recorded() or not _are_plain(x, weight, bias):
         return add_bias(dynamic_linear_cpu(x, weight, mask, k, rule)[0], bias)
     if not (torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, bias))):
         return _forward(x, weight, bias, mask, k, rule, (None, None))

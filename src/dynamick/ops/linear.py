@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
+from dynamick.ops import torch_internals
 from dynamick.ops.batching import call_batched
 from dynamick.ops.registry import compute_dtype, select
 
@@ -27,7 +27,7 @@ def dynamic_linear(
         Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), or None where they were not formed.
     """
     served = select(implementation, x, weight)
-    if _is_transformed() or _has_tangents(x, weight, bias):
+    if torch_internals.is_transformed() or torch_internals.has_tangent(x, weight, bias):
         return _by_torch_func(x, weight, bias, mask, k, rule, implementation)
     if served.sum is None or x.dtype == torch.float64:
         return dynamic_linear_routed(x, weight, bias, mask, k, rule, implementation)
@@ -39,35 +39,14 @@ def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
     return y if bias is None else y + bias.to(y.dtype)
 
 
-def _is_transformed() -> bool:
-    """Whether torch.func's vmap, grad, jvp or what is built of them is at work."""
-    return torch._C._are_functorch_transforms_active()
-
-
 def is_differentiated(*inputs: Tensor | None) -> bool:
     """Whether torch.func's grad, jvp or what is built of them follows one of these, or forward-mode differentiation does.
 
     While torch.compile traces, which may not look that deep, any transform counts as one.
     """
-    if _is_transformed() and (torch.compiler.is_compiling() or any(_is_followed(each) for each in inputs)):
+    if torch_internals.is_transformed() and (torch.compiler.is_compiling() or any(map(torch_internals.is_followed, inputs))):
         return True
-    return _has_tangents(*inputs)
-
-
-def _is_followed(each: Tensor | None) -> bool:
-    functorch = torch._C._functorch
-    while each is not None and functorch.is_functorch_wrapped_tensor(each):
-        if functorch.is_gradtrackingtensor(each):
-            return True
-        each = functorch.get_unwrapped(each)
-    return False
-
-
-def _has_tangents(*inputs: Tensor | None) -> bool:
-    """Whether forward-mode differentiation is at work on one of these, which registered operators would drop silently."""
-    if forward_ad._current_level < 0:
-        return False
-    return any(each is not None and forward_ad.unpack_dual(each).tangent is not None for each in inputs)
+    return torch_internals.has_tangent(*inputs)
 
 
 def _by_torch_func(
@@ -199,18 +178,13 @@ def sum_gradients(operator: Any, ctx: Any, gy: Tensor) -> tuple[Tensor | None, .
     """The backward pass of such an operator, by an operator of (gy, x, weight, mask, *kept, k, rule, want_x, want_w)."""
     x, weight, mask, *kept = ctx.saved_tensors
     want_x, want_w = ctx.needs_input_grad[:2]
-    if torch.is_grad_enabled() or _is_batched(gy):
+    if torch.is_grad_enabled() or torch_internals.is_batched(gy):
         # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates and batches.
         _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
         gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
     else:
         gx, gw = operator(gy, x, weight, mask, *kept, ctx.k, ctx.rule, want_x, want_w)
     return gx if want_x else None, gw if want_w else None, None, None, None
-
-
-def _is_batched(gy: Tensor) -> bool:
-    """Whether many gradients of the outputs come at once (is_grads_batched, or vectorize=True)."""
-    return torch._C._functorch.is_batchedtensor(gy) or torch._C._functorch.is_legacy_batchedtensor(gy)
 
 
 def unfilled_gradients(gy: Tensor, x: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor]:

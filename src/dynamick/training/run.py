@@ -23,6 +23,7 @@ from dynamick.data.images import Batches, FolderImages
 from dynamick.errors import InputError
 from dynamick.files import why_no_folder, write_atomically, write_json
 from dynamick.models import Network, ResNet
+from dynamick.ops import torch_internals
 from dynamick.preprocessing import Preprocessing
 from dynamick.training.callbacks import METRICS, STATE, AtomicCheckpointIO, Keeper, read_history
 from dynamick.training.data import VAL_BATCH, Images
@@ -117,7 +118,7 @@ def _in_bf16(precision: str, device: torch.device) -> bool:
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    return device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+    return device.type == "cpu" and torch_internals.has_bf16_instructions()
 
 
 def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any]:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import dynamick as dk
 from dynamick.nn import Capsules, RoutingCapsules
-from dynamick.nn.routing import ROUTINGS, squash
+from dynamick.nn.capsules import ROUTINGS, squash
 
 Array = np.ndarray
 TINY = 1e-8
