@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "dynamick"
-ROOT = {"errors", "files", "preprocessing", "seeding", "torchvision_shim"}
+ROOT = {"discovery", "errors", "files", "preprocessing", "seeding", "torchvision_shim"}
 ARROWS: dict[str, set[str]] = {
+    "discovery": set(),
     "errors": set(),
     "files": set(),
     "preprocessing": {"errors"},
@@ -21,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "data": set(),
     "metrics": {"functional"},
     "dissection": {"data"},
-    "explanation": {"functional", "nn", "data", "dissection", "metrics"},
+    "explanation": {"models", "functional", "nn", "data", "dissection", "metrics"},
     "training": {"models", "nn", "functional", "ops", "optim", "data", "metrics", "dissection", "checkpoint"},
     "comparison": {"training", "dissection", "explanation", "data", "metrics", "nn", "checkpoint"},
     "optim": {"functional", "nn"},

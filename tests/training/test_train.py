@@ -18,7 +18,7 @@ from dynamick.data.images import Batches, ImageTensors
 from dynamick.errors import InputError
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
 from dynamick.training import Recipe, load_images, prune, read_history, train
-from dynamick.training.module import Classifier, parameter_groups, schedule, soft_threshold_
+from dynamick.training.module import Classifier, parameter_groups, schedule
 from dynamick.training.recipe import OptimRecipe
 from dynamick.training.static import L
 
@@ -85,15 +85,6 @@ def test_l1_makes_exact_zeros(recipe_file: Path, tmp_path: Path, capsys: pytest.
     weight = safetensors.torch.load_file(tmp_path / "l1" / "last.safetensors")["fc.weight"]
     assert (weight == 0).any()
     assert not (tmp_path / "l1" / "pruned.safetensors").exists()
-
-
-def test_soft_threshold_is_the_proximal_step() -> None:
-    """It minimises 1/2 (v - w)^2 + a |v|, found here on a grid."""
-    weight = torch.tensor([-2.0, -0.3, 0.0, 0.1, 1.5])
-    grid = torch.linspace(-3, 3, 60_001)
-    want = [grid[(0.5 * (grid - w) ** 2 + 0.4 * grid.abs()).argmin()] for w in weight]
-    soft_threshold_(weight, 0.4)
-    torch.testing.assert_close(weight, torch.stack(want), rtol=0, atol=2e-4)
 
 
 def test_the_head_alone_has_its_own_decay() -> None:

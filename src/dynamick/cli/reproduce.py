@@ -238,15 +238,13 @@ def read_run(folder: Path, figure: str) -> Run:
         raise InputError(f"{folder}: {len(history)} of {epochs} epochs are done; train it to its end first")
     name = models.parse(model)
     network = checkpoint.load(folder / "last.safetensors")
-    # A head that thresholds gradients computes as a dense one does, and is no Dynamic-K head of the paper's tables.
-    k = name.k if name.head == "dynamic" else None
-    head = f"d{k}" if k else name.head if settings.optim.s is None else "sampled"
+    head = name.label if settings.optim.s is None else "sampled"
     return {
         "folder": folder,
         "depth": name.depth,
         "model": kind_of(model, recipe),
         "head": head,
-        "k": k,
+        "k": name.routed,
         "recipe": recipe,
         "history": history,
         "network": network,

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from dynamick import functional
 from dynamick.errors import InputError
-from dynamick.nn import DynamicConv2d, DynamicLinear, find_classifier
+from dynamick.models.heads import routing_of
+from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 
 NONLINEAR = (
@@ -96,11 +97,8 @@ def find_head(model: nn.Module) -> Head:
     assert isinstance(module, nn.Linear | nn.Conv2d)
     weight = module.weight.detach().flatten(1)
     bias = weight.new_zeros(weight.shape[0]) if module.bias is None else module.bias.detach()
-    if isinstance(module, DynamicLinear) and module.threshold == "gradients":
-        return Head(name, module, weight, bias, None, "dense", module.mask)
-    if isinstance(module, DynamicLinear | DynamicConv2d):
-        return Head(name, module, weight, bias, module.k, module.rule, module.mask)
-    return Head(name, module, weight, bias, None, "dense", None)
+    routing = routing_of(module)
+    return Head(name, module, weight, bias, routing.k, routing.rule, routing.mask)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """ResNets by the paper's names, and capsule networks."""
 
 from dynamick.models.capsnet import CapsNet
-from dynamick.models.resnet import STEMS, ModelName, Network, ResNet, create, current_config, parse
+from dynamick.models.making import STEMS, Network, create, current_config, head_of
+from dynamick.models.names import ModelName, parse
+from dynamick.models.resnet import ResNet
 
-__all__ = ["STEMS", "CapsNet", "ModelName", "Network", "ResNet", "create", "current_config", "parse"]
+__all__ = ["STEMS", "CapsNet", "ModelName", "Network", "ResNet", "create", "current_config", "head_of", "parse"]

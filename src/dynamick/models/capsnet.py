@@ -1,9 +1,11 @@
 """A small capsule network, to compare Algorithm 1's routing with Dynamic-K (Sabour et al. 2017; Hinton et al. 2018)."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 
+from dynamick.models.heads import dense
 from dynamick.nn import RoutingCapsules
 from dynamick.nn.capsules import squash
 from dynamick.preprocessing import Preprocessing
@@ -39,6 +41,14 @@ class ClassCapsules(RoutingCapsules):
         poses = x.unflatten(1, (self.in_capsules, POSE))
         lengths = (poses.square().sum(-1) + 1e-8).sqrt() if self.routing == "em" else None
         return super().forward(poses, lengths)
+
+
+def _is_capsules(layer: nn.Module) -> bool:
+    return isinstance(layer, ClassCapsules)
+
+
+HEAD = replace(dense.HEAD, name="capsules", label="capsules", holds=_is_capsules, sampled=False)
+"""Capsules train as a dense head does."""
 
 
 class CapsNet(nn.Module):

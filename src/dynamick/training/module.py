@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from dynamick.errors import InputError
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
 from dynamick.metrics.routing import RoutingCounts
-from dynamick.models import Network
+from dynamick.models import Network, head_of
 from dynamick.optim import InterpretableSGD
 from dynamick.seeding import seed_of
 from dynamick.training.recipe import OptimRecipe
@@ -39,7 +39,7 @@ class Classifier(L.LightningModule):
         self.memory_format = torch.channels_last if channels_last and not _has_thin_cells(model) else torch.contiguous_format
         self.model = model
         self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.recipe, self.seed = recipe, seed
+        self.recipe, self.seed, self.head = recipe, seed, head_of(model)
         classes = model.fc.out_features
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
         self.top1 = MulticlassAccuracy(classes, average="micro")
@@ -73,8 +73,8 @@ class Classifier(L.LightningModule):
             optimizer.optimizer.step()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        if self.recipe.l1:
-            soft_threshold_(self.model.fc.weight, optimizer.param_groups[1]["lr"] * self.recipe.l1)
+        strength = getattr(self.recipe, self.head.strength) if self.head.strength else 0.0
+        self.head.after_step(self.model.fc.weight, optimizer.param_groups[-1]["lr"], strength)
 
     def on_validation_epoch_start(self) -> None:
         self.counts = routing_start(self.model.fc.weight)
@@ -126,11 +126,9 @@ class Classifier(L.LightningModule):
 
 
 def parameter_groups(model: Network, recipe: OptimRecipe) -> list[dict[str, Any]]:
-    """All parameters but the head's weight, then the head's weight with a decay of its own."""
-    head = model.fc.weight
+    """The optimiser's groups for a network's head; the last one is the head's weight, with a decay of its own."""
     decay = recipe.weight_decay if recipe.head_weight_decay is None else recipe.head_weight_decay
-    body = [parameter for parameter in model.parameters() if parameter is not head]
-    return [{"params": body, "weight_decay": recipe.weight_decay}, {"params": [head], "weight_decay": decay}]
+    return head_of(model).groups(model, recipe.weight_decay, decay)
 
 
 def make_optimizer(model: Network, recipe: OptimRecipe) -> SGD:
@@ -139,7 +137,8 @@ def make_optimizer(model: Network, recipe: OptimRecipe) -> SGD:
     settings: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.nesterov}
     if recipe.s is None:
         return SGD(groups, **settings)
-    groups[0]["s"] = None
+    for group in groups[:-1]:
+        group["s"] = None
     sampling = {name: getattr(recipe, name) for name in ("s", "block_size", "form", "beta", "estimate")}
     generator = torch.Generator(model.fc.weight.device)
     return InterpretableSGD(groups, **settings, **sampling, model=model, generator=generator)
@@ -168,12 +167,6 @@ def _has_thin_cells(model: torch.nn.Module) -> bool:
     """
     convolutions = (each for each in model.modules() if isinstance(each, torch.nn.Conv2d))
     return any(each.kernel_size == (1, 1) and each.in_channels < 8 for each in convolutions)
-
-
-@torch.no_grad()
-def soft_threshold_(weight: Tensor, amount: float) -> None:
-    """The proximal step of an L1 penalty, in place: every weight moves towards zero by `amount`, and stops there."""
-    weight.copy_(F.softshrink(weight, amount))
 
 
 def _take(metric: Metric) -> float:

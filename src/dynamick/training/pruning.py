@@ -10,7 +10,7 @@ from torch import Tensor
 from dynamick.errors import InputError
 from dynamick.functional import dynamic_linear
 from dynamick.metrics import routing_start, routing_update
-from dynamick.models import ResNet
+from dynamick.models import ResNet, head_of
 from dynamick.nn import DynamicLinear
 
 
@@ -47,7 +47,7 @@ def prune(model: ResNet, batches: Iterable[Tensor]) -> Pruned:
         InputError: the head routes nothing of its own, or there are no images; the weights stay as they were.
     """
     head = model.fc
-    if not isinstance(head, DynamicLinear) or head.threshold == "gradients":
+    if not head_of(model).routes:
         raise InputError("prune: a dense head routes nothing; prune Dynamic-K heads")
     model.eval()
     counts, features = routing_start(head.weight), []

@@ -8,6 +8,7 @@ from dynamick import models
 from dynamick.data.scenes import SMALLEST_SIDE
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
+from dynamick.models.heads import TrainedHead, heads
 from dynamick.optim import ESTIMATES, FORMS, check_options
 
 KINDS = ("scenes", "cifar10", "folder")
@@ -129,7 +130,7 @@ class Recipe:
         Raises:
             InputError: the first one that is not, named as in YAML.
         """
-        head = models.parse(self.model).head
+        head = models.parse(self.model).kind
         _one_of("data.kind", self.data.kind, KINDS)
         _one_of("optim.schedule", self.optim.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
@@ -161,21 +162,30 @@ class Recipe:
             check_rule(self.rule)
         except ValueError as error:
             raise InputError(str(error)) from None
-        if self.optim.l1 and head != "l1":
-            raise InputError(f"optim.l1: {self.optim.l1} has no effect on {self.model}; name the model res...-l1, or give 0")
-        if head == "l1" and not self.optim.l1:
-            raise InputError(f"optim.l1: 0 leaves {self.model} without its penalty; give a strength, such as 0.001")
+        self._check_strengths(head)
         self._check_sampling(head)
         if self.static_after is not None:
             self._check_static(self.static_after, head)
 
-    def _check_static(self, after: int, head: str) -> None:
+    def _check_strengths(self, head: TrainedHead) -> None:
+        """A strength that one kind of head takes is given for that kind, and for no other."""
+        for each in heads().values():
+            value = getattr(self.optim, each.strength) if each.strength else None
+            if each == head and value == 0:
+                raise InputError(
+                    f"optim.{each.strength}: 0 leaves {self.model} without its penalty; give a strength, such as 0.001"
+                )
+            if each != head and value:
+                wanted = f"name the model res...-{each.suffix}, or give 0"
+                raise InputError(f"optim.{each.strength}: {value} has no effect on {self.model}; {wanted}")
+
+    def _check_static(self, after: int, head: TrainedHead) -> None:
         if not 1 <= after < self.optim.epochs:
             raise InputError(f"static_after: {after} of {self.optim.epochs} epochs; give one from 1 to one less, or null")
-        if head != "dynamic":
+        if not head.routes:
             raise InputError(f"static_after: {after} prunes a head that routes, which {self.model} has not; name a res8-d5a")
 
-    def _check_sampling(self, head: str) -> None:
+    def _check_sampling(self, head: TrainedHead) -> None:
         _one_of("optim.form", self.optim.form, FORMS)
         _one_of("optim.estimate", self.optim.estimate, ESTIMATES)
         s = 1.0 if self.optim.s is None else self.optim.s
@@ -183,7 +193,7 @@ class Recipe:
             check_options(s, self.optim.block_size, self.optim.form, self.optim.beta)
         except InputError as error:
             raise InputError(f"optim.{error}") from None
-        if self.optim.s is not None and head not in ("dense", "l1"):
+        if self.optim.s is not None and not head.sampled:
             raise InputError(
                 f"optim.s: {self.optim.s} samples the weights of a dense head, which {self.model} has not; name a res8"
             )

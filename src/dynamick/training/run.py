@@ -218,7 +218,7 @@ def _state(out: Path) -> str | None:
 def _finish(out: Path, recipe: Recipe, images: Images, last: dict[str, float]) -> None:
     """Prune the last weights, and write the run's result, with the figures of the last epoch."""
     result: dict[str, Any] = {"recipe": recipe.to_dict(), "metrics": last}
-    if recipe.prune and models.parse(recipe.model).head == "dynamic":
+    if recipe.prune and models.parse(recipe.model).kind.routes:
         model = checkpoint.load(out / "last.safetensors")
         assert isinstance(model, ResNet)
         pruned = prune(model, _prepared(model, images))

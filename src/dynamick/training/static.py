@@ -46,7 +46,7 @@ class StaticAfter(L.Callback):
         used = trainer.strategy.reduce(used, reduce_op="sum") if trainer.world_size > 1 else used
         optimizer = trainer.optimizers[0]
         keep_most_used(pl_module.model.fc, used, optimizer)
-        optimizer.param_groups[1]["weight_decay"] = self.weight_decay
+        optimizer.param_groups[-1]["weight_decay"] = self.weight_decay
 
     @torch.no_grad()
     def _count(self, head: Any, inputs: tuple[Tensor, ...]) -> None:

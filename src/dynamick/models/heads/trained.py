@@ -1,0 +1,75 @@
+"""What a head that trains says of itself: its name, its layer, how it is trained, and how it is shown."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Routing:
+    """Which products a linear classifier sums.
+
+    Attributes:
+        k: how many inputs a class routes at most; None where a class sums all of them.
+        rule: `at_most`, `exactly`, or `dense` where k is None.
+        mask: boolean, shape (classes, inputs), False where a connection is pruned; or None.
+    """
+
+    k: int | None = None
+    rule: str = "dense"
+    mask: Tensor | None = None
+
+
+def all_products(layer: nn.Module) -> Routing:
+    """The routing of a layer that sums all its products."""
+    return Routing()
+
+
+def body_and_weight(model: Any, weight_decay: float, head_weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups of parameters: all but the head's weight, then the head's weight with a decay of its own."""
+    head = model.fc.weight
+    body = [parameter for parameter in model.parameters() if parameter is not head]
+    return [{"params": body, "weight_decay": weight_decay}, {"params": [head], "weight_decay": head_weight_decay}]
+
+
+def nothing(weight: Tensor, lr: float, strength: float) -> None:
+    """What most heads do after a step of the optimiser."""
+
+
+@dataclass(frozen=True)
+class TrainedHead:
+    """One kind of head. A file in `models/heads/` that has one as `HEAD` adds it everywhere.
+
+    Attributes:
+        name: such as `dynamic`.
+        suffix: what follows the depth in a model's name: `d{k}a` of `res18-d5a`. Empty for the dense head.
+        layer: makes it, from the number of inputs, of classes, K (None where the suffix has none) and the rule.
+        holds: whether a layer is such a head.
+        label: its short name in tables and figures, such as `d{k}`.
+        routing: which products such a layer sums, as an explanation shows it.
+        routes: it chooses its products anew for each input, as a `DynamicLinear` does. So it can be pruned without loss, and
+            made static.
+        sampled: Interpretable SGD may sample its weight.
+        groups: the optimiser's groups of parameters, from the model and two weight decays. The last group is the head's weight.
+        strength: the key of a recipe's `optim` that this head alone takes, and needs; None where there is none.
+        after_step: what happens to the weight after each step, from the weight, its learning rate and that strength.
+    """
+
+    name: str
+    suffix: str
+    layer: Callable[[int, int, int | None, str], nn.Module]
+    holds: Callable[[nn.Module], bool]
+    label: str
+    routing: Callable[[nn.Module], Routing] = all_products
+    routes: bool = False
+    sampled: bool = False
+    groups: Callable[[Any, float, float], list[dict[str, Any]]] = body_and_weight
+    strength: str | None = None
+    after_step: Callable[[Tensor, float, float], None] = nothing
+
+    @property
+    def takes_k(self) -> bool:
+        """Whether its name in a model's name holds K."""
+        return "{k}" in self.suffix
