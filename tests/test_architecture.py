@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "dynamick"
-ROOT = {"discovery", "errors", "files", "preprocessing", "seeding", "torchvision_shim"}
+ROOT = {"discovery", "durations", "errors", "files", "preprocessing", "progress", "seeding", "torchvision_shim"}
 ARROWS: dict[str, set[str]] = {
     "discovery": set(),
     "errors": set(),
+    "durations": set(),
     "files": set(),
     "preprocessing": {"errors"},
+    "progress": set(),
     "seeding": set(),
     "torchvision_shim": set(),
     "ops": set(),

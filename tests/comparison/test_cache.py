@@ -1,6 +1,7 @@
 """The feature cache: what it holds, what it refuses, and what an interruption leaves."""
 
 import errno
+import io
 import json
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tqdm import tqdm
 
 from dynamick import models
 from dynamick.comparison import cache
@@ -25,6 +27,32 @@ from dynamick.preprocessing import Preprocessing
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CHUNK", 16)
+
+
+class Watched(tqdm):  # type: ignore[type-arg]
+    """A bar that calls a function with the number of images done after each chunk."""
+
+    after: Callable[[int], None]
+
+    def update(self, n: float | None = 1) -> bool | None:
+        self.n += n or 0
+        Watched.after(int(self.n))
+        return None
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, after: Callable[[int], None]) -> None:
+    monkeypatch.setattr(Watched, "after", after, raising=False)
+    monkeypatch.setattr(
+        cache, "bar", lambda phase, total, done, show: Watched(total=total, initial=done, disable=False, file=io.StringIO())
+    )
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many images are done, after each chunk."""
+    told: list[int] = []
+    watch(monkeypatch, told.append)
+    return told
 
 
 @torch.no_grad()
@@ -179,17 +207,16 @@ def disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_disk_too_small_is_told_at_once(images: ImageTensors, disk: Callable[[str], Path]) -> None:
+def test_a_disk_too_small_is_told_at_once(images: ImageTensors, disk: Callable[[str], Path], told: list[int]) -> None:
     place = disk("32k")
-    told: list[int] = []
     with pytest.raises(InputError, match=r"f: cannot be written \(No space left .* need 0\.1 MB in all, and 0\.0 MB are"):
-        cache_features(flat(), images, place / "f", Preprocessing(), progress=lambda done, total: told.append(done))
+        cache_features(flat(), images, place / "f", Preprocessing())
     assert told == []
     assert list(place.iterdir()) == []
 
 
 def test_a_disk_that_fills_up_loses_nothing(
-    images: ImageTensors, disk: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+    images: ImageTensors, disk: Callable[[str], Path], told: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def cannot(*_: object) -> None:
         raise OSError(errno.EOPNOTSUPP, "not supported")
@@ -197,14 +224,13 @@ def test_a_disk_that_fills_up_loses_nothing(
     monkeypatch.setattr(os, "posix_fallocate", cannot)
     place = disk("128k")
     (place / "other").write_bytes(bytes(88 * 1024))
-    told: list[int] = []
     with pytest.raises(InputError, match="No space left"):
-        cache_features(flat(), images, place / "f", Preprocessing(), progress=lambda done, total: told.append(done))
+        cache_features(flat(), images, place / "f", Preprocessing())
     assert told
     assert told[-1] < 70
     before = len(told)
     (place / "other").unlink()
-    found = cache_features(flat(), images, place / "f", Preprocessing(), progress=lambda done, total: told.append(done))
+    found = cache_features(flat(), images, place / "f", Preprocessing())
     assert told[before] == told[before - 1] + 16
     torch.testing.assert_close(found.x, Preprocessing()(images.images).flatten(1))
 
@@ -221,17 +247,20 @@ def test_a_file_that_may_not_grow_is_told(images: ImageTensors, tmp_path: Path, 
     assert not (tmp_path / "f").exists()
 
 
-def test_a_folder_that_is_being_filled_is_left_alone(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+def test_a_folder_that_is_being_filled_is_left_alone(
+    model: models.ResNet, images: ImageTensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     said: list[str] = []
 
-    def second(done: int, total: int) -> None:
-        if done == total:
+    def second(done: int) -> None:
+        if done == len(images):
             return
         with pytest.raises(InputError) as refused:
             cache_features(model, images, tmp_path / "f")
         said.append(str(refused.value))
 
-    found = cache_features(model, images, tmp_path / "f", progress=second)
+    watch(monkeypatch, second)
+    found = cache_features(model, images, tmp_path / "f")
     assert len(said) == 4
     assert all("another process is filling this" in each for each in said)
     torch.testing.assert_close(found.x, expected(model, images))
@@ -284,11 +313,12 @@ def test_a_classifier_of_maps_is_refused(images: ImageTensors, tmp_path: Path) -
         cache_features(net, images, tmp_path / "f", Preprocessing())
 
 
-def test_a_killed_run_goes_on(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on(model: models.ResNet, images: ImageTensors, tmp_path: Path, told: list[int]) -> None:
     """Killed after its third chunk, then finished: the same features, and only the rest is computed."""
     torch.save((model.state_dict(), images.images, images.labels), tmp_path / "given.pt")
     program = f"""
         import os, signal, torch
+        from tqdm import tqdm
         from dynamick import models
         from dynamick.comparison import cache
         from dynamick.data.images import ImageTensors
@@ -297,16 +327,20 @@ def test_a_killed_run_goes_on(model: models.ResNet, images: ImageTensors, tmp_pa
         state, pictures, labels = torch.load({str(tmp_path / "given.pt")!r})
         model = models.create("res8", 3, "patch", 2, Preprocessing(), ["cat", "dog", "owl"])
         model.load_state_dict(state)
-        die = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 48 else None
+        class Deadly(tqdm):
+            def update(self, n=1):
+                self.n += n
+                if self.n == 48:
+                    os.kill(os.getpid(), signal.SIGKILL)
+        cache.bar = lambda phase, total, done, show: Deadly(total=total, initial=done)
         images = ImageTensors(pictures, labels, ["cat", "dog", "owl"])
-        cache.cache_features(model, images, {str(tmp_path / "f")!r}, progress=die)
+        cache.cache_features(model, images, {str(tmp_path / "f")!r})
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     assert len(json.loads((tmp_path / "f" / "cache.json").read_text())["chunks"]) == 3
     with pytest.raises(InputError, match="48 of 70 images are done"):
         open_features(tmp_path / "f")
-    told: list[int] = []
-    found = cache_features(model, images, tmp_path / "f", progress=lambda done, total: told.append(done))
+    found = cache_features(model, images, tmp_path / "f")
     assert told == [64, 70]
     torch.testing.assert_close(found.x, expected(model, images))

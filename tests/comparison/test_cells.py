@@ -41,7 +41,7 @@ def jobs_of(backbone: Path, heads: Sequence[str], budgets: Sequence[int] = (1, 2
 
 def test_a_finished_cell_is_never_computed_again(backbone: Path) -> None:
     heads = ["dense", "dice", "dynamic-at-most"]
-    cells.run(jobs_of(backbone, heads, seeds=2), tell=lambda line: None)
+    cells.run(jobs_of(backbone, heads, seeds=2))
     files = sorted((backbone / "cells").glob("*.json"))
     # dense once, DICE at two budgets (no seed changes it), Dynamic-K at two budgets and two seeds
     assert len(files) == 1 + 2 + 4
@@ -53,7 +53,7 @@ def test_a_finished_cell_is_never_computed_again(backbone: Path) -> None:
 
 
 def test_a_head_is_read_back(backbone: Path) -> None:
-    cells.run(jobs_of(backbone, ["dynamic-exactly", "elastic-net"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dynamic-exactly", "elastic-net"]))
     routed = cells.load_head(backbone / "cells" / "dynamic-exactly-2-0.json")
     assert isinstance(routed, DynamicLinear)
     assert (routed.k, routed.rule) == (2, "exactly")
@@ -71,7 +71,7 @@ def test_an_estimate_counts_what_is_left_and_divides_it_among_the_processes(
     jobs = jobs_of(backbone, ["dense", "dice"])
     assert cells.estimate(jobs) == 1.5 * (HEADS["dense"].steps + 2 * HEADS["dice"].steps)
     assert cells.estimate(jobs, 2) == cells.estimate(jobs) / 2
-    cells.run(jobs_of(backbone, ["dice"], (1,)), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dice"], (1,)))
     assert cells.estimate(jobs_of(backbone, ["dice"])) == 1.5 * HEADS["dice"].steps
 
 
@@ -83,7 +83,7 @@ def broken(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed
 
 def test_a_failed_cell_says_why_and_stops_nothing(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, "l1", replace(HEADS["l1"], fit=broken))
-    cells.run(jobs_of(backbone, ["l1", "dice"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["l1", "dice"]))
     found = {(cell["head"], cell["budget"]): cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
     assert found["l1", 2]["failed"] == "RuntimeError: the solver diverged"
     assert all("top1" in found[key] for key in (("l1", 1), ("dice", 1), ("dice", 2)))
@@ -113,7 +113,7 @@ def test_a_killed_process_takes_no_other_along(backbone: Path, monkeypatch: pyte
         real(job)
 
     forked(monkeypatch, killed)
-    cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2, lambda line: None)
+    cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2)
     found = {cell["head"]: cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
     assert "status -9" in found["dice"]["failed"]
     assert "top1" in found["magnitude"]
@@ -128,13 +128,14 @@ def test_an_interrupted_run_ends_its_processes_and_blames_no_cell(backbone: Path
             time.sleep(60)
         real(job)
 
-    def interrupt(line: str) -> None:
+    def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
     forked(monkeypatch, slow)
+    monkeypatch.setattr(cells, "_tell", interrupt)
     began = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2, interrupt)
+        cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2)
     assert time.monotonic() - began < 30
     assert [cell["head"] for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["magnitude"]
     assert [job.head for job in jobs_of(backbone, ["dice", "magnitude"], (1,))] == ["dice"]
@@ -165,7 +166,7 @@ def test_a_killed_run_goes_on(backbone: Path) -> None:
     written = first.stat().st_mtime_ns
     left = jobs_of(backbone, ["dice"], (1, 2, 3))
     assert [job.budgets for job in left] == [(2, 3)]
-    cells.run(left, tell=lambda line: None)
+    cells.run(left)
     assert jobs_of(backbone, ["dice"], (1, 2, 3)) == []
     assert first.stat().st_mtime_ns == written
 
@@ -226,7 +227,7 @@ def is_running(process: int) -> bool:
 def test_sigterm_does_again_what_it_did_before(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.getsignal(signal.SIGTERM)
     forked(monkeypatch, cells.run_job)
-    cells.run(jobs_of(backbone, ["dice"], (1,)), 2, lambda line: None)
+    cells.run(jobs_of(backbone, ["dice"], (1,)), 2)
     assert signal.getsignal(signal.SIGTERM) == before
 
 
@@ -245,7 +246,7 @@ def test_sigterm_does_again_what_it_did_before(backbone: Path, monkeypatch: pyte
     ],
 )
 def test_a_damaged_cell_is_named(backbone: Path, content: bytes) -> None:
-    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dense"]))
     (backbone / "cells" / "dense-0-0.json").write_bytes(content)
     for heads in (["dense"], ["dice"]):
         with pytest.raises(InputError, match=r"dense-0-0\.json: damaged"):
@@ -256,7 +257,7 @@ def test_a_damaged_cell_is_named(backbone: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("left", [None, 0, 100, -1])
 def test_a_cell_without_its_weights_is_computed_again(backbone: Path, left: int | None) -> None:
-    cells.run(jobs_of(backbone, ["dense", "dice"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dense", "dice"]))
     weights = backbone / "cells" / "dense-0-0.safetensors"
     whole = weights.read_bytes()
     weights.unlink()
@@ -266,7 +267,7 @@ def test_a_cell_without_its_weights_is_computed_again(backbone: Path, left: int 
         cells.load_head(weights.with_suffix(".json"))
     jobs = jobs_of(backbone, ["dense", "dice"])
     assert [job.head for job in jobs] == ["dense"]
-    cells.run(jobs, tell=lambda line: None)
+    cells.run(jobs)
     assert weights.read_bytes() == whole
 
 
@@ -274,11 +275,11 @@ def test_a_cell_that_lost_its_weights_and_fails_is_no_finished_one(backbone: Pat
     def fails(*_: object) -> None:
         raise RuntimeError("no luck")
 
-    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dense"]))
     weights = backbone / "cells" / "dense-0-0.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1])
     monkeypatch.setitem(HEADS, "dense", replace(HEADS["dense"], fit=fails))
-    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dense"]))
     assert [cell["failed"] for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["RuntimeError: no luck"]
     with pytest.raises(InputError, match="no finished cell"):
         cells.load_head(backbone / "cells" / "dense-0-0.json")
@@ -312,7 +313,7 @@ def test_cells_of_other_features_are_refused(
     """Whether they are asked for or not: all of a folder's cells stand in one table."""
     if fails:
         monkeypatch.setitem(HEADS, "dense", replace(HEADS["dense"], fit=broken))
-    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dense"]))
     shutil.rmtree(backbone / "features" / split)
     change(model, images)
     cache_features(model, images, backbone / "features" / split)
@@ -326,7 +327,7 @@ def test_cells_of_other_features_are_refused(
 
 
 def test_the_same_features_made_again_keep_their_cells(backbone: Path, model: ResNet, images: ImageTensors) -> None:
-    cells.run(jobs_of(backbone, ["dense"]), tell=lambda line: None)
+    cells.run(jobs_of(backbone, ["dense"]))
     for split in ("train", "val"):
         shutil.rmtree(backbone / "features" / split)
         cache_features(model, images, backbone / "features" / split)

@@ -1,6 +1,5 @@
 """Runs of several processes, runs that are killed and go on, and the command."""
 
-import io
 import json
 import os
 import re
@@ -22,7 +21,6 @@ from dynamick.cli.main import main
 from dynamick.data import broden
 from dynamick.dissection import Dissection, dissect, read_tally, saving
 from dynamick.dissection.gallery import Example, sheet
-from dynamick.dissection.progress import Progress
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
 from dynamick.preprocessing import Preprocessing
@@ -166,29 +164,6 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
     with pytest.raises(OSError, match=re.escape(str(tmp_path / "file"))):
         write_atomically(tmp_path / "file", b"content")
     assert [each.name for each in tmp_path.iterdir()] == ["file"]
-
-
-def test_progress_is_one_line_on_a_terminal_and_few_lines_in_a_file(monkeypatch):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    times = iter(range(1000))
-    monkeypatch.setattr("dynamick.dissection.progress.time.perf_counter", lambda: next(times))
-    shown = {}
-    for stream in (Terminal(), io.StringIO()):
-        monkeypatch.setattr(sys, "stderr", stream)
-        progress = Progress("counts", 100, done=10)
-        for _ in range(45):
-            progress.step(2)
-        shown[type(stream)] = stream.getvalue()
-    on_terminal, in_file = shown[Terminal], shown[io.StringIO]
-    assert on_terminal.count("\r") == 45
-    assert on_terminal.count("\n") == 1
-    assert "\r" not in in_file
-    assert in_file.count("\n") == 5
-    for text in shown.values():
-        assert text.strip().endswith("counts: 100/100 images, 2.0 images/s, 0:00:00 left")
 
 
 def test_maps_that_are_gone_are_made_again(small, tmp_path, monkeypatch):

@@ -1,8 +1,6 @@
 """Networks and the images that they are held against, as `dynamick compare` and `dynamick retrofit` open them."""
 
 import argparse
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
 
 USUAL_SIZE = 224
 """In pixels, of a folder's images where nothing says another."""
-TELL_EVERY = 10.0
-"""Seconds between two lines about a cache that fills."""
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -190,30 +186,3 @@ def side(data: "ImageTensors | FolderImages") -> int:
     from dynamick.data.images import FolderImages
 
     return data.size if isinstance(data, FolderImages) else data.images.shape[-1]
-
-
-def teller(what: str) -> Callable[[int, int], None]:
-    """A `progress` for `cache_features`: after the first chunk, then every ten seconds, says how long the rest takes."""
-    began, calls, told = time.monotonic(), 0, 0.0
-
-    def tell(done: int, total: int) -> None:
-        from dynamick.comparison.cache import CHUNK
-
-        nonlocal calls, told
-        calls += 1
-        now = time.monotonic()
-        if done == total or now - told > TELL_EVERY:
-            told = now
-            left = (total - done) / CHUNK * (now - began) / calls
-            rest = f", {in_words(left)} left" if done < total else ""
-            print(f"features of {what}: {done} of {total} images{rest}", flush=True)
-
-    return tell
-
-
-def in_words(seconds: float) -> str:
-    """A time, roughly: `about 20 seconds`, `about 3 minutes`, `about 2 hours`; `a few seconds` where it is hardly any."""
-    for unit, name in ((3600, "hours"), (60, "minutes")):
-        if seconds >= 1.5 * unit:
-            return f"about {round(seconds / unit)} {name}"
-    return f"about {round(seconds)} seconds" if seconds >= 5 else "a few seconds"

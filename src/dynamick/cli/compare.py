@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamick.cli.backbones import USUAL_SIZE, add_network_arguments, in_words
+from dynamick.cli.backbones import USUAL_SIZE, add_network_arguments
 
 if TYPE_CHECKING:
     from dynamick.comparison.cells import Job
@@ -54,6 +54,7 @@ class Backbone:
 def run(args: argparse.Namespace) -> None:
     from dynamick.comparison import cells, plots, table
     from dynamick.data.checking import open_concepts
+    from dynamick.durations import in_words
 
     check(args)
     concepts = None if args.concepts is None else open_concepts(args.concepts)
@@ -65,7 +66,7 @@ def run(args: argparse.Namespace) -> None:
     if jobs:
         about = in_words(cells.estimate(jobs, args.jobs))
         print(f"{sum(len(job.budgets) for job in jobs)} cells to compute, {about} with --jobs {args.jobs}", flush=True)
-    cells.run(jobs, args.jobs, lambda line: print(line, flush=True))
+    cells.run(jobs, args.jobs, progress=True)
     found = [
         (each.kind, each.name, cell)
         for each in backbones
@@ -173,7 +174,7 @@ def _cache(
     from dataclasses import replace
 
     from dynamick import checkpoint
-    from dynamick.cli.backbones import classifier_of, load_folder, load_network, open_data, preprocessing_of, side, teller
+    from dynamick.cli.backbones import classifier_of, load_folder, load_network, open_data, preprocessing_of, side
     from dynamick.comparison.cache import cache_features
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.images import check_same_classes
@@ -184,8 +185,8 @@ def _cache(
     prepare, layer = preprocessing_of(model, args), classifier_of(model, args.model or backbone.kind, args.layer)
 
     def cached(data: Any, place: str) -> None:
-        folder, tell = args.out / "features" / backbone.name / place, teller(f"{backbone.name}, {place}")
-        cache_features(model, data, folder, prepare, args.dtype, device=args.device, progress=tell, layer=layer)
+        folder = args.out / "features" / backbone.name / place
+        cache_features(model, data, folder, prepare, args.dtype, device=args.device, progress=True, layer=layer)
 
     recipe = replace(backbone.recipe, size=prepare.size or USUAL_SIZE) if args.model else backbone.recipe
     images = {split: open_data(recipe, split) for split in ("train", "val")}

@@ -91,7 +91,7 @@ def _epochs(args: argparse.Namespace, recipe: "Recipe", images: "Images") -> int
     """As asked for, else the recipe's, or as many as the budget holds here; an interrupted demo keeps its number."""
     import yaml
 
-    from dynamick.cli.backbones import in_words
+    from dynamick.durations import in_words
     from dynamick.errors import InputError
 
     if args.epochs is not None:

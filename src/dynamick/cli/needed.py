@@ -128,7 +128,7 @@ def train_all(trainings: list[Training], concepts: "ConceptDataset | None" = Non
     Raises:
         InputError: a folder holds a run of another recipe, finished or not, or the data is missing: nothing can go on then.
     """
-    from dynamick.cli.backbones import in_words
+    from dynamick.durations import in_words
     from dynamick.errors import InputError
     from dynamick.training import train
 
@@ -268,9 +268,9 @@ def dissect_all(runs: list[Path], concepts: Path, folder: Path) -> None:
         InputError: a folder holds another network's dissection, or as `dynamick.comparison.detecting.dissect_features`.
     """
     from dynamick import checkpoint
-    from dynamick.cli.backbones import in_words
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.checking import open_concepts
+    from dynamick.durations import in_words
 
     done = [(folder / run.resolve().name / "tally.csv").exists() for run in runs]
     took = 0.0

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamick.cli.backbones import add_network_arguments, in_words
+from dynamick.cli.backbones import add_network_arguments
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.comparison.heads.dynamic import train
     from dynamick.comparison.measuring import measure
     from dynamick.data.images import ImageTensors
+    from dynamick.durations import in_words
     from dynamick.errors import InputError
     from dynamick.files import write_json
     from dynamick.functional import check_k
@@ -104,11 +105,10 @@ def cached(
     args: argparse.Namespace, model: "nn.Module", layer: str, prepare: "Preprocessing", split: str, data: Any
 ) -> "Features":
     """What enters the classifier for the images of a split, kept in OUT/features."""
-    from dynamick.cli.backbones import teller
     from dynamick.comparison.cache import cache_features
 
-    place, tell = args.out / "features" / split, teller(split)
-    return cache_features(model, data, place, prepare, args.dtype, device=args.device, progress=tell, layer=layer)
+    place = args.out / "features" / split
+    return cache_features(model, data, place, prepare, args.dtype, device=args.device, progress=True, layer=layer)
 
 
 def check_same(file: Path, wanted: dict[str, Any]) -> None:

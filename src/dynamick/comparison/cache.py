@@ -22,6 +22,7 @@ from dynamick.errors import InputError
 from dynamick.files import why_no_folder, write_atomically
 from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
+from dynamick.progress import bar
 
 STATE = "cache.json"
 LOCK = ".lock"
@@ -60,7 +61,7 @@ def cache_features(
     dtype: str = "float32",
     batch_size: int = 256,
     device: torch.device | str = "cpu",
-    progress: Callable[[int, int], None] | None = None,
+    progress: bool = False,
     layer: str | None = None,
 ) -> Features:
     """The features that enter a model's classifier, computed once and kept in a folder.
@@ -77,7 +78,7 @@ def cache_features(
         dtype: `float32`, or `bfloat16` at half the size and 8 bits of precision.
         batch_size: images a forward pass.
         device: where the model runs.
-        progress: called with the number of images done, and of all.
+        progress: show images a second and the time left on stderr.
         layer: the classifier's dotted name; None takes the last linear layer (`dynamick.nn.find_classifier`).
 
     Raises:
@@ -227,26 +228,27 @@ def _fill(
     state: dict[str, Any],
     chunks: Iterator[Tensor],
     data: ImageTensors | FolderImages,
-    progress: Callable[[int, int], None] | None,
+    progress: bool,
 ) -> None:
     """Write what is not done yet."""
-    for number, x in enumerate(chunks, len(state["chunks"])):
-        first = number * CHUNK
-        _check_finite(x, [_name(data, first + row) for row in range(len(x))])
-        stored = x.bfloat16().view(torch.uint16).numpy() if state["key"]["dtype"] == "bfloat16" else x.numpy()
-        try:
-            if number == 0:
-                _begin(folder, state, data, stored)
-            _write_rows(folder / "features.npy", (len(data), stored.shape[1]), first, stored)
-            # The state goes last: what it says is done has been written.
-            state["chunks"].append(_sha(stored))
-            write_atomically(folder / STATE, json.dumps(state).encode())
-        except OSError as error:
-            if number == 0:
-                _take_back(folder)
-            raise _no_room(folder, error, len(data) * stored[0].nbytes) from error
-        if progress is not None:
-            progress(first + len(x), len(data))
+    done = len(state["chunks"])
+    with bar("/".join(folder.absolute().parts[-2:]), len(data), done * CHUNK, progress) as shown:
+        for number, x in enumerate(chunks, done):
+            first = number * CHUNK
+            _check_finite(x, [_name(data, first + row) for row in range(len(x))])
+            stored = x.bfloat16().view(torch.uint16).numpy() if state["key"]["dtype"] == "bfloat16" else x.numpy()
+            try:
+                if number == 0:
+                    _begin(folder, state, data, stored)
+                _write_rows(folder / "features.npy", (len(data), stored.shape[1]), first, stored)
+                # The state goes last: what it says is done has been written.
+                state["chunks"].append(_sha(stored))
+                write_atomically(folder / STATE, json.dumps(state).encode())
+            except OSError as error:
+                if number == 0:
+                    _take_back(folder)
+                raise _no_room(folder, error, len(data) * stored[0].nbytes) from error
+            shown.update(len(x))
 
 
 def _begin(folder: Path, state: dict[str, Any], data: ImageTensors | FolderImages, stored: np.ndarray[Any, Any]) -> None:

@@ -11,7 +11,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.process import BaseProcess
@@ -21,6 +21,7 @@ from typing import Any
 import safetensors
 import safetensors.torch
 import torch
+from tqdm import tqdm
 
 from dynamick.comparison.cache import Features, open_features, read_state
 from dynamick.comparison.detecting import detectors
@@ -32,6 +33,7 @@ from dynamick.dissection import Dissection
 from dynamick.errors import InputError
 from dynamick.files import write_atomically, write_json
 from dynamick.nn import DynamicLinear
+from dynamick.progress import bar
 
 
 @dataclass(frozen=True)
@@ -86,26 +88,28 @@ def pending(features: Path, cells: Path, heads: Iterable[str], budgets: Sequence
     return jobs
 
 
-def run(jobs: Sequence[Job], processes: int = 1, tell: Callable[[str], None] = print) -> None:
+def run(jobs: Sequence[Job], processes: int = 1, progress: bool = False) -> None:
     """Compute all cells. One that fails is stored as failed, with its reason, and the others go on.
 
     Args:
         jobs: as `pending` gives them.
         processes: how many at once; of several each has a process of its own, so that one that is killed takes no other along.
-        tell: called with a line after each job.
+        progress: show the cells done and the time left on stderr.
     """
-    began = time.monotonic()
+    with bar("heads", sum(len(job.budgets) for job in jobs), show=progress, unit="cells") as shown:
+        if processes > 1:
+            _run_apart(jobs, processes, shown)
+            return
+        for job in jobs:
+            run_job(job)
+            _tell(shown, job)
 
-    def finished(job: Job) -> None:
-        budgets = " ".join(map(str, job.budgets)) if HEADS[job.head].axis else ""
-        tell(f"{time.monotonic() - began:6.0f} s  {job.cells.name}  {job.head} {budgets} seed {job.seed}")
 
-    if processes > 1:
-        _run_apart(jobs, processes, finished)
-        return
-    for job in jobs:
-        run_job(job)
-        finished(job)
+def _tell(shown: "tqdm[Any]", job: Job) -> None:
+    """Move a bar on by a job that is done, and name it."""
+    budgets = " ".join(map(str, job.budgets)) if HEADS[job.head].axis else ""
+    shown.set_postfix_str(f"{job.cells.name} {job.head} {budgets} seed {job.seed}", refresh=False)
+    shown.update(len(job.budgets))
 
 
 def run_job(job: Job) -> None:
@@ -171,7 +175,7 @@ def estimate(jobs: Sequence[Job], processes: int = 1) -> float:
     return total / processes
 
 
-def _run_apart(jobs: Sequence[Job], processes: int, finished: Callable[[Job], None]) -> None:
+def _run_apart(jobs: Sequence[Job], processes: int, shown: "tqdm[Any]") -> None:
     context = multiprocessing.get_context("spawn")
     threads = max(1, torch.get_num_threads() // processes)
     waiting = list(jobs)
@@ -189,7 +193,7 @@ def _run_apart(jobs: Sequence[Job], processes: int, finished: Callable[[Job], No
                     process.join()
                     if process.exitcode:
                         _fail(job, f"its process ended with status {process.exitcode} (-9: killed, often for want of memory)")
-                    finished(job)
+                    _tell(shown, job)
     finally:
         # Reached with processes still running only where this one was interrupted: their cells are neither done nor failed.
         for process, _ in running.values():

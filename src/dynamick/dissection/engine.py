@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from dynamick.data.concepts import ConceptDataset, Label
 from dynamick.dissection import shards
@@ -19,13 +20,13 @@ from dynamick.dissection.activations import Capture, capture
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass, rank_nan_lowest
 from dynamick.dissection.loading import Part, image_of, load, maps_of, name_of
-from dynamick.dissection.progress import Progress
 from dynamick.dissection.result import Dissection, rank
 from dynamick.dissection.saving import Saved
 from dynamick.dissection.survivors import Survivors, restore
 from dynamick.dissection.thresholds import TopValues, values_to_keep
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing
+from dynamick.progress import bar
 
 NAMED = 8
 """So many units are named in a message; more are counted."""
@@ -189,35 +190,40 @@ class _Run:
         batches = self.batches[first.next :]
         if first.survivors and not first.survivors.holds(self.batches[saved.counted : first.next]):
             first.survivors = None
-        progress = self._progress("activations", batches)
-        for batch, images in zip(batches, self._load(image_of, batches), strict=True):
-            maps_BUhw = self._forward(images)
-            with self._timed("observe"):
-                first.observe(batch, batch * self.batch_size, maps_BUhw)
-            saved.save(first, counts)
-            progress.step(len(images))
+        with self._bar("activations", batches) as shown:
+            for batch, images in zip(batches, self._load(image_of, batches), strict=True):
+                maps_BUhw = self._forward(images)
+                with self._timed("observe"):
+                    first.observe(batch, batch * self.batch_size, maps_BUhw)
+                saved.save(first, counts)
+                shown.update(len(images))
         saved.save(first, counts, now=True)
 
     def count(self, first: FirstPass, thresholds_U: Tensor, counts: Counts, saved: Saved) -> None:
         """Count the images that have not been counted, from the surviving maps or, without them, by a second pass."""
         batches = self.batches[saved.counted :]
-        progress = self._progress("counts", batches)
         again = self._load(image_of, batches) if first.survivors is None else None
-        for batch, labels in zip(batches, self._load(maps_of, batches), strict=True):
-            if first.survivors is None:
-                assert again is not None
-                maps_BUhw, highest_BU, _ = rank_nan_lowest(self._forward(next(again)))
-                images, units = (highest_BU > thresholds_U).nonzero(as_tuple=True)
-                maps_Shw = maps_BUhw[images, units]
-            else:
-                with self._timed("restore"):
-                    images, units, maps_Shw = restore(first.survivors.get(batch), self.shape[1:])
-            with self._timed("count"):
-                self._count_batch(images, units, maps_Shw, thresholds_U, labels, counts)
-            saved.counted += 1
-            saved.save(first, counts)
-            progress.step(len(labels))
+        with self._bar("counts", batches) as shown:
+            for batch, labels in zip(batches, self._load(maps_of, batches), strict=True):
+                images, units, maps_Shw = self._survivors(first, batch, thresholds_U, again)
+                with self._timed("count"):
+                    self._count_batch(images, units, maps_Shw, thresholds_U, labels, counts)
+                saved.counted += 1
+                saved.save(first, counts)
+                shown.update(len(labels))
         saved.save(first, counts, now=True)
+
+    def _survivors(
+        self, first: FirstPass, batch: int, thresholds_U: Tensor, again: Iterator[list[tuple[str, Tensor]]] | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Images, units and maps of a batch that are above the threshold somewhere."""
+        if first.survivors is not None:
+            with self._timed("restore"):
+                return restore(first.survivors.get(batch), self.shape[1:])
+        assert again is not None
+        maps_BUhw, highest_BU, _ = rank_nan_lowest(self._forward(next(again)))
+        images, units = (highest_BU > thresholds_U).nonzero(as_tuple=True)
+        return images, units, maps_BUhw[images, units]
 
     def _count_batch(
         self,
@@ -263,11 +269,11 @@ class _Run:
                 samples = next(loaded)
             yield samples
 
-    def _progress(self, phase: str, batches: range) -> Progress:
+    def _bar(self, phase: str, batches: range) -> "tqdm[Any]":
         def images(some: range) -> int:
             return sum(min(self.batch_size, len(self.dataset) - batch * self.batch_size) for batch in some)
 
-        return Progress(phase, images(self.batches), images(self.batches) - images(batches), self.show)
+        return bar(phase, images(self.batches), images(self.batches) - images(batches), self.show)
 
     @contextmanager
     def _timed(self, what: str) -> Iterator[None]:

@@ -1,0 +1,51 @@
+"""How far a long run is: tqdm's bar on a terminal; a line now and then where stderr is a file."""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tqdm import tqdm
+
+EVERY, EVERY_IN_FILE = 0.2, 10.0
+"""Seconds between two looks at a bar, and between two lines in a file."""
+LINE = "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}"
+
+
+def bar(phase: str, total: int, done: int = 0, show: bool = True, unit: str = "images") -> "tqdm[Any]":
+    """A bar of tqdm's: `update(n)` it as the work goes on, and `close()` it, or use it in a `with`.
+
+    Args:
+        phase: what is being done.
+        total: of how many units of work.
+        done: how many an earlier, interrupted run has done.
+        show: False shows nothing.
+        unit: what is counted.
+    """
+    given: dict[str, Any] = {"desc": phase, "total": total, "initial": done, "disable": not show, "unit": f" {unit}"}
+    if sys.stderr.isatty():
+        return tqdm(**given, mininterval=EVERY, dynamic_ncols=True)
+    return _Lines(**given, mininterval=EVERY_IN_FILE, delay=EVERY_IN_FILE, miniters=1, bar_format=LINE)
+
+
+class _Lines(tqdm):  # type: ignore[type-arg]
+    """Ends a line where tqdm goes back to its beginning, which in a file nobody can read."""
+
+    monitor_interval = 0
+
+    def close(self) -> None:
+        # A run that is done shows its last line; one that is refused at once shows none.
+        if self.n == self.total:
+            self.delay = 0
+        super().close()
+
+    @staticmethod
+    def status_printer(file: Any) -> Callable[[str], None]:
+        began = False
+
+        def show(line: str) -> None:
+            nonlocal began
+            # tqdm itself ends the last line.
+            print("\n" * began + line, end="", file=file, flush=True)
+            began = True
+
+        return show
