@@ -17,10 +17,8 @@ import torch
 from torch import Tensor
 
 from dynamick import models
-from dynamick.cli.explaining import explanation_page, summarise
-from dynamick.explanation import explain
+from dynamick.explanation import explain, page
 from dynamick.preprocessing import Preprocessing
-from dynamick.report.explanation import write_page
 
 BATCH = 64
 PAGE = 50
@@ -87,9 +85,7 @@ def _page(model: Any, images: Tensor) -> dict[str, float]:
         path = Path(folder) / "page.html"
 
         def write() -> None:
-            names = [f"image {i}" for i in range(len(images))]
-            page = explanation_page("page", model, images, names, model.classes, [None] * len(images), summarise("m", model))
-            write_page(page, path)
+            page(model, images, path)
 
         return {"images": len(images), "seconds": _seconds(write), "bytes": path.stat().st_size}
 

@@ -26,13 +26,13 @@ from torch import Tensor
 
 from dynamick import checkpoint
 from dynamick.cli.fig7 import FEW, residual_of_ibd
-from dynamick.cli.measuring import measure
 from dynamick.data import ComposedScenes
 from dynamick.data.checking import open_concepts
 from dynamick.data.images import ImageTensors
 from dynamick.dissection import Dissection, dissect
 from dynamick.errors import InputError
 from dynamick.explanation import Explanation, composition_truth, explain, heatmap_truth
+from dynamick.explanation.trust import measure
 from dynamick.training.data import SCENES_SEED, load_images
 from dynamick.training.recipe import DataRecipe
 

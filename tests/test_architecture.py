@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "data": set(),
     "metrics": {"functional"},
     "dissection": {"data"},
-    "explanation": {"models", "functional", "nn", "data", "dissection", "metrics"},
+    "explanation": {"models", "functional", "nn", "data", "dissection", "metrics", "report"},
     "training": {"models", "nn", "functional", "ops", "optim", "data", "metrics", "dissection", "checkpoint"},
     "comparison": {"training", "dissection", "explanation", "data", "metrics", "nn", "checkpoint"},
     "optim": {"functional", "nn"},

@@ -17,13 +17,12 @@ import torch
 from PIL import Image
 
 import dynamick as dk
-from dynamick.cli.explain import _truth, read_units
-from dynamick.cli.explaining import dissected_itself
+from dynamick.cli.explain import _truth
 from dynamick.cli.main import main
-from dynamick.cli.three_way import learn_basis
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
-from dynamick.explanation import Reader, composition, share_covered, simulability
+from dynamick.explanation import Reader, composition, learn_basis, share_covered, simulability
+from dynamick.explanation.dissected import dissected_itself, read_units
 
 SIDE = 32
 

@@ -146,7 +146,7 @@ def test_a_network_whose_scores_are_all_zero_has_none(
         network.fc.weight.zero_()
     dk.save(network, tmp_path / dead / "last.safetensors")
     basis = ConceptBasis([1], ["thing"], torch.eye(16, dtype=torch.float64)[:1], [1], [1.0])
-    monkeypatch.setattr("dynamick.cli.three_way.learn_basis", lambda *_, **__: basis)
+    monkeypatch.setattr("dynamick.explanation.basis.learn_basis", lambda *_, **__: basis)
     ComposedScenes("val", 2, image_size=32).write_broden(tmp_path / "concepts")
     options = ["--dissections", str(tmp_path / "dissections"), "--concepts", str(tmp_path / "concepts")]
     main(["reproduce", "fig7", *map(str, runs), *options, "--out", str(tmp_path / "out")])

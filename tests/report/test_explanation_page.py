@@ -16,7 +16,7 @@ from dynamick.report.explanation import (
     MAX_BYTES,
     ClassComposition,
     ConceptShare,
-    Head,
+    HeadNumbers,
     Instance,
     ModelSummary,
     Page,
@@ -78,7 +78,7 @@ class Sample:
         return Page(
             title="Explained",
             model=summary,
-            head=Head(
+            head=HeadNumbers(
                 self.weight.numpy(),
                 self.bias.numpy(),
                 self.rule,

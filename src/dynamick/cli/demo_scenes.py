@@ -5,20 +5,19 @@ from pathlib import Path
 from typing import Any
 
 from dynamick import checkpoint
-from dynamick.cli.explaining import explanation_page, summarise
-from dynamick.cli.galleries import gallery_html
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
 from dynamick.dissection import Dissection, dissect
-from dynamick.explanation import composition_truth, heatmap_truth
-from dynamick.report.explanation import ModelSummary, Page, write_page
+from dynamick.explanation import composition_truth, heatmap_truth, page, summarise
+from dynamick.explanation.gallery import gallery_html
+from dynamick.report.explanation import ModelSummary
 from dynamick.report.training import Comparison, Section
 from dynamick.training.data import SCENES_SEED
 
 LAYER = "layer3"
 SCENES = 1000
 """So many validation scenes are dissected."""
-SHOWN = 50
+EXPLAINED_ON_PAGE = 50
 """So many are explained on the page explanations.html."""
 EXPLAINED = 500
 """So many of them have their heatmaps held against the masks."""
@@ -50,31 +49,30 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
         sections.append(Section(f"Units of {run.title}", gallery_html(model, units, concepts), about))
         summaries[run.title] = summarise(run.name, model, run.accuracy / 100, units)
         if run.title == "Dynamic-5":
-            page = _explain(model, scenes, units, concepts, summaries)
-            write_page(page, out / "explanations.html")
+            _explain(model, scenes, units, concepts, summaries, out / "explanations.html")
         runs.append(replace(run, extra={**run.extra, **_figures(model, units, scenes)}))
     table = {"parts": scenes.parts, "part_table": scenes.table, "unit_names": names}
     link = '<p><a href="explanations.html">Open the explanations</a></p>'
-    about = f"{SHOWN} scenes, each decided by a handful of named units that can be switched off one by one."
+    about = f"{EXPLAINED_ON_PAGE} scenes, each decided by a handful of named units that can be switched off one by one."
     sections.append(Section("Decisions of Dynamic-5", link, about))
     return replace(comparison, runs=runs, sections=[*comparison.sections, *reversed(sections)], **table)
 
 
 def _explain(
-    model: Any, scenes: ComposedScenes, units: Dissection, concepts: Broden, summaries: dict[str, ModelSummary]
-) -> Page:
-    """The explanation page of the first scenes."""
-    return explanation_page(
-        "Dynamic-5 on generated scenes",
+    model: Any, scenes: ComposedScenes, units: Dissection, concepts: Broden, summaries: dict[str, ModelSummary], out: Path
+) -> None:
+    """Write the explanation page of the first scenes."""
+    page(
         model,
-        scenes.images[:SHOWN],
-        [f"scene {i}" for i in range(min(SHOWN, len(scenes)))],
-        scenes.classes,
-        scenes.labels[:SHOWN].tolist(),
-        summaries["Dynamic-5"],
+        scenes.images[:EXPLAINED_ON_PAGE],
+        out,
         units,
-        concepts,
-        summaries.get("Dense"),
+        concepts=concepts,
+        truth=scenes.labels[:EXPLAINED_ON_PAGE],
+        twin=summaries.get("Dense"),
+        summary=summaries["Dynamic-5"],
+        names=[f"scene {i}" for i in range(min(EXPLAINED_ON_PAGE, len(scenes)))],
+        title="Dynamic-5 on generated scenes",
     )
 
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from dynamick.cli.subjects import Subject, add_network_arguments, check_options, open_subject
 
 if TYPE_CHECKING:
-    from dynamick.dissection import Dissection
     from dynamick.explanation import Explanation
 
 LEAST = 2
@@ -60,7 +59,8 @@ def run(args: argparse.Namespace) -> None:
     import torch
 
     from dynamick.errors import InputError
-    from dynamick.explanation import explain
+    from dynamick.explanation import Reader, explain
+    from dynamick.explanation.dissected import check_fits, read_units
     from dynamick.report import save
 
     _check_outputs(args)
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> None:
     batch = torch.stack(images)
     if args.measure and len(images) < LEAST:
         raise InputError(f"--measure: {len(images)} image; a reader learns from some and answers others, give {LEAST} or more")
-    check(args.units, subject, batch)
+    check_fits(args.units, subject.units, Reader(model), batch)
     if twin is not None:
-        check(args.twin_units, twin, batch)
+        check_fits(args.twin_units, twin.units, Reader(twin.model), batch)
     if subject.state:
         print(subject.state, file=sys.stderr)
     if args.out:
@@ -90,56 +90,18 @@ def run(args: argparse.Namespace) -> None:
         _write_pictures(explanations, batch, names, args.pictures)
         print(f"pictures: {args.pictures}")
     if args.measure:
-        from dynamick.cli import measuring
+        from dynamick.explanation import trust
         from dynamick.explanation.instances import plain
 
-        measured = measuring.measure(model, batch, explanations, subject.units)
+        measured = trust.measure(model, batch, explanations, subject.units)
         save(args.measure, json.dumps(plain(measured), indent=1, allow_nan=False))
-        print(f"{measuring.table(measured)}\nwritten to {args.measure}")
+        print(f"{trust.table(measured)}\nwritten to {args.measure}")
     if args.study:
-        from dynamick.cli.measuring import ask_people
+        from dynamick.explanation.trust import ask_people
 
         print("study:", *ask_people(explanations, batch, subject.classes, args.study))
     if args.three_way and twin is not None:
         _three_way(args, subject, twin, batch)
-
-
-def read_units(path: Path | None) -> "Dissection | None":
-    """A dissection's JSON or its tally; of a tally whose JSON lies beside it, the JSON, as that names the layer.
-
-    Raises:
-        InputError: it cannot be read, or is neither.
-    """
-    from dynamick.dissection import Dissection
-    from dynamick.errors import InputError
-
-    if path is None:
-        return None
-    if path.suffix.lower() == ".json":
-        try:
-            return Dissection.from_json(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, InputError) as error:
-            raise InputError(f"{path}: cannot be read ({error}); give the dissection.json of dynamick dissect") from None
-    tally = Dissection.read_tally(path)
-    try:
-        whole = read_units(path.with_name("dissection.json")) if path.name == "tally.csv" else None
-    except InputError:
-        return tally
-    return whole if whole is not None and whole.rows == tally.rows else tally
-
-
-def check(path: Path | None, subject: Subject, images: Any) -> None:
-    """Raise InputError, naming the file, for a dissection of another layer or number of units."""
-    from dynamick.errors import InputError
-    from dynamick.explanation import Reader
-    from dynamick.explanation.instances import check_units
-
-    reader = Reader(subject.model)
-    where = reader.maps(images)
-    try:
-        check_units(subject.units, reader.head, where)
-    except InputError as error:
-        raise InputError(f"{path}: {str(error).removeprefix('units: ')}") from None
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -159,7 +121,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
     if args.twin_units and not args.twin:
         raise InputError(f"--twin-units {args.twin_units}: of which twin? give --twin too")
     if args.three_way:
-        from dynamick.cli.three_way import check_figure
+        from dynamick.explanation.basis import check_figure
 
         missing = [f"--{name}" for name in ("twin", "concepts") if getattr(args, name) is None]
         if missing:
@@ -211,9 +173,9 @@ def _write_page(
     names: list[str],
     skipped: int,
 ) -> None:
-    from dynamick.cli.explaining import OTHER_WEIGHTS, explanation_page, summarise
     from dynamick.data.checking import open_concepts
-    from dynamick.report.explanation import write_page
+    from dynamick.explanation import page, summarise
+    from dynamick.explanation.dissected import OTHER_WEIGHTS
 
     units = subject.units
     notes = [subject.state] if subject.state else []
@@ -224,23 +186,20 @@ def _write_page(
     summaries = [
         None if each is None else summarise(each.name, each.model, each.accuracy, each.units) for each in (subject, twin)
     ]
-    assert summaries[0] is not None
-    page = explanation_page(
-        f"What {subject.name} sees",
+    made = page(
         subject.model,
         images,
-        names,
-        subject.classes,
-        [_truth(file, subject.classes) for file in files],
-        summaries[0],
+        args.out,
         units,
-        None if args.concepts is None else open_concepts(args.concepts),
+        concepts=None if args.concepts is None else open_concepts(args.concepts),
+        truth=[_truth(file, subject.classes) for file in files],
         twin=summaries[1],
+        summary=summaries[0],
+        names=names,
         notes=notes,
     )
-    if OTHER_WEIGHTS in page.notes:
+    if OTHER_WEIGHTS in made.notes:
         print(OTHER_WEIGHTS, file=sys.stderr)
-    write_page(page, args.out)
     print(f"{len(files)} image{'s' if len(files) > 1 else ''} explained: {args.out}")
 
 
@@ -262,15 +221,15 @@ def _write_pictures(explanations: "list[Explanation]", images: Any, names: list[
 
 
 def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images: Any) -> None:
-    from dynamick.cli import three_way
     from dynamick.data.checking import open_concepts
+    from dynamick.explanation import basis
 
     concepts = open_concepts(args.concepts)
-    penalty = three_way.PENALTY if args.ibd_penalty is None else args.ibd_penalty
-    ways = three_way.write_three_ways(
+    penalty = basis.PENALTY if args.ibd_penalty is None else args.ibd_penalty
+    ways = basis.write_three_ways(
         twin.model, subject.model, images, concepts, twin.units, subject.units, args.three_way, penalty
     )
-    print(f"{three_way.table(ways)}\nthe figure: {args.three_way}")
+    print(f"{basis.table(ways)}\nthe figure: {args.three_way}")
 
 
 def read_images(root: Path, limit: int, size: int | None, middle: bool = False) -> tuple[list[Any], list[Path], int]:

@@ -165,8 +165,8 @@ def add_pictures(runs: list[Run], dissections: Path, concepts: Path | None) -> s
     Raises:
         InputError: these are others, or the dissection is of another layer than the head reads.
     """
-    from dynamick.cli.explain import read_units
     from dynamick.data.checking import open_concepts
+    from dynamick.explanation.dissected import read_units
 
     run = _nearest_5(runs)
     folder = dissections / run["folder"].resolve().name

@@ -100,9 +100,9 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
 
 def residual_of_ibd(run: Run, images: Any, concepts: Path) -> float | None:
     """What IBD leaves of a dense network's scores for its predictions: the median size of its share; None where all are 0."""
-    from dynamick.cli.three_way import PENALTY, learn_basis
     from dynamick.data.checking import open_concepts
     from dynamick.explanation import Reader, decompose
+    from dynamick.explanation.basis import PENALTY, learn_basis
 
     basis = learn_basis(run["network"], open_concepts(concepts), penalty=PENALTY)
     reader = Reader(run["network"])

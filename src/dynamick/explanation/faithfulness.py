@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.explanation.attribution import METHODS, captum_attr, unit_attributions
-from dynamick.explanation.head import Head, Reader
+from dynamick.explanation.head import LinearHead, Reader
 from dynamick.explanation.instances import Explanation, explain
 
 OURS = ("contribution", "random")
@@ -114,7 +114,9 @@ def faithfulness(
     return Faithfulness(len(images), curves, sum_error(explanations), units, *_needed(explanations, units))
 
 
-def deletion_insertion(head: Head, x_BM: Tensor, classes_B: Tensor, importance_BM: Tensor, counts: Sequence[int]) -> Tensor:
+def deletion_insertion(
+    head: LinearHead, x_BM: Tensor, classes_B: Tensor, importance_BM: Tensor, counts: Sequence[int]
+) -> Tensor:
     """Probabilities of each input's class without, and with only, its n most important units: (2, B, len(counts)), float64.
 
     Ties in importance: the lower unit first.

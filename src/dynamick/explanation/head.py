@@ -29,7 +29,7 @@ ONE_CELL = (
 
 
 @dataclass(frozen=True)
-class Head:
+class LinearHead:
     """A linear classifier, dense or Dynamic-K.
 
     Attributes:
@@ -83,7 +83,7 @@ class Head:
         return functional.Route(indices, products)
 
 
-def find_head(model: nn.Module) -> Head:
+def find_head(model: nn.Module) -> LinearHead:
     """The model's last linear layer or 1x1 convolution, dense or Dynamic-K.
 
     Raises:
@@ -98,7 +98,7 @@ def find_head(model: nn.Module) -> Head:
     weight = module.weight.detach().flatten(1)
     bias = weight.new_zeros(weight.shape[0]) if module.bias is None else module.bias.detach()
     routing = routing_of(module)
-    return Head(name, module, weight, bias, routing.k, routing.rule, routing.mask)
+    return LinearHead(name, module, weight, bias, routing.k, routing.rule, routing.mask)
 
 
 @dataclass(frozen=True)
@@ -268,7 +268,7 @@ class Reader:
         return output.flatten(1)
 
 
-def heat(head: Head, reading: Reading, classes_B: Tensor) -> Tensor | None:
+def heat(head: LinearHead, reading: Reading, classes_B: Tensor) -> Tensor | None:
     """Where each image's own class gets its logit from: the sum of its routed units' maps, (B, H, W); None without maps.
 
     Summed over the image it is the logit minus the bias (docs/definitions.md, "Dynamic-K").

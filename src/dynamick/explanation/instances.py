@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
-from dynamick.explanation.head import Head, Maps, Reader, Reading, check_images
+from dynamick.explanation.head import LinearHead, Maps, Reader, Reading, check_images
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
@@ -165,7 +165,7 @@ def explain(
     return explanations
 
 
-def class_names(model: nn.Module, head: Head) -> list[str]:
+def class_names(model: nn.Module, head: LinearHead) -> list[str]:
     """The model's `classes`, or the indices where it has none."""
     names = getattr(model, "classes", None)
     count = head.weight.shape[0]
@@ -180,7 +180,7 @@ def concepts_of(units: "Dissection") -> list[Concept | None]:
     ]
 
 
-def _check_classes(classes: int | Sequence[int] | None, head: Head) -> list[int] | None:
+def _check_classes(classes: int | Sequence[int] | None, head: LinearHead) -> list[int] | None:
     if classes is None:
         return None
     count = head.weight.shape[0]
@@ -200,7 +200,7 @@ def _has_items(value: Any) -> bool:
     return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
 
 
-def check_units(units: "Dissection | None", head: Head, where: Maps) -> list[Concept | None] | None:
+def check_units(units: "Dissection | None", head: LinearHead, where: Maps) -> list[Concept | None] | None:
     """Every unit's concept; None without a dissection.
 
     Raises:
@@ -220,7 +220,7 @@ def check_units(units: "Dissection | None", head: Head, where: Maps) -> list[Con
 
 
 def _explain_batch(
-    head: Head,
+    head: LinearHead,
     reading: Reading,
     chosen: list[int] | None,
     concepts: list[Concept | None] | None,

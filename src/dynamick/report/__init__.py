@@ -1,43 +1,18 @@
-"""Reports: plain dataclasses in, one self-contained HTML page out that opens offline and asks for nothing from outside."""
+"""Reports: plain dataclasses in, one self-contained HTML page out that opens offline and asks for nothing from outside.
 
-from functools import cache
-from pathlib import Path
+A report's data can be made without loading what draws and fills the page; each name is imported when it is first used.
+"""
+
+import importlib
 from typing import Any
 
-from dynamick.files import write_atomically
-
-_HERE = Path(__file__).parent
-
-
-@cache
-def environment() -> Any:
-    """The Jinja environment of all pages: everything is escaped, and templates/base.html.j2 inlines assets/style.css."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    found = Environment(
-        loader=FileSystemLoader(_HERE / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    found.globals["style"] = Markup((_HERE / "assets" / "style.css").read_text(encoding="utf-8"))
-    return found
+_HOME = dict.fromkeys(("environment", "render", "save"), "dynamick.report.writing")
+_MODULES = ("explanation", "figures", "study", "training")
 
 
-def render(template: str, **context: Any) -> str:
-    """Fill a template of this package; every value is escaped, save those given as `markupsafe.Markup`."""
-    return environment().get_template(template).render(**context)
-
-
-def save(path: str | Path, text: str) -> None:
-    """Write a file whole or not at all: what was there before survives a failure. Folders are made as needed.
-
-    Raises:
-        OSError: the folder cannot be made, or the file cannot be written.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # A lone surrogate (an undecodable file name) must not cost the whole page.
-    write_atomically(path, text.encode("utf-8", errors="replace"))
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(f"dynamick.report.{name}")
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dynamick.report' has no attribute {name!r}")

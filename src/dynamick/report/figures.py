@@ -6,14 +6,17 @@ import io
 import re
 import warnings
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+import matplotlib
 import numpy as np
+from markupsafe import escape
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 Axis = Literal["linear", "from zero", "log"]
 POSITIVE, NEGATIVE = "#0072b2", "#d55e00"  # Okabe-Ito; inside images a CSS variable cannot reach, so these suit light and dark
@@ -66,8 +69,6 @@ def curves(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], label
         return None
 
     def draw(figure: Figure) -> None:
-        from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormatter
-
         legend_rows = -(-len(drawn) // 4)
         axes = figure.subplots()
         figure.subplots_adjust(left=0.09, right=0.99, bottom=0.13, top=0.9 - 0.065 * legend_rows)
@@ -167,8 +168,6 @@ def _finite(x: Sequence[float], y: Sequence[float], axis: Axis) -> tuple[NDArray
 
 def _coloured(values: NDArray[np.floating], scale: float) -> NDArray[np.floating]:
     """Signed values as colour and opacity: zero is the page itself, light or dark. Shape (O, M, 4)."""
-    from matplotlib.colors import to_rgb
-
     values = np.nan_to_num(values)
     rgb = np.where((values > 0)[..., None], to_rgb(POSITIVE), to_rgb(NEGATIVE))
     return np.concatenate([rgb, np.clip(np.abs(values) / scale, 0, 1)[..., None]], axis=-1)
@@ -190,11 +189,6 @@ def _short(name: str, length: int) -> str:
 
 def _svg(draw: Any, size: tuple[float, float], alt: str) -> str:
     """Draw, and make the result fit to stand among others inside an HTML page. Trusted markup: names in it are escaped."""
-    import matplotlib
-    from markupsafe import escape
-    from matplotlib.backends.backend_svg import FigureCanvasSVG
-    from matplotlib.figure import Figure
-
     written = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": alt}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a glyph its own font lacks: the browser chooses the font

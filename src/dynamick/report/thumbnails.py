@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 Array = NDArray[Any]
 
@@ -21,8 +22,6 @@ _SHARP = 90  # from this quality on colours keep their full resolution
 
 def picture(pixels: Array, quality: int) -> str:
     """A data URI of uint8 pixels (H, W, 3)."""
-    from PIL import Image
-
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= _SHARP else 2)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -68,8 +67,6 @@ def strips(rows: Sequence[Sequence[tuple[Array, Array | None]]], room: float, or
 
 def _tile(image: Array, mask: Array | None) -> Array:
     """A small square image; a light line with a dark one beside it runs round the mask, which shows on any ground."""
-    from PIL import Image
-
     bilinear = Image.Resampling.BILINEAR
     pixels = np.array(Image.fromarray(image).resize((TILE, TILE), bilinear, reducing_gap=1.0))
     if mask is None:
@@ -85,8 +82,6 @@ def _tile(image: Array, mask: Array | None) -> Array:
 
 
 def _shrunk(image: Array, side: int) -> Array:
-    from PIL import Image
-
     shrunk = Image.fromarray(image)
     shrunk.thumbnail((side, side), Image.Resampling.LANCZOS)
     return np.asarray(shrunk)

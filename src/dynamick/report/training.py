@@ -6,12 +6,17 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+from markupsafe import Markup
 from numpy.typing import NDArray
 
+from dynamick import report
 from dynamick.errors import InputError
-from dynamick.report import figures, render, save
+
+if TYPE_CHECKING:
+    from dynamick.report.figures import Axis
 
 
 @dataclass(frozen=True)
@@ -125,12 +130,10 @@ def page(comparison: Comparison) -> str:
     Raises:
         InputError: there is no run, or a head's or the part table's shape does not fit the classes.
     """
-    from markupsafe import Markup
-
     _check(comparison)
     focus = focus_run(comparison.runs)
-    scale = figures.weight_scale([run.head_weight for run in comparison.runs])
-    return render(
+    scale = report.figures.weight_scale([run.head_weight for run in comparison.runs])
+    return report.render(
         "training.html.j2",
         comparison=comparison,
         finding=finding(comparison),
@@ -150,12 +153,12 @@ def page(comparison: Comparison) -> str:
             (
                 run.title,
                 f"{_of(run)} weights per class",
-                Markup(figures.head(run.head_weight, comparison.classes, scale, run.title)),
+                Markup(report.figures.head(run.head_weight, comparison.classes, scale, run.title)),
             )
             for run in comparison.runs
         ],
         scale=_number(scale, 2),
-        colours=(figures.NEGATIVE, figures.POSITIVE),
+        colours=(report.figures.NEGATIVE, report.figures.POSITIVE),
         tables=_tables(comparison, focus, scale),
         learnt=[(run, _learnt(comparison, run)) for run in [focus, *(run for run in comparison.runs if run is not focus)]],
         sections=[(section.title, section.description, Markup(section.html_safe)) for section in comparison.sections],
@@ -169,7 +172,7 @@ def write(comparison: Comparison, path: str | Path) -> None:
         InputError: as `page`.
         OSError: the file cannot be written.
     """
-    save(path, page(comparison))
+    report.save(path, page(comparison))
 
 
 def _check(comparison: Comparison) -> None:
@@ -205,9 +208,7 @@ def _columns(comparison: Comparison) -> list[_Column]:
     return columns
 
 
-def _charts(runs: Sequence[Run], *wanted: tuple[str, str, figures.Axis]) -> list[str]:
-    from markupsafe import Markup
-
+def _charts(runs: Sequence[Run], *wanted: tuple[str, str, Axis]) -> list[str]:
     charts: list[str] = []
     for key, label, axis in wanted:
         percent = 100.0 if key == "sparse_share" else 1.0
@@ -215,7 +216,7 @@ def _charts(runs: Sequence[Run], *wanted: tuple[str, str, figures.Axis]) -> list
         for run in runs:
             values = [percent * value for value in run.history.get(key, ())]
             lines.append((run.title, list(run.history.get("epoch", range(1, len(values) + 1))), values))
-        if chart := figures.curves(lines, label, axis):
+        if chart := report.figures.curves(lines, label, axis):
             charts.append(Markup(chart))
     return charts
 
@@ -238,18 +239,18 @@ def _learnt(comparison: Comparison, run: Run, most: int = 5) -> list[tuple[str, 
 
 def _tables(comparison: Comparison, run: Run, scale: float, most: int = 3) -> str | None:
     """The figure of both tables: each class's heaviest units, where there are few enough classes to see them."""
-    from markupsafe import Markup
-
     if comparison.parts is None or comparison.part_table is None or len(comparison.classes) > 24:
         return None
     size = np.abs(np.nan_to_num(run.head_weight))
     chosen = {int(m) for row in size for m in np.argsort(-row, kind="stable")[:most] if row[m] >= 1e-3}
-    order = [int(m) for m in figures.unit_order(run.head_weight) if int(m) in chosen]
+    order = [int(m) for m in report.figures.unit_order(run.head_weight) if int(m) in chosen]
     if not order:
         return None
     names = [_unit_name(comparison, run, m) for m in order]
     truth = np.asarray(comparison.part_table, dtype=bool)
-    return Markup(figures.class_tables(run.head_weight[:, order], names, comparison.classes, scale, comparison.parts, truth))
+    return Markup(
+        report.figures.class_tables(run.head_weight[:, order], names, comparison.classes, scale, comparison.parts, truth)
+    )
 
 
 def _parts(comparison: Comparison, o: int) -> list[str]:

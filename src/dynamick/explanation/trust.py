@@ -8,12 +8,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dynamick.cli.explaining import FEW
 from dynamick.dissection import Dissection
 from dynamick.errors import InputError
-from dynamick.explanation import Explanation, Reader, composition, faithfulness, share_covered, simulability, study_questions
 from dynamick.explanation.attribution import METHODS, captum_attr
-from dynamick.explanation.faithfulness import OURS
+from dynamick.explanation.composition import composition, share_covered
+from dynamick.explanation.faithfulness import OURS, faithfulness
+from dynamick.explanation.head import Reader
+from dynamick.explanation.instances import Explanation
+from dynamick.explanation.pages import FEW_CONCEPTS
+from dynamick.explanation.simulability import simulability, study_questions
 from dynamick.report.study import Question, write_study
 
 CHOICES = 4
@@ -45,7 +48,7 @@ def measure(
     return {
         "faithfulness": faithfulness(model, images, orders).to_dict(),
         "simulability": asdict(reader),
-        "covered": None if units is None else share_covered(composition(model, units), FEW),
+        "covered": None if units is None else share_covered(composition(model, units), FEW_CONCEPTS),
         "left_out": left_out,
     }
 
@@ -63,7 +66,7 @@ def table(measured: dict[str, Any]) -> str:
         f"proxy reader           {reader['agreement']:.1%} of {reader['held_out']} answers, by chance {reader['chance']:.1%}",
     ]
     if measured["covered"] is not None:
-        lines.append(f"classes of few concepts {measured['covered']:.1%} are covered by {FEW} concepts at most")
+        lines.append(f"classes of few concepts {measured['covered']:.1%} are covered by {FEW_CONCEPTS} concepts at most")
     return "\n".join(lines)
 
 

@@ -1,14 +1,14 @@
 """The units that detect a concept best, with their top images, as markup for a section of a report's page."""
 
 from html import escape
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from torch import nn
+from torch import nn
 
-    from dynamick.data.concepts import ConceptDataset
-    from dynamick.dissection import Dissection
-    from dynamick.preprocessing import Preprocessing
+from dynamick.data.concepts import ConceptDataset
+from dynamick.dissection import Dissection
+from dynamick.dissection.gallery import examples
+from dynamick.preprocessing import Preprocessing
+from dynamick.report.thumbnails import strips
 
 IMAGES = 4
 """Top images a unit."""
@@ -17,11 +17,11 @@ ROOM = 150_000
 
 
 def gallery_html(
-    model: "nn.Module",
-    dissection: "Dissection",
-    dataset: "ConceptDataset",
+    model: nn.Module,
+    dissection: Dissection,
+    dataset: ConceptDataset,
     count: int = 12,
-    preprocessing: "Preprocessing | None" = None,
+    preprocessing: Preprocessing | None = None,
 ) -> str:
     """Figures of the best detectors, best first: top images with the unit's region outlined; unit (from 1 up), concept, IoU.
 
@@ -30,14 +30,11 @@ def gallery_html(
     Raises:
         InputError: as `dynamick.dissection.gallery.examples`.
     """
-    from dynamick.dissection import gallery
-    from dynamick.report.thumbnails import strips
-
     ranked = dissection.scores.argsort(kind="stable")[::-1].tolist()
     best = [unit for unit in ranked if dissection.detectors[unit]][:count]
     if not best:
         return "<p>No unit detects a concept (a score of 0.04 or more).</p>"
-    shown = gallery.examples(model, dataset, dissection, best, IMAGES, preprocessing)
+    shown = examples(model, dataset, dissection, best, IMAGES, preprocessing)
     rows = [
         [(image.permute(1, 2, 0).numpy(), mask.numpy()) for image, mask in zip(each.images, each.masks, strict=True)]
         for each in shown

@@ -3,21 +3,20 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from matplotlib.backend_bases import FigureCanvasBase
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from dynamick.data.concepts import ConceptDataset
+from dynamick.dissection import Dissection
 from dynamick.dissection.loading import image_of, maps_of
 from dynamick.errors import InputError
-from dynamick.explanation import ConceptBasis, Reader, ThreeWays, learn_concepts, three_ways
-from dynamick.explanation.head import NONLINEAR
-from dynamick.explanation.threeway import WAYS, draw
-
-if TYPE_CHECKING:
-    from dynamick.dissection import Dissection
+from dynamick.explanation.head import NONLINEAR, Reader
+from dynamick.explanation.ibd import ConceptBasis, learn_concepts
+from dynamick.explanation.threeway import WAYS, ThreeWays, draw, three_ways
 
 CATEGORIES = ("object", "part", "concept")
 """IBD learns concept vectors of objects and parts (docs/definitions.md); a folder of people's own masks has `concept`."""
@@ -31,8 +30,6 @@ vary; then next to nothing of a class's score lies along the concepts, and IBD w
 
 def check_figure(path: Path) -> None:
     """Raise InputError unless matplotlib writes figures of this suffix."""
-    from matplotlib.backend_bases import FigureCanvasBase
-
     known = FigureCanvasBase.get_supported_filetypes()
     if path.suffix[1:].lower() not in known:
         raise InputError(f"{path}: a figure's name must end in one of .{', .'.join(sorted(known))}")
@@ -43,8 +40,8 @@ def write_three_ways(
     dynamic: nn.Module,
     images: Tensor,
     concepts: ConceptDataset,
-    dense_units: "Dissection | None",
-    dynamic_units: "Dissection | None",
+    dense_units: Dissection | None,
+    dynamic_units: Dissection | None,
     path: Path,
     penalty: float = PENALTY,
 ) -> ThreeWays:

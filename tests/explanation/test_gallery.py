@@ -5,9 +5,9 @@ from html.parser import HTMLParser
 
 import torch
 
-from dynamick.cli.galleries import gallery_html
 from dynamick.data import Broden, ComposedScenes
 from dynamick.dissection import dissect
+from dynamick.explanation.gallery import gallery_html
 from dynamick.preprocessing import Preprocessing
 
 

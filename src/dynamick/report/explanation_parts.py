@@ -1,0 +1,151 @@
+"""What the explanation page shows, as plain dataclasses."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class ModelSummary:
+    """One model's line in the overview; None where a figure was not measured.
+
+    Attributes:
+        name: for example `res8-d5a`.
+        accuracy: top-1 on held-out images, 0..1.
+        weights_per_class: weights of magnitude 1e-3 and more, divided by classes.
+        most_weights: the largest number of such weights of a class.
+        units: inputs of the head.
+        routed_units: how many of them any class uses, by such a weight.
+        detectors: units whose concept counts (IoU of 0.04 and more).
+        mean_iou: over all units, 0..1.
+        covered: the share of classes that at most 5 concepts cover, 0..1.
+    """
+
+    name: str
+    accuracy: float | None = None
+    weights_per_class: float | None = None
+    most_weights: int | None = None
+    units: int | None = None
+    routed_units: int | None = None
+    detectors: int | None = None
+    mean_iou: float | None = None
+    covered: float | None = None
+
+
+@dataclass(frozen=True)
+class HeadNumbers:
+    """The classifier's numbers, from which the page computes.
+
+    Attributes:
+        weight: float32, shape (O, M).
+        bias: float32, shape (O,).
+        rule: `at_most`, `exactly` or `dense`.
+        k: how many products a class routes at most; None when dense.
+        mask: bool, shape (O, M), False where a connection is pruned; or None.
+    """
+
+    weight: Array
+    bias: Array
+    rule: str
+    k: int | None = None
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class TopImage:
+    """An image that excites a unit most: uint8 (H, W, 3), and where it does: bool (h, w) of any size, or None."""
+
+    image: Array
+    mask: Array | None = None
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What a unit stands for.
+
+    Attributes:
+        index: 0-based; the page counts from 1, as tally.csv does.
+        label, category: its concept by dissection; empty where it has none.
+        score: its IoU, or None without a dissection.
+        detector: whether the score counts.
+        top_images: the images that excite it most, in order; the page shows at most four.
+    """
+
+    index: int
+    label: str = ""
+    category: str = ""
+    score: float | None = None
+    detector: bool = False
+    top_images: Sequence[TopImage] = ()
+
+
+@dataclass(frozen=True)
+class ConceptShare:
+    """A concept of a class: its summed weight, its share of the class's positive weight, and (unit, weight) pairs, 0-based."""
+
+    label: str
+    category: str
+    weight: float
+    share: float
+    units: Sequence[tuple[int, float]]
+
+
+@dataclass(frozen=True)
+class ClassComposition:
+    """What a class is made of: its concepts by descending weight, and the size of its negative weights."""
+
+    name: str
+    concepts: Sequence[ConceptShare]
+    negative: float = 0.0
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One explained image.
+
+    Attributes:
+        name: its file name.
+        image: uint8 (H, W, 3).
+        x: the head's inputs, float32 (M,).
+        logits: the network's own, (O,), against which the page holds its arithmetic.
+        true_class: index of the true class; None where it is not known.
+        maps: the maps whose mean over locations is x, float (M, h, w); None where there is no exact split.
+    """
+
+    name: str
+    image: Array
+    x: Array
+    logits: Array
+    true_class: int | None = None
+    maps: Array | None = None
+
+
+@dataclass(frozen=True)
+class Page:
+    """All that the page shows.
+
+    Attributes:
+        title: the heading.
+        model: the explained model's figures.
+        head: its classifier.
+        classes: O names.
+        instances: at least one explained image.
+        units: M units by index, or none.
+        compositions: O compositions, or none.
+        twin: the dense twin's figures, or None.
+        notes: sentences for the overview: images skipped, why there are no maps, a training that still runs.
+    """
+
+    title: str
+    model: ModelSummary
+    head: HeadNumbers
+    classes: Sequence[str]
+    instances: Sequence[Instance]
+    units: Sequence[Unit] = ()
+    compositions: Sequence[ClassComposition] = ()
+    twin: ModelSummary | None = None
+    notes: Sequence[str] = field(default_factory=tuple)
