@@ -1,10 +1,14 @@
 """Every head: its budget is kept to the letter, and what it computes is what its name says, by brute force."""
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dynamick.comparison import heads
 from dynamick.comparison.cache import Features
 from dynamick.comparison.heads import HEADS, dice, dynamic, dynamic_static, elastic_net, magnitude, tuning
 from dynamick.comparison.heads.exchange import exchange, gains, objective, saliencies
@@ -19,6 +23,24 @@ BUDGETS = (1, 2, 5)
 
 def accuracy(head: torch.nn.Module, features: Features) -> float:
     return (head(features.x).argmax(1) == features.labels).double().mean().item()
+
+
+TOY = """
+from dynamick.comparison.heads import dense
+from dynamick.comparison.heads.compared import ComparedHead
+COMPARED = (ComparedHead("toy", "a toy", dense.fit, "static", 1),)
+"""
+
+
+def test_a_new_head_is_one_new_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "toy.py").write_text(TOY)
+    monkeypatch.setattr(heads, "__path__", [*heads.__path__, str(tmp_path)])
+    found = heads.find()
+    monkeypatch.delitem(sys.modules, "dynamick.comparison.heads.toy")
+    monkeypatch.delattr(heads, "toy")
+    static = [name for name, head in found.items() if head.axis == "static"]
+    assert static[-1] == "toy"
+    assert [name for name in found if name != "toy"] == [*HEADS]
 
 
 @pytest.mark.parametrize("name", HEADS)

@@ -13,9 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LABELS = {"static": "static non-zeros a class", "routed": "K: products routed for each input"}
-# A colour and a marker for each method, by their place in COLOURS; what is fine-tuned has a broken line and a hollow marker.
-LOOKS = {"elastic-net": (0, "o"), "l1": (5, "s"), "dice": (2, "^"), "magnitude": (4, "D"), "dynamic-static": (1, "*")}
-LOOKS |= {"top-k": (0, "o"), "dynamic-at-most": (1, "*"), "dynamic-exactly": (2, "^")}
 NEAR = (1.0, 0.5)
 """The lower panels show so many points below dense and above the best head, where good ones lie; the upper ones show all."""
 
@@ -95,10 +92,10 @@ def _line(axes: "Axes", head: str, points: Sequence[tuple[float, float, float]])
     """Points (budget, top-1, deviation) of one head, joined."""
     if not points:
         return
-    tuned = head.endswith("-tuned")
-    place, marker = LOOKS[head.removesuffix("-tuned")]
-    look: dict[str, Any] = {"color": COLOURS[place], "linestyle": "--" if tuned else "-", "linewidth": 1.1}
-    look |= {"marker": marker, "markersize": 9 if marker == "*" else 5, "capsize": 2, "elinewidth": 0.8}
-    look["markerfacecolor"] = "white" if tuned else COLOURS[place]
+    drawn = HEADS[head]
+    colour = COLOURS[drawn.colour]
+    look: dict[str, Any] = {"color": colour, "linestyle": "--" if drawn.tuned else "-", "linewidth": 1.1}
+    look |= {"marker": drawn.marker, "markersize": 9 if drawn.marker == "*" else 5, "capsize": 2, "elinewidth": 0.8}
+    look["markerfacecolor"] = "white" if drawn.tuned else colour
     x, y, deviation = zip(*points, strict=True)
-    axes.errorbar(x, y, deviation, label=HEADS[head].title, **look)
+    axes.errorbar(x, y, deviation, label=drawn.title, **look)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, dense
 
 
@@ -11,3 +12,6 @@ def fit(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: i
     """Logistic regression with a small L2 penalty on features x (N, M); it is convex and needs no seed."""
     clock = Clock()
     yield Fitted(0, dense(x, labels, classes), clock())
+
+
+COMPARED = (ComparedHead("dense", "dense", fit, "", 120),)

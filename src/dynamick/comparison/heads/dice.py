@@ -1,9 +1,11 @@
 """DICE (Sun and Li 2022): a static mask of the dense head by the training mean of W_ci * x_i."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from torch import Tensor
 
+from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, dense, keep_largest, linear
 from dynamick.comparison.heads.tuning import fine_tune
 
@@ -34,3 +36,10 @@ def fit(
 def mean_contribution(weight: Tensor, x: Tensor) -> Tensor:
     """The training mean of W_ci * x_i for a weight (C, M) and features (N, M): shape (C, M)."""
     return weight * x.mean(0)
+
+
+TUNED = partial(fit, fine_tuned=True)
+COMPARED = (
+    ComparedHead("dice", "DICE", fit, "static", 45, place=3, colour=2, marker="^"),
+    ComparedHead("dice-tuned", "DICE, fine-tuned", TUNED, "static", 450, place=4, colour=2, marker="^", tuned=True),
+)

@@ -1,11 +1,13 @@
 """The Dynamic-K head, trained on features with K scheduled downwards."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, dense
 from dynamick.nn import DynamicLinear
 
@@ -88,3 +90,10 @@ def train(
 def scheduled_k(k: int, units: int, progress: float) -> int:
     """K at a share of the training, 0..1: falls geometrically from 4 k to k at the half, and stays there."""
     return min(units, round(k * 4 ** max(0.0, 1 - 2 * progress)))
+
+
+EXACTLY = partial(fit, rule="exactly")
+COMPARED = (
+    ComparedHead("dynamic-at-most", "Dynamic-K, at_most", fit, "routed", 280, True, place=1, colour=1, marker="*"),
+    ComparedHead("dynamic-exactly", "Dynamic-K, exactly", EXACTLY, "routed", 280, True, place=2, colour=2, marker="^"),
+)

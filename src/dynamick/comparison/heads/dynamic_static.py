@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from torch import Tensor
 
+from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.dynamic import train
 from dynamick.comparison.heads.fitted import Clock, Fitted, keep_largest_per_class
 from dynamick.comparison.heads.tuning import fine_tune
@@ -34,3 +35,7 @@ def usage(head: DynamicLinear, x: Tensor) -> Tensor:
     for rows in x.split(4096):
         counts = routing_update(counts, rows, head)
     return counts.used.double()
+
+
+TITLE = "Dynamic-K static (pruned, exchanged, fine-tuned)"
+COMPARED = (ComparedHead("dynamic-static", TITLE, fit, "static", 2000, seeded=True, place=7, colour=1, marker="*"),)

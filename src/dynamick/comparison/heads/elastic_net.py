@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
+from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, linear
 from dynamick.comparison.heads.tuning import fine_tune
 from dynamick.comparison.logistic import Problem, Solution, solve, solve_along, standardise, unscale
@@ -94,3 +96,12 @@ def _bisect(problem: Problem, before: Point, weak: float, alpha: float, budget: 
         else:
             weak = found.strength
     return before
+
+
+TUNED = partial(fit, fine_tuned=True)
+COMPARED = (
+    ComparedHead("elastic-net", "elastic-net path", fit, "static", 400, place=0, colour=0, marker="o"),
+    ComparedHead(
+        "elastic-net-tuned", "elastic-net path, fine-tuned", TUNED, "static", 700, place=1, colour=0, marker="o", tuned=True
+    ),
+)

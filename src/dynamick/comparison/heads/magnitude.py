@@ -1,9 +1,11 @@
 """Magnitude pruning of the dense head, with or without fine-tuning of what is left."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 from torch import Tensor
 
+from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, dense, keep_largest, linear
 from dynamick.comparison.heads.tuning import fine_tune
 
@@ -30,3 +32,12 @@ def fit(
         if fine_tuned:
             head = fine_tune(x, labels, head, mask)
         yield Fitted(budget, head, shared + clock())
+
+
+TUNED = partial(fit, fine_tuned=True)
+COMPARED = (
+    ComparedHead("magnitude", "magnitude pruning", fit, "static", 45, place=5, colour=4, marker="D"),
+    ComparedHead(
+        "magnitude-tuned", "magnitude pruning, fine-tuned", TUNED, "static", 450, place=6, colour=4, marker="D", tuned=True
+    ),
+)

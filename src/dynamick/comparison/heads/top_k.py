@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, dense
 from dynamick.nn import DynamicLinear
 
@@ -33,3 +34,6 @@ def routed(head: nn.Linear, k: int, rule: str) -> DynamicLinear:
         layer.weight.copy_(head.weight)
         layer.bias.copy_(head.bias)
     return layer.requires_grad_(False)
+
+
+COMPARED = (ComparedHead("top-k", "top-K of the dense head", fit, "routed", 45, place=0, colour=0, marker="o"),)
