@@ -28,13 +28,12 @@ from dynamick import checkpoint
 from dynamick.cli.fig7 import FEW, residual_of_ibd
 from dynamick.data import ComposedScenes
 from dynamick.data.checking import open_concepts
-from dynamick.data.images import ImageTensors
+from dynamick.data.recipe import DataRecipe, open_images
+from dynamick.data.sources.scenes import SEED as SCENES_SEED
 from dynamick.dissection import Dissection, dissect
 from dynamick.errors import InputError
 from dynamick.explanation import Explanation, composition_truth, explain, heatmap_truth
 from dynamick.explanation.trust import measure
-from dynamick.training.data import SCENES_SEED, load_images
-from dynamick.training.recipe import DataRecipe
 
 KINDS = ("dense", "dynamic")
 LAYER = "layer3"
@@ -95,11 +94,8 @@ def needed(explanations: list[Explanation]) -> dict[str, float | None]:
 
 def held_out(recipe: DataRecipe, count: int) -> Tensor:
     """Validation images, uint8, spread evenly over the set."""
-    data = load_images(recipe, "val")
-    if not isinstance(data, ImageTensors):
-        raise InputError(f"{recipe.root}: these images are not held in memory; give a model trained on ones that are")
-    images = data.images
-    return images[torch.linspace(0, len(images) - 1, min(count, len(images))).long()]
+    data = open_images(recipe, "val")
+    return data.take(torch.linspace(0, len(data) - 1, min(count, len(data))).long().tolist())[0]
 
 
 def against_truth(model: Any, units: Dissection, recipe: DataRecipe, images: int) -> dict[str, float | None]:

@@ -22,10 +22,10 @@ import dynamick as dk
 from dynamick.cli.demo_scenes import EXPLAINED, LAYER, SCENES
 from dynamick.cli.reproduce import read_run
 from dynamick.data import ComposedScenes
+from dynamick.data.sources.scenes import SEED as SCENES_SEED
 from dynamick.dissection import dissect
 from dynamick.explanation import composition_truth, heatmap_truth
 from dynamick.metrics import sparsity
-from dynamick.training.data import SCENES_SEED
 
 K = 5
 """Heads are also measured as if they were Dynamic-K ones of this K."""

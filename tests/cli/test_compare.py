@@ -18,7 +18,7 @@ from dynamick import models
 from dynamick.cli.compare import _backbone, backbone_names
 from dynamick.cli.main import main
 from dynamick.comparison.heads import HEADS, dynamic, tuning
-from dynamick.data.images import FolderImages
+from dynamick.data.class_folders import FolderImages
 from dynamick.errors import InputError
 
 RECIPE = {"data": {"kind": "scenes", "size": 32, "train_images": 120, "val_images": 60}}

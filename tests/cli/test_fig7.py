@@ -15,7 +15,7 @@ from dynamick.cli import fig3, fig7
 from dynamick.cli.fig7 import summary, verdicts
 from dynamick.cli.main import main
 from dynamick.data import ComposedScenes
-from dynamick.data.images import FolderImages, image_folder
+from dynamick.data.class_folders import FolderImages, image_folder
 from dynamick.dissection import Dissection
 from dynamick.explanation import ConceptBasis
 from dynamick.training.recipe import Recipe

@@ -15,7 +15,7 @@ from dynamick import models
 from dynamick.cli import retrofit
 from dynamick.cli.main import main
 from dynamick.comparison.heads import dynamic
-from dynamick.data.images import image_folder
+from dynamick.data.class_folders import image_folder
 from dynamick.torchvision_shim import torchvision
 
 

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from dynamick import models
 from dynamick.comparison import cache
 from dynamick.comparison.cache import cache_features, open_features
-from dynamick.data.images import FolderImages, ImageTensors
+from dynamick.data.class_folders import FolderImages
+from dynamick.data.images import ImageTensors
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing
 

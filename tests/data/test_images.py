@@ -13,17 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from dynamick.data.images import (
-    Augmentation,
-    Batches,
-    FolderImages,
-    ImageTensors,
-    cifar10,
-    evenly_spaced,
-    image_folder,
-    read_image,
-    take,
-)
+from dynamick.data.class_folders import FolderImages, image_folder
+from dynamick.data.images import Augmentation, Batches, ImageTensors, evenly_spaced
+from dynamick.data.photographs import read_image
+from dynamick.data.sources.cifar10 import cifar10
 from dynamick.errors import InputError
 
 
@@ -137,10 +130,10 @@ def test_a_bomb_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_the_middle_is_seven_eighths_and_what_has_the_size_stays_whole(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (16, 24, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    assert np.array_equal(np.array(read_image(tmp_path / "a.png", 14, middle=True)), pixels[1:15, 5:19])
+    assert np.array_equal(np.array(read_image(tmp_path / "a.png", 14, center_crop=True)), pixels[1:15, 5:19])
     Image.fromarray(pixels[:, :16]).save(tmp_path / "b.png")
-    for middle in (False, True):
-        assert np.array_equal(np.array(read_image(tmp_path / "b.png", 16, middle)), pixels[:, :16])
+    for center_crop in (False, True):
+        assert np.array_equal(np.array(read_image(tmp_path / "b.png", 16, center_crop)), pixels[:, :16])
 
 
 def test_gifs_count_and_hidden_folders_do_not(tree: Path) -> None:
@@ -166,7 +159,7 @@ def test_images_that_stand_for_all_are_spread_over_all(count: int, most: int) ->
 def test_some_images_of_either_kind(tree: Path) -> None:
     whole, from_disk = image_folder(tree, "train", 16), FolderImages(tree, "train", 16)
     for data, every in ((whole, whole.images), (from_disk, torch.stack([image for image, _ in from_disk]))):
-        images, labels = take(data, range(1, 6, 2))
+        images, labels = data.take(range(1, 6, 2))
         assert torch.equal(images, every[1::2])
         assert labels.tolist() == [0, 1, 1]
 

@@ -198,7 +198,7 @@ BAD: list[tuple[list[Any], str]] = [
     (["--colour=red"], "colour: no key of a recipe; known there are model, stem, width, rule, seed, "),
     (["--data.size", "5"], "data.size: 5 must be an integer from 32 up for scenes"),
     (["--optim.batch_size", "1000"], "batch_size: 1000 is more than the 192 training images"),
-    (["--data.kind", "mnist"], "data.kind: 'mnist' is unknown; give scenes, cifar10, folder"),
+    (["--data.kind", "mnist"], "data.kind: 'mnist' is unknown; give cifar10, folder, scenes"),
     (["--data.kind", "cifar10", "--data.root", "/nowhere"], "/nowhere/cifar-10-batches-py: missing or damaged"),
     (["--data.kind", "folder", "--data.root", "/nowhere"], "/nowhere/train: no such folder"),
     (["--stem", "wide"], "stem: 'wide' is unknown"),
@@ -419,7 +419,7 @@ def test_other_classes_in_train_and_val(monkeypatch: pytest.MonkeyPatch) -> None
 
     sets = {"train": ["a", "b"], "val": ["a", "c"]}
     blank = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
-    monkeypatch.setattr(data, "load_images", lambda recipe, split: ImageTensors(blank, torch.arange(2), sets[split]))
+    monkeypatch.setattr(data, "open_images", lambda recipe, split: ImageTensors(blank, torch.arange(2), sets[split]))
     with pytest.raises(InputError, match=r"different classes \(b, c\)"):
         data.Images(Recipe())
 

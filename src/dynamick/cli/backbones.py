@@ -7,12 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import nn
 
-    from dynamick.data.images import FolderImages, ImageTensors
+    from dynamick.data.recipe import DataRecipe
     from dynamick.preprocessing import Preprocessing
-    from dynamick.training.recipe import DataRecipe
-
-USUAL_SIZE = 224
-"""In pixels, of a folder's images where nothing says another."""
 
 
 def add_network_arguments(parser: argparse.ArgumentParser) -> None:
@@ -90,23 +86,6 @@ def preprocessing_of(model: "nn.Module", args: argparse.Namespace) -> "Preproces
     return Preprocessing(**given)
 
 
-def shows_middle(trained_on: "DataRecipe | None") -> bool:
-    """Whether a network is evaluated on the middle 7/8 of its images, as most are; else on the whole shorter side."""
-    return trained_on is None or (trained_on.kind == "folder" and not trained_on.in_memory)
-
-
-def load_folder(root: str | Path, split: str, size: int | None, trained_on: "DataRecipe | None" = None) -> Any:
-    """A user's images of one split as a network saw its own, at a size, else at its own, else at 224 pixels.
-
-    Raises:
-        InputError: as `dynamick.data.images`.
-    """
-    from dynamick.data.images import FolderImages, image_folder
-
-    side = size or (USUAL_SIZE if trained_on is None else trained_on.side)
-    return FolderImages(root, split, side) if shows_middle(trained_on) else image_folder(root, split, side)
-
-
 def data_recipe(path: Path, kind: str | None, root: str | None, size: int | None = None) -> "DataRecipe":
     """The data that a file of dynamick's was trained on, or what the options say, shown as it saw its own.
 
@@ -116,18 +95,16 @@ def data_recipe(path: Path, kind: str | None, root: str | None, size: int | None
     from dataclasses import replace
 
     from dynamick import checkpoint
+    from dynamick.data.recipe import USUAL_SIZE, DataRecipe, folder_recipe
     from dynamick.errors import InputError
-    from dynamick.training.recipe import DataRecipe
 
     config = checkpoint.read_config(path)
     known = data_of(config)
     if known is None and kind is None:
         raise InputError(f"{path}: does not say on which data it was trained; give --data and --root")
-    if known is None:
-        usual = DataRecipe(kind="folder", size=config["preprocessing"]["size"] or USUAL_SIZE, in_memory=False)
-        known = usual if kind == "folder" else DataRecipe()
-    elif kind == "folder" and known.kind != "folder":
-        known = DataRecipe(kind="folder", size=known.side)
+    if kind == "folder" and (known is None or known.kind != kind):
+        known = folder_recipe("data", known.side if known else config["preprocessing"]["size"] or USUAL_SIZE, known)
+    known = known or DataRecipe()
     changes: dict[str, Any] = {"kind": kind, "root": root, "size": size}
     return replace(known, **{key: value for key, value in changes.items() if value is not None})
 
@@ -145,7 +122,7 @@ def trained_on(weights: str | Path | None) -> "DataRecipe | None":
 
 def data_of(config: dict[str, Any]) -> "DataRecipe | None":
     """The data that a file's configuration (`dynamick.checkpoint.read_config`) names, if any."""
-    from dynamick.training.recipe import DataRecipe
+    from dynamick.data.recipe import DataRecipe
 
     data = config["extra"].get("recipe", {}).get("data")
     return DataRecipe(**data) if data else None
@@ -160,29 +137,3 @@ def kind_of(model: str, recipe: "dict[str, Any]") -> str:
         parts += [f"s = {optim['s']:g}", f"K = {optim['block_size']}", optim["form"], optim["estimate"]]
         parts += [] if optim["beta"] is None else [f"beta = {optim['beta']:g}"]
     return ", ".join(parts)
-
-
-def open_data(recipe: "DataRecipe", split: str, size: int | None = None) -> "ImageTensors | FolderImages":
-    """A recipe's images; with a size, resized to it (foreign images must not be told by their size)."""
-    from dataclasses import replace
-    from functools import partial
-
-    import torch
-    import torch.nn.functional as F
-
-    from dynamick.data.images import ImageTensors
-    from dynamick.training.data import load_images
-
-    data = load_images(recipe if size is None else replace(recipe, size=size), split)
-    if size is not None and isinstance(data, ImageTensors) and data.images.shape[-1] != size:
-        resize = partial(F.interpolate, size=(size, size), mode="bilinear", antialias=True)
-        resized = [resize(part.float()).round().clamp(0, 255).byte() for part in data.images.split(1024)]
-        data = ImageTensors(torch.cat(resized), data.labels, data.classes)
-    return data
-
-
-def side(data: "ImageTensors | FolderImages") -> int:
-    """The images' side in pixels."""
-    from dynamick.data.images import FolderImages
-
-    return data.size if isinstance(data, FolderImages) else data.images.shape[-1]

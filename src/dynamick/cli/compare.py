@@ -6,24 +6,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamick.cli.backbones import USUAL_SIZE, add_network_arguments
+from dynamick.cli.backbones import add_network_arguments
+from dynamick.data import sources
 
 if TYPE_CHECKING:
     from dynamick.comparison.cells import Job
     from dynamick.data.concepts import ConceptDataset
+    from dynamick.data.recipe import DataRecipe
     from dynamick.dissection import Dissection
-    from dynamick.training.recipe import DataRecipe
 
 BUDGETS = (1, 5, 10, 15, 20, 25, 30)
 OOD_K = 5
 """Of the routed head that foreign images are told by."""
-KINDS = ("scenes", "cifar10", "folder")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, nargs="+", required=True, help="files of trainings, one for each seed")
     parser.add_argument("--model", help="what the files hold, if not dynamick's own: package.module:function or torchvision's")
-    parser.add_argument("--data", choices=KINDS, help="other data than they were trained on")
+    parser.add_argument("--data", choices=sources.names(), help="other data than they were trained on")
     parser.add_argument("--root", help="the data's folder")
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made; the same one resumes")
     parser.add_argument("--heads", nargs="+", help="names of heads (default: all)")
@@ -91,7 +91,8 @@ def check(args: argparse.Namespace) -> None:
     """
     from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
-    from dynamick.data.images import FolderImages
+    from dynamick.data.class_folders import FolderImages
+    from dynamick.data.recipe import USUAL_SIZE
     from dynamick.errors import InputError
 
     open_device(args.device)
@@ -107,7 +108,7 @@ def check(args: argparse.Namespace) -> None:
     if twice:
         raise InputError(f"--ood: two sets are called {twice[0].removeprefix('ood-')}; rename one, as they are kept by name")
     for kind, root in foreign:
-        if kind == "folder":
+        if sources.find(kind).named_by_root:
             FolderImages(root, "val", USUAL_SIZE)
 
 
@@ -153,14 +154,14 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
     """A network's file and the data that it was trained on, with what the options change."""
     from dynamick import checkpoint
     from dynamick.cli.backbones import data_recipe, kind_of
+    from dynamick.data.recipe import folder_recipe
     from dynamick.errors import InputError
-    from dynamick.training.recipe import DataRecipe
 
     if args.model:
         if not path.exists():
             raise InputError(f"{path}: no such file; give a file of weights")
         # Its size is known when it is loaded.
-        recipe = DataRecipe(kind="folder", root=args.root, in_memory=False)
+        recipe = folder_recipe(args.root)
         return Backbone(path, name, args.model, recipe)
     recipe = data_recipe(path, args.data, args.root, args.size)
     config = checkpoint.read_config(path)
@@ -174,12 +175,12 @@ def _cache(
     from dataclasses import replace
 
     from dynamick import checkpoint
-    from dynamick.cli.backbones import classifier_of, load_folder, load_network, open_data, preprocessing_of, side
+    from dynamick.cli.backbones import classifier_of, load_network, preprocessing_of
     from dynamick.comparison.cache import cache_features
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.images import check_same_classes
+    from dynamick.data.recipe import USUAL_SIZE, DataRecipe, folder_recipe, open_images
     from dynamick.errors import InputError
-    from dynamick.training.recipe import DataRecipe
 
     model: Any = load_network(args.model, backbone.path) if args.model else checkpoint.load(backbone.path)
     prepare, layer = preprocessing_of(model, args), classifier_of(model, args.model or backbone.kind, args.layer)
@@ -189,7 +190,7 @@ def _cache(
         cache_features(model, data, folder, prepare, args.dtype, device=args.device, progress=True, layer=layer)
 
     recipe = replace(backbone.recipe, size=prepare.size or USUAL_SIZE) if args.model else backbone.recipe
-    images = {split: open_data(recipe, split) for split in ("train", "val")}
+    images = {split: open_images(recipe, split) for split in ("train", "val")}
     train = list(images["train"].classes)
     check_same_classes(backbone.recipe.root, train, images["val"].classes)
     if not args.model and train != list(model.classes):
@@ -197,17 +198,15 @@ def _cache(
     for split, data in images.items():
         cached(data, split)
     for kind, root in foreign:
-        own = side(images["val"])
+        own = images["val"].side
         # Foreign images must not be told by how they are cut.
-        foreign_data = (
-            load_folder(root, "val", own, recipe) if kind == "folder" else open_data(DataRecipe(kind, root), "val", own)
-        )
-        cached(foreign_data, _place(kind, root))
+        other = folder_recipe(root, own, recipe) if kind == "folder" else DataRecipe(kind, root)
+        cached(open_images(other, "val", own), _place(kind, root))
     if concepts is None:
         return None
     print(f"dissection of {backbone.name}", flush=True)
     # The units must see concepts at the size at which they see their own images.
-    prepare = replace(prepare, size=side(images["val"]))
+    prepare = replace(prepare, size=images["val"].side)
     return dissect_features(model, concepts, args.out / "dissections" / backbone.name, prepare, args.device)
 
 
@@ -245,7 +244,7 @@ def _detection(args: argparse.Namespace, backbones: list[Backbone], foreign: lis
         for kind, root in foreign:
             outside = open_features(place / _place(kind, root)).x
             # Photographs lie near photographs, and far from generated scenes.
-            distance = "near" if (kind == "scenes") == (backbone.recipe.kind == "scenes") else "far"
+            distance = "near" if sources.find(kind).photographs == backbone.recipe.source.photographs else "far"
             for title, score in scores.items():
                 key = (backbone.kind, _place(kind, root).removeprefix("ood-"), distance, title)
                 found.setdefault(key, []).append(ood.detection(score, inside, outside))
@@ -268,13 +267,16 @@ def _foreign(given: str) -> tuple[str, str]:
     from dynamick.errors import InputError
 
     kind, colon, root = given.partition(":")
-    if kind not in KINDS or not colon or (not root and kind != "scenes"):
-        raise InputError(f"--ood {given}: give cifar10:DIR, folder:DIR or scenes:")
+    if kind not in sources.names() or not colon or (not root and sources.find(kind).needs_root):
+        forms = [f"{name}:{'DIR' if sources.find(name).needs_root else ''}" for name in sources.names()]
+        raise InputError(f"--ood {given}: give {', '.join(forms[:-1])} or {forms[-1]}")
     return kind, root
 
 
 def _place(kind: str, root: str) -> str:
-    return f"ood-{Path(root).name}" if kind == "folder" else f"ood-{kind}"
+    from dynamick.data.recipe import DataRecipe
+
+    return f"ood-{DataRecipe(kind, root).name}"
 
 
 def _odd(a: list[str], b: list[str]) -> str:

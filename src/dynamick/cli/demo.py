@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dynamick.data import sources
+
 if TYPE_CHECKING:
     from dynamick.report.training import Run
     from dynamick.training import Images, Recipe
@@ -79,7 +81,7 @@ def _command(args: argparse.Namespace, epochs: int | None) -> str:
     """What trains the same anew, on any machine: a budget is told as the epochs that it held."""
     import shlex
 
-    root = f" --root {shlex.quote(args.root)}" if args.data == "cifar10" else ""
+    root = f" --root {shlex.quote(args.root)}" if sources.find(args.data).needs_root else ""
     return f"dynamick demo --data {args.data}{root} --seed {args.seed}" + (f" --epochs {epochs}" if epochs else "")
 
 
@@ -120,7 +122,6 @@ def _seconds_a_step(recipe: "Recipe", images: "Images") -> float:
     """Seconds of one training step on this machine, and a fifth more for validation and all else."""
     import torch
 
-    from dynamick.data.images import Batches
     from dynamick.training import Classifier
     from dynamick.training.module import parameter_groups
     from dynamick.training.run import autocast, build
@@ -129,7 +130,7 @@ def _seconds_a_step(recipe: "Recipe", images: "Images") -> float:
     module = Classifier(build(recipe, images), recipe.optim, recipe.channels_last).to(device).train()
     optimizer = torch.optim.SGD(parameter_groups(module.model, recipe.optim), lr=1e-3)
     began = 0.0
-    for step, (batch, labels) in enumerate(Batches(images.train, recipe.optim.batch_size, shuffle=True)):
+    for step, (batch, labels) in enumerate(images.train.training_batches(recipe.optim.batch_size)):
         if step == 1:
             began = time.monotonic()
         with autocast(recipe.precision, device):
@@ -167,7 +168,7 @@ def _train(args: argparse.Namespace, name: str, recipe: "Recipe", images: "Image
 
 
 def _describe(data: str, images: "Images") -> str:
-    name = {"scenes": "generated scenes", "cifar10": "CIFAR-10"}[data]
+    name = sources.find(data).title
     sizes = f"{len(images.train):,} training and {len(images.val):,} validation images"
     return f"{name}: {sizes} of {len(images.train.classes)} classes"
 

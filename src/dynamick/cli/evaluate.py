@@ -3,10 +3,12 @@
 import argparse
 from pathlib import Path
 
+from dynamick.data import sources
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("weights", type=Path, help="a safetensors file that a training wrote")
-    parser.add_argument("--data", choices=("scenes", "cifar10", "folder"), help="another kind of data than it was trained on")
+    parser.add_argument("--data", choices=sources.names(), help="another kind of data than it was trained on")
     parser.add_argument("--root", help="the data's folder")
     parser.add_argument("--out", type=Path, help="write the figures as JSON too")
 

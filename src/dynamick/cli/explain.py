@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> None:
     subject = open_subject(args.weights, read_units(args.units), args)
     twin = None if args.twin is None else open_subject(args.twin, read_units(args.twin_units), args)
     model: Any = subject.model
-    images, files, skipped = read_images(args.images, args.limit, args.size or subject.size, subject.middle)
+    images, files, skipped = read_images(args.images, args.limit, args.size or subject.size, subject.center_crop)
     root = args.images if args.images.is_dir() else args.images.parent
     names = [file.relative_to(root).as_posix() for file in files]
     batch = torch.stack(images)
@@ -133,7 +133,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 def _check_apart(args: argparse.Namespace) -> None:
     """Raise InputError where a file would be written over another one, or over what is read."""
-    from dynamick.data.images import is_image
+    from dynamick.data.photographs import is_image
     from dynamick.errors import InputError
     from dynamick.report.study import files_of
 
@@ -232,13 +232,13 @@ def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images
     print(f"{basis.table(ways)}\nthe figure: {args.three_way}")
 
 
-def read_images(root: Path, limit: int, size: int | None, middle: bool = False) -> tuple[list[Any], list[Path], int]:
+def read_images(root: Path, limit: int, size: int | None, center_crop: bool = False) -> tuple[list[Any], list[Path], int]:
     """Up to `limit` images, spread evenly over the folder's files; files that are none are named on stderr and counted.
 
     Args:
         root: a folder, or one image.
         size: side in pixels; None takes the first image's shorter side for all.
-        middle: only the middle 7/8 of the images are shown; all of them where nobody knows a size.
+        center_crop: only the middle 7/8 of the images are shown; all of them where nobody knows a size.
 
     Raises:
         InputError: there is no such folder, or no readable image in it.
@@ -246,7 +246,7 @@ def read_images(root: Path, limit: int, size: int | None, middle: bool = False) 
     import numpy as np
     import torch
 
-    from dynamick.data.images import IMAGES, is_image, read_image
+    from dynamick.data.photographs import IMAGES, is_image, read_image
     from dynamick.errors import InputError
 
     if limit < 1:
@@ -258,12 +258,12 @@ def read_images(root: Path, limit: int, size: int | None, middle: bool = False) 
     files = [root] if root.is_file() else sorted(shown)
     chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
     images, good, skipped = [], [], 0
-    middle = middle and size is not None
+    center_crop = center_crop and size is not None
     for path in chosen:
         try:
             # Without a size of the model's own, the first image's shorter side is everyone's, as all go through together.
             size = size or min(read_image(path).size)
-            images.append(torch.from_numpy(np.array(read_image(path, size, middle))))
+            images.append(torch.from_numpy(np.array(read_image(path, size, center_crop))))
             good.append(path)
         except InputError as error:
             print(f"left out: {error}", file=sys.stderr)

@@ -50,21 +50,20 @@ def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
         InputError: fewer than two runs, runs of different data, no Dynamic-K one, or two of a model that differ in more than
             their seeds.
     """
-    from dynamick.cli.backbones import open_data, side
     from dynamick.data.images import evenly_spaced
+    from dynamick.data.recipe import DataRecipe, open_images
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
-    from dynamick.training.recipe import DataRecipe
 
     if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"], tuple(run["network"].classes)) for run in runs}) > 1:
         raise InputError("reproduce fig3: the runs are of different data; give those of one")
     if len(runs) < 2 or not any(run["k"] for run in runs):
         raise InputError("reproduce fig3: give a run with a Dynamic-K head, and one or more others to compare it with")
     alike(runs)
-    data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
+    data: Any = open_images(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary(runs, data)
     said = [*verdicts(rows), *failed]
-    size = f"{len(data.classes)} classes, {side(data)} pixels; every network as its last epoch left it."
+    size = f"{len(data.classes)} classes, {data.side} pixels; every network as its last epoch left it."
     page = as_markdown(rows, said, size, len(evenly_spaced(len(data), MEASURED)))
     out.mkdir(parents=True, exist_ok=True)
     write_json(out / "fig3.json", {"rows": rows, "verdicts": said, "sizes": size})
@@ -131,9 +130,9 @@ def selected(shares: "Tensor") -> "Tensor":
 
 def measured(data: Any) -> "tuple[Tensor, Tensor]":
     """The images that give the medians, evenly spaced, and their labels."""
-    from dynamick.data.images import evenly_spaced, take
+    from dynamick.data.images import evenly_spaced
 
-    return take(data, evenly_spaced(len(data), MEASURED))
+    return data.take(evenly_spaced(len(data), MEASURED))
 
 
 def summary(runs: list[Run], data: Any) -> list[Row]:
@@ -193,9 +192,7 @@ def draw(runs: list[Run], data: Any) -> "Figure":
     """A row a network: the image, where what three classes sum lies in it, and the share of each input in each class."""
     from matplotlib.figure import Figure
 
-    from dynamick.data.images import take
-
-    images, labels = take(data, [known_by_all(runs, data)])
+    images, labels = data.take([known_by_all(runs, data)])
     image, label = images[0], int(labels[0])
     found = [select(run["network"], image[None]) for run in runs]
     others = [c for c in found[0].logits[0].argsort(descending=True).tolist() if c != label]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from dynamick.data.images import ImageTensors
+    from dynamick.data.labelled import LabelledImages
     from dynamick.explanation import Explanation
 
 FEW = 4
@@ -45,17 +45,16 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
         InputError: a kind of network is missing, two runs of a model differ in more than their seeds, or as
             `dynamick.explanation.explain`.
     """
-    from dynamick.cli.backbones import open_data
     from dynamick.data.images import evenly_spaced
+    from dynamick.data.recipe import DataRecipe, open_images
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
-    from dynamick.training.recipe import DataRecipe
 
     dense, dynamic = [run for run in runs if run["head"] == "dense"], [run for run in runs if run["k"]]
     if not dense or not dynamic:
         raise InputError("reproduce fig7: give one run or more with a dense head, and one or more with a Dynamic-K head")
     alike([*dense, *dynamic])
-    data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
+    data: Any = open_images(DataRecipe(**runs[0]["recipe"]["data"]), "val")
     rows = summary([*dense, *dynamic], data, concepts)
     said = [*verdicts(rows), *failed]
     page = as_markdown(rows, said, size, len(evenly_spaced(len(data), EXPLAINED)))
@@ -69,7 +68,7 @@ def fig7(runs: list[Run], size: str, out: Path, concepts: Path | None = None, fa
     return page
 
 
-def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> list[Row]:
+def summary(runs: list[Run], data: "LabelledImages", concepts: Path | None) -> list[Row]:
     """One row a model: medians over images, then means (and deviations, `_std`) over its runs.
 
     Returns:
@@ -77,10 +76,10 @@ def summary(runs: list[Run], data: "ImageTensors", concepts: Path | None) -> lis
         (share of the sum over all units that the 4 largest leave over, its size) and `ibd` (the same of IBD; None where it
         was not asked for, and for Dynamic-K). They are None where a run has none: all of its scores, or sums, are 0.
     """
-    from dynamick.data.images import evenly_spaced, take
+    from dynamick.data.images import evenly_spaced
     from dynamick.explanation import explain
 
-    images, _ = take(data, evenly_spaced(len(data), EXPLAINED))
+    images, _ = data.take(evenly_spaced(len(data), EXPLAINED))
     groups: dict[str, list[dict[str, float | None]]] = {}
     for run in runs:
         found = explain(run["network"], images, maps=False)
@@ -151,20 +150,19 @@ def as_markdown(rows: list[Row], said: list[str], size: str, images: int) -> str
     return "\n".join([*lines, "", *(f"- {each}" for each in said), "", "![fig7](fig7.svg)", ""])
 
 
-def draw(dense: Run, dynamic: Run, data: "ImageTensors") -> "Figure":
+def draw(dense: Run, dynamic: Run, data: "LabelledImages") -> "Figure":
     """For each of some images that both networks know: its five largest units in one and in the other, as heatmaps.
 
     Above each are the share W_ci x_i / (sum over all units), the unit (from 1 up) and its concept.
     """
     from matplotlib.figure import Figure
 
-    from dynamick.data.images import take
     from dynamick.explanation import explain
 
     places = known_by_both(dense, dynamic, data)
     figure = Figure(figsize=(1.75 * (SHOWN + 1), 2.35 * 2 * len(places)), layout="constrained")
     grid = figure.subplots(2 * len(places), SHOWN + 1, squeeze=False)
-    images, _ = take(data, places)
+    images, _ = data.take(places)
     for row, image in enumerate(images):
         for which, run in enumerate((dense, dynamic)):
             (found,) = explain(run["network"], image[None], units=run["units"])
@@ -172,13 +170,13 @@ def draw(dense: Run, dynamic: Run, data: "ImageTensors") -> "Figure":
     return figure
 
 
-def known_by_both(dense: Run, dynamic: Run, data: "ImageTensors") -> list[int]:
+def known_by_both(dense: Run, dynamic: Run, data: "LabelledImages") -> list[int]:
     """The first image of each of some classes, evenly spaced, that both networks tell right; others where there are none."""
-    from dynamick.data.images import evenly_spaced, take
+    from dynamick.data.images import evenly_spaced
     from dynamick.explanation import explain
 
     places = evenly_spaced(len(data), EXPLAINED)
-    images, known = take(data, places)
+    images, known = data.take(places)
     labels = known.tolist()
     told = [[each.predicted for each in explain(run["network"], images, maps=False)] for run in (dense, dynamic)]
     right = [place for place, answers in enumerate(zip(*told, labels, strict=True)) if len(set(answers)) == 1]

@@ -165,14 +165,14 @@ def scoring(recipe: "Recipe", concepts: "ConceptDataset") -> "DissectEvery":
 
 def estimates(trainings: list[Training]) -> list[float]:
     """About how many seconds each still takes: some steps of each recipe's first model are timed."""
-    from dynamick.training.data import load_images
+    from dynamick.data.recipe import open_images
 
     times: dict[str, float] = {}
     out = []
     for each in trainings:
         data, name = each.recipe.data, each.folder.parent.name
         if name not in times:
-            images = load_images(data, "train")
+            images = open_images(data, "train")
             steps = len(images) // each.recipe.optim.batch_size
             times[name] = steps * step_seconds(each.recipe, len(images.classes))
         out.append(times[name] * each.epochs_left)

@@ -46,11 +46,10 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
     Raises:
         InputError: runs of different data, of a CapsNet, or two of a model that differ in more than their seeds.
     """
-    from dynamick.cli.backbones import open_data
-    from dynamick.data.images import evenly_spaced, take
+    from dynamick.data.images import evenly_spaced
+    from dynamick.data.recipe import DataRecipe, open_images
     from dynamick.errors import InputError
     from dynamick.files import write_atomically, write_json
-    from dynamick.training.recipe import DataRecipe
 
     if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"], tuple(run["network"].classes)) for run in runs}) > 1:
         raise InputError("reproduce overlap: the runs are of different data; give those of one")
@@ -58,8 +57,8 @@ def overlap_figure(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> st
         if run["head"].startswith("capsules"):
             raise InputError(f"reproduce overlap: {run['model']} has no linear head; give ResNets")
     alike(runs)
-    data: Any = open_data(DataRecipe(**runs[0]["recipe"]["data"]), "val")
-    images, labels = take(data, evenly_spaced(len(data), MEASURED))
+    data: Any = open_images(DataRecipe(**runs[0]["recipe"]["data"]), "val")
+    images, labels = data.take(evenly_spaced(len(data), MEASURED))
     rows = summary(runs, [measure(run, images, labels) for run in runs])
     said = [*verdicts(rows), *failed]
     page = as_markdown(rows, said, len(labels))

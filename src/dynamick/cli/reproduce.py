@@ -8,6 +8,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
+from dynamick.data import sources
+from dynamick.data.recipe import DataRecipe
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -28,7 +31,7 @@ TITLES = {
     "fig7": "Fig. 7: the units that decide about an image",
     "overlap": "Algorithm 3 for large s against Dynamic-K",
 }
-ANY = ("cifar10", "scenes", "folder")
+ANY = tuple(sources.names())
 KINDS = {"table1": ("cifar10", "folder"), "fig3": ANY, "fig4": ("cifar10",), "overlap": ANY}
 """Data that a figure's runs may be trained on, where it is not folders of scenes alone."""
 DISSECTED = ("fig5", "fig6", "fig7")
@@ -475,7 +478,8 @@ def _figures(run: Run) -> dict[str, float]:
 def _data(run: Run) -> str:
     data = run["recipe"]["data"]
     classes = len(run["network"].classes)
-    return "CIFAR-10" if data["kind"] == "cifar10" else f"{Path(data['root']).name} ({classes} classes, {data['size']} pixels)"
+    recipe = DataRecipe(**data)
+    return f"{recipe.title} ({classes} classes, {recipe.side} pixels)" if recipe.source.named_by_root else recipe.title
 
 
 def _spread(row: Row, name: str, digits: int) -> str:

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dynamick.comparison.cache import Features
-    from dynamick.data.images import FolderImages, ImageTensors
+    from dynamick.data.labelled import LabelledImages
+    from dynamick.data.recipe import DataRecipe
     from dynamick.nn import DynamicLinear
     from dynamick.preprocessing import Preprocessing
-    from dynamick.training.recipe import DataRecipe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,18 +33,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     from dataclasses import replace
 
-    from dynamick.cli.backbones import classifier_of, load_network, preprocessing_of, side
+    from dynamick.cli.backbones import classifier_of, load_network, preprocessing_of, trained_on
     from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
     from dynamick.comparison.cache import weights_digest
     from dynamick.comparison.heads.dynamic import train
     from dynamick.comparison.measuring import measure
-    from dynamick.data.images import ImageTensors
+    from dynamick.data.recipe import folder_recipe
     from dynamick.durations import in_words
     from dynamick.errors import InputError
     from dynamick.files import write_json
     from dynamick.functional import check_k
-    from dynamick.training.recipe import DataRecipe
 
     open_device(args.device)
     try:
@@ -58,7 +57,9 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"--weights {args.weights}: {layer}.weight holds NaN or infinity; mend the weights")
     made = {"k": args.k, "rule": args.rule, "seed": args.seed, "weights": weights_digest(model)}
     check_same(args.out / "retrofit.json", made)
-    images = open_images(args, prepare.size)
+    # Who opens the file later must show the network images as its head saw them.
+    shown = folder_recipe(args.data, prepare.size, trained_on(args.weights))
+    images = open_splits(shown)
     learn, held = (cached(args, model, layer, prepare, split, data) for split, data in images.items())
     model.cpu()
     known = getattr(model, "classes", held.classes)
@@ -71,10 +72,7 @@ def run(args: argparse.Namespace) -> None:
     head.to(old.weight.dtype).float()
     prune_unrouted(head, learn.x)
     after = measure(head, held)
-    # Who opens the file later must show the network images as its head saw them.
-    size = side(images["train"])
-    model.preprocessing, model.classes = replace(prepare, size=size), list(learn.classes)
-    shown = DataRecipe("folder", str(args.data), size, in_memory=isinstance(images["train"], ImageTensors))
+    model.preprocessing, model.classes = replace(prepare, size=shown.side), list(learn.classes)
     save(model, layer, head.to(old.weight.dtype), shown, args)
     write_json(args.out / "retrofit.json", {"before": before, "after": after, **made})
     if before is None:
@@ -87,17 +85,17 @@ def run(args: argparse.Namespace) -> None:
     print(f"written to       {args.out}/weights.safetensors, retrofit.json")
 
 
-def open_images(args: argparse.Namespace, size: int | None) -> "dict[str, ImageTensors | FolderImages]":
+def open_splits(recipe: "DataRecipe") -> "dict[str, LabelledImages]":
     """The user's images by split, `train` first.
 
     Raises:
         InputError: they are missing or damaged, or the splits hold different classes.
     """
-    from dynamick.cli.backbones import load_folder, trained_on
     from dynamick.data.images import check_same_classes
+    from dynamick.data.recipe import open_images
 
-    images = {split: load_folder(args.data, split, size, trained_on(args.weights)) for split in ("train", "val")}
-    check_same_classes(args.data, images["train"].classes, images["val"].classes)
+    images = {split: open_images(recipe, split) for split in ("train", "val")}
+    check_same_classes(recipe.root, images["train"].classes, images["val"].classes)
     return images
 
 

@@ -25,7 +25,7 @@ class Subject:
         metrics: what its training measured last, by name; empty where the file does not say.
         epochs: how many epochs its training has in all; None where the file does not say.
         size: side in pixels of the images that it was trained on, or that its preprocessing makes; None where nobody says.
-        middle: whether it sees the middle 7/8 of its images, as those for 224 pixels are usually evaluated, or all.
+        center_crop: whether it sees the middle 7/8 of its images, as those for 224 pixels are usually evaluated, or all.
     """
 
     file: Path
@@ -36,7 +36,7 @@ class Subject:
     metrics: dict[str, float] = field(default_factory=dict)
     epochs: int | None = None
     size: int | None = None
-    middle: bool = True
+    center_crop: bool = True
 
     @property
     def accuracy(self) -> float | None:
@@ -131,7 +131,7 @@ def metadata_of(file: Path) -> dict[str, str]:
 
 def _own(file: Path, units: "Dissection | None") -> Subject:
     from dynamick import checkpoint
-    from dynamick.cli.backbones import data_of, shows_middle
+    from dynamick.cli.backbones import data_of
 
     config, model = checkpoint.read_config(file), checkpoint.load(file)
     # A training that runs may have replaced the file between the two.
@@ -143,7 +143,7 @@ def _own(file: Path, units: "Dissection | None") -> Subject:
     size = own.preprocessing.size or (None if seen is None else seen.side)
     classes, epochs = [str(name) for name in own.classes], recipe.get("optim", {}).get("epochs")
     metrics = extra.get("metrics", {})
-    return Subject(file, config["model"], model, classes, units, metrics, epochs, size, shows_middle(seen))
+    return Subject(file, config["model"], model, classes, units, metrics, epochs, size, seen is None or seen.center_crop)
 
 
 def retrofitted(file: Path, about: dict[str, str]) -> "nn.Module":
@@ -194,7 +194,8 @@ def _foreign(file: Path, name: str) -> tuple["nn.Module", list[str] | None]:
 
 
 def _preprocessing(model: Any, args: argparse.Namespace) -> "Preprocessing":
-    from dynamick.cli.backbones import USUAL_SIZE, preprocessing_of
+    from dynamick.cli.backbones import preprocessing_of
+    from dynamick.data.recipe import USUAL_SIZE
     from dynamick.preprocessing import Preprocessing
     from dynamick.torchvision_shim import torchvision
 

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dynamick.data.images import FolderImages, ImageTensors
+from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
 from dynamick.files import why_no_folder, write_atomically
 from dynamick.nn import find_classifier
@@ -55,7 +55,7 @@ class Features:
 
 def cache_features(
     model: nn.Module,
-    data: ImageTensors | FolderImages,
+    data: LabelledImages,
     folder: str | Path,
     preprocessing: Preprocessing | None = None,
     dtype: str = "float32",
@@ -92,7 +92,7 @@ def cache_features(
     prepare = preprocessing or getattr(model, "preprocessing", None)
     if prepare is None:
         raise InputError("features: the model does not say how its images are prepared; give a Preprocessing")
-    labels = _labels(data)
+    labels = data.labels.cpu()
     check_classes(labels, data.classes)
     folder = Path(folder)
     layer = find_classifier(model) if layer is None else layer
@@ -188,7 +188,7 @@ def _is_state(state: Any) -> bool:
     )
 
 
-def _is_filled(state: dict[str, Any], data: ImageTensors | FolderImages) -> bool:
+def _is_filled(state: dict[str, Any], data: LabelledImages) -> bool:
     return len(state["chunks"]) * CHUNK >= len(data)
 
 
@@ -227,15 +227,15 @@ def _fill(
     folder: Path,
     state: dict[str, Any],
     chunks: Iterator[Tensor],
-    data: ImageTensors | FolderImages,
+    data: LabelledImages,
     progress: bool,
 ) -> None:
     """Write what is not done yet."""
-    done = len(state["chunks"])
+    done, names = len(state["chunks"]), data.names
     with bar("/".join(folder.absolute().parts[-2:]), len(data), done * CHUNK, progress) as shown:
         for number, x in enumerate(chunks, done):
             first = number * CHUNK
-            _check_finite(x, [_name(data, first + row) for row in range(len(x))])
+            _check_finite(x, names[first : first + len(x)])
             stored = x.bfloat16().view(torch.uint16).numpy() if state["key"]["dtype"] == "bfloat16" else x.numpy()
             try:
                 if number == 0:
@@ -251,13 +251,12 @@ def _fill(
             shown.update(len(x))
 
 
-def _begin(folder: Path, state: dict[str, Any], data: ImageTensors | FolderImages, stored: np.ndarray[Any, Any]) -> None:
-    labels = _labels(data).numpy()
+def _begin(folder: Path, state: dict[str, Any], data: LabelledImages, stored: np.ndarray[Any, Any]) -> None:
+    labels = data.labels.cpu().numpy()
     np.lib.format.open_memmap(folder / "features.npy", "w+", stored.dtype, (len(data), stored.shape[1]))
     _reserve(folder / "features.npy")
     np.save(folder / "labels.npy", labels)
-    names = [_name(data, row) for row in range(len(data))]
-    state.update(shape=[len(data), stored.shape[1]], labels=_sha(labels), classes=list(data.classes), names=names)
+    state.update(shape=[len(data), stored.shape[1]], labels=_sha(labels), classes=list(data.classes), names=data.names)
 
 
 def _reserve(path: Path) -> None:
@@ -301,7 +300,7 @@ def _no_room(folder: Path, error: OSError, needed: int) -> InputError:
 def _chunks(
     model: nn.Module,
     layer: str,
-    data: ImageTensors | FolderImages,
+    data: LabelledImages,
     prepare: Prepare,
     batch_size: int,
     state: dict[str, Any],
@@ -316,7 +315,9 @@ def _chunks(
     try:
         for first in range(len(state["chunks"]) * CHUNK, len(data), CHUNK):
             rows = []
-            for images in _batches(data, first, min(first + CHUNK, len(data)), batch_size):
+            end = min(first + CHUNK, len(data))
+            for start in range(first, end, batch_size):
+                images, _ = data.take(range(start, min(start + batch_size, end)))
                 output = model(prepare(images.to(like.device)).to(like.dtype))
                 seen = [tuple(x.shape) for x, _ in caught]
                 if len(seen) != 1 or len(seen[0]) != 2 or seen[0][0] != len(images):
@@ -349,16 +350,6 @@ def _puts_out(output: Any, y: Tensor) -> bool:
     return any(torch.allclose(output.float(), form(y.float()), rtol=rtol, atol=1e-5, equal_nan=True) for form in forms)
 
 
-def _batches(data: ImageTensors | FolderImages, first: int, end: int, batch_size: int) -> Iterator[Tensor]:
-    for start in range(first, end, batch_size):
-        rows = range(start, min(start + batch_size, end))
-        yield (
-            data.images[rows.start : rows.stop]
-            if isinstance(data, ImageTensors)
-            else torch.stack([data[row][0] for row in rows])
-        )
-
-
 def _check_finite(x: Tensor, names: list[str]) -> None:
     bad = (~x.isfinite()).nonzero()
     if len(bad):
@@ -369,7 +360,7 @@ def _check_finite(x: Tensor, names: list[str]) -> None:
         )
 
 
-def _key(model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, dtype: str, head: str) -> dict[str, str]:
+def _key(model: nn.Module, data: LabelledImages, prepare: Prepare, dtype: str, head: str) -> dict[str, str]:
     """What a cache belongs to; the names are those of a refusal's message."""
     # Neither the classifier's weights nor its form change what enters it.
     parts = [f"{type(module).__name__}({module.extra_repr()})" for name, module in model.named_modules() if name != head]
@@ -378,7 +369,7 @@ def _key(model: nn.Module, data: ImageTensors | FolderImages, prepare: Prepare, 
         "model": re.sub(r" at 0x[0-9a-f]+| \(GPU \d+\)", "", f"{head} of {' '.join(parts)}"),
         "weights": weights_digest(model, head),
         "preprocessing": json.dumps(prepare.to_dict()) if isinstance(prepare, Preprocessing) else repr(prepare),
-        "data": _listing(data),
+        "data": data.fingerprint(),
         "dtype": dtype,
     }
 
@@ -391,32 +382,6 @@ def weights_digest(model: nn.Module, without: str | None = None) -> str:
             sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
             sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return sha.hexdigest()
-
-
-def _listing(data: ImageTensors | FolderImages) -> str:
-    """A checksum of what the images are: their values where they are in memory, else their files, sizes and times of change."""
-    sha = hashlib.sha256(json.dumps(list(data.classes)).encode())
-    sha.update(_labels(data).numpy().tobytes())
-    if isinstance(data, ImageTensors):
-        sha.update(str(tuple(data.images.shape)).encode())
-        sha.update(data.images.cpu().contiguous().numpy().data)
-    else:
-        sha.update(f"{data.size} {data.augment}".encode())
-        for path, _ in data.samples:
-            try:
-                about = Path(path).stat()
-            except OSError as error:
-                raise InputError(f"{path}: cannot be read ({error.strerror}); mend it or take it away") from None
-            sha.update(f"{Path(path).relative_to(data.root)} {about.st_size} {about.st_mtime_ns}".encode())
-    return sha.hexdigest()
-
-
-def _labels(data: ImageTensors | FolderImages) -> Tensor:
-    return data.labels.cpu() if isinstance(data, ImageTensors) else torch.tensor([label for _, label in data.samples])
-
-
-def _name(data: ImageTensors | FolderImages, row: int) -> str:
-    return f"image {row}" if isinstance(data, ImageTensors) else data.samples[row][0]
 
 
 def _map(path: Path, shape: tuple[int, ...]) -> Any:

@@ -9,14 +9,18 @@ _HOME = {
     "Broden": "dynamick.data.broden",
     "ComposedScenes": "dynamick.data.scenes",
     "ConceptFolder": "dynamick.data.folder",
-    "FolderImages": "dynamick.data.images",
+    "DataRecipe": "dynamick.data.recipe",
+    "FolderImages": "dynamick.data.class_folders",
     "ImageTensors": "dynamick.data.images",
     "Label": "dynamick.data.concepts",
+    "LabelledImages": "dynamick.data.labelled",
     "Sample": "dynamick.data.concepts",
     "check": "dynamick.data.checking",
-    "cifar10": "dynamick.data.images",
-    "image_folder": "dynamick.data.images",
+    "cifar10": "dynamick.data.sources.cifar10",
+    "folder_recipe": "dynamick.data.recipe",
+    "image_folder": "dynamick.data.class_folders",
     "open_concepts": "dynamick.data.checking",
+    "open_images": "dynamick.data.recipe",
 }
 
 __all__ = [*_HOME]

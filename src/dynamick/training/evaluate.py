@@ -4,11 +4,11 @@ from typing import Any
 
 import lightning as L
 
-from dynamick.data.images import Batches, FolderImages
+from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.errors import InputError
-from dynamick.training.data import VAL_BATCH, load_images
+from dynamick.training.data import VAL_BATCH
 from dynamick.training.module import Classifier
-from dynamick.training.recipe import DataRecipe, OptimRecipe
+from dynamick.training.recipe import OptimRecipe
 from dynamick.training.run import quiet
 
 
@@ -22,15 +22,13 @@ def evaluate(model: Any, recipe: DataRecipe) -> dict[str, float]:
     Raises:
         InputError: the data is missing, or of other classes than the model's.
     """
-    data = load_images(recipe, "val")
+    data = open_images(recipe, "val")
     if data.classes != model.classes:
-        where = "generated scenes" if recipe.kind == "scenes" else recipe.root
         raise InputError(
-            f"{where}: {len(data.classes)} classes ({', '.join(data.classes[:3])}, ...), but the model knows "
+            f"{recipe.where}: {len(data.classes)} classes ({', '.join(data.classes[:3])}, ...), but the model knows "
             f"{len(model.classes)} ({', '.join(model.classes[:3])}, ...); give the data that it was trained for"
         )
-    loader: Any = data.batches(VAL_BATCH) if isinstance(data, FolderImages) else Batches(data, VAL_BATCH)
     with quiet():
         trainer = L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
-        [figures] = trainer.validate(Classifier(model, OptimRecipe()), loader, verbose=False)
+        [figures] = trainer.validate(Classifier(model, OptimRecipe()), data.batches(VAL_BATCH), verbose=False)
     return {name: float(value) for name, value in figures.items()}

@@ -5,46 +5,15 @@ from pathlib import Path
 from typing import Any
 
 from dynamick import models
-from dynamick.data.scenes import SMALLEST_SIDE
+from dynamick.data import sources
+from dynamick.data.recipe import DataRecipe
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
 from dynamick.models.heads import TrainedHead, heads
 from dynamick.optim import ESTIMATES, FORMS, check_options
 
-KINDS = ("scenes", "cifar10", "folder")
 SCHEDULES = ("step", "onecycle", "cosine")
 PRECISIONS = ("auto", "32", "bf16")
-CIFAR_SIDE = 32
-
-
-@dataclass
-class DataRecipe:
-    """Where images come from and what happens to them.
-
-    Attributes:
-        kind: `scenes` (generated), `cifar10` (the official pickles), or `folder` (ROOT/train/CLASS/*, ROOT/val/CLASS/*).
-        root: the folder; not used by scenes.
-        size: side in pixels; not used by cifar10.
-        train_images, val_images: how many scenes are generated.
-        pad, flip: the augmentation of images in memory (pad, crop, flip).
-        in_memory: False decodes a folder's images when they are asked for, with random resized crops.
-        workers: processes that decode; 0 decodes in the main one.
-    """
-
-    kind: str = "cifar10"
-    root: str = "data"
-    size: int = 64
-    train_images: int = 10_000
-    val_images: int = 2_000
-    pad: int = 4
-    flip: bool = True
-    in_memory: bool = True
-    workers: int = 0
-
-    @property
-    def side(self) -> int:
-        """The images' side in pixels."""
-        return CIFAR_SIDE if self.kind == "cifar10" else self.size
 
 
 @dataclass
@@ -131,21 +100,18 @@ class Recipe:
             InputError: the first one that is not, named as in YAML.
         """
         head = models.parse(self.model).kind
-        _one_of("data.kind", self.data.kind, KINDS)
+        self.data.check()
         _one_of("optim.schedule", self.optim.schedule, SCHEDULES)
         _one_of("precision", self.precision, PRECISIONS)
         _one_of("stem", self.stem, models.STEMS)
         counts = {"optim.epochs": self.optim.epochs, "optim.batch_size": self.optim.batch_size, "width": self.width}
-        counts |= {"optim.step_epochs": self.optim.step_epochs, "data.size": self.data.size}
-        counts |= {"data.train_images": self.data.train_images, "data.val_images": self.data.val_images}
+        counts |= {"optim.step_epochs": self.optim.step_epochs}
         for name, value in counts.items():
             if value < 1:
                 raise InputError(f"{name}: {value} must be an integer from 1 up")
-        if self.data.kind == "scenes" and self.data.size < SMALLEST_SIDE:
-            raise InputError(f"data.size: {self.data.size} must be an integer from {SMALLEST_SIDE} up for scenes")
         decay = self.optim.head_weight_decay
         amounts = {"optim.lr": self.optim.lr, "optim.weight_decay": self.optim.weight_decay, "optim.l1": self.optim.l1}
-        amounts |= {"optim.head_weight_decay": decay or 0, "data.pad": self.data.pad, "data.workers": self.data.workers}
+        amounts |= {"optim.head_weight_decay": decay or 0}
         for name, amount in amounts.items():
             if not isinstance(amount, int | float) or not 0 <= amount < float("inf"):
                 raise InputError(f"{name}: {amount} must be a number from 0 up")
@@ -210,9 +176,10 @@ def differences(kept: dict[str, Any], recipe: Recipe) -> list[str]:
 
 
 def _located(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same with the data's folder in full; generated scenes have none."""
+    """The same with the data's folder in full, or without one where the data needs none."""
     data = settings["data"]
-    root = "" if data["kind"] == "scenes" else str(Path(data["root"]).resolve())
+    needed = data["kind"] not in sources.names() or sources.find(data["kind"]).needs_root
+    root = str(Path(data["root"]).resolve()) if needed else ""
     return settings | {"data": data | {"root": root}}
 
 

@@ -16,10 +16,8 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from torch import Tensor
 
 from dynamick import checkpoint, models
-from dynamick.data.images import Batches, FolderImages
 from dynamick.errors import InputError
 from dynamick.files import why_no_folder, write_atomically, write_json
 from dynamick.models import Network, ResNet
@@ -103,9 +101,7 @@ def train(
 
 def build(recipe: Recipe, images: Images) -> Network:
     """The recipe's model, new; images are normalised by the mean and deviation of the training images."""
-    preprocessing = Preprocessing(recipe.data.side)
-    if not isinstance(images.train, FolderImages):
-        preprocessing = Preprocessing(recipe.data.side, *_moments(images.train.images))
+    preprocessing = Preprocessing(recipe.data.side, *(images.train.moments() or ()))
     classes = images.train.classes
     return models.create(
         recipe.model, len(classes), recipe.stem, recipe.width, preprocessing, classes=classes, rule=recipe.rule
@@ -234,20 +230,6 @@ def _finish(out: Path, recipe: Recipe, images: Images, last: dict[str, float]) -
 
 def _prepared(model: ResNet, images: Images) -> Any:
     """The training images as they are evaluated: no augmentation."""
-    if isinstance(images.train, FolderImages):
-        plain = FolderImages(images.train.root, "train", images.train.size)
-        loader: Any = plain.batches(VAL_BATCH, workers=images.recipe.data.workers)
-    else:
-        loader = Batches(images.train, VAL_BATCH)
     device = next(model.parameters()).device
-    for batch, _ in loader:
+    for batch, _ in images.train.batches(VAL_BATCH, workers=images.recipe.data.workers):
         yield model.preprocessing(batch.to(device)).contiguous(memory_format=torch.channels_last)
-
-
-def _moments(images: Tensor) -> tuple[Any, Any]:
-    """Mean and deviation of each channel over all images, in 0..1, rounded to four places."""
-    counts = torch.stack([torch.bincount(images[:, channel].flatten(), minlength=256) for channel in range(3)]).double().cpu()
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = (counts @ values) / counts.sum(1)
-    std = ((counts @ values**2) / counts.sum(1) - mean**2).clamp(min=1e-8).sqrt()
-    return tuple(round(float(m), 4) for m in mean), tuple(max(1e-4, round(float(s), 4)) for s in std)

@@ -1,0 +1,176 @@
+"""Images in a folder for each class, decoded into memory or when they are asked for."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from dynamick.data.images import ImageTensors, check_batch, describe
+from dynamick.data.photographs import is_image, random_resized_crop, read_image
+from dynamick.errors import InputError
+from dynamick.seeding import seed_of
+from dynamick.torchvision_shim import torchvision
+
+
+def image_folder(root: str | Path, split: str, size: int) -> ImageTensors:
+    """All images of ROOT/SPLIT/CLASS/*, decoded into memory: the shorter side resized to `size`, then cropped in the middle.
+
+    Raises:
+        InputError: a folder or its images are missing, there is one class only, or an image cannot be read.
+    """
+    whole = FolderImages(root, split, size)
+    images = torch.empty(len(whole), 3, size, size, dtype=torch.uint8)
+    for number, (path, _) in enumerate(whole.samples):
+        images[number] = torch.from_numpy(np.array(read_image(path, size))).permute(2, 0, 1)
+    return ImageTensors(images, whole.labels, whole.classes, whole.names)
+
+
+@dataclass
+class FolderImages(Dataset[tuple[Tensor, int]]):
+    """Images of a folder tree that does not fit into memory, decoded when asked for (Places365 at 224 pixels).
+
+    As `dynamick.data.LabelledImages`.
+
+    Args:
+        root, split: ROOT/SPLIT/CLASS/*.
+        size: side in pixels of what is returned.
+        seed, epoch: they and the index alone decide an image's augmentation.
+        augment: a random resized crop and a flip (the Places365 recipe's); else `read_image`'s centre crop.
+
+    Raises:
+        InputError: as `image_folder`.
+    """
+
+    root: str | Path
+    split: str
+    size: int
+    seed: int = 0
+    epoch: int = 0
+    augment: bool = False
+    samples: list[tuple[str, int]] = field(init=False)
+    classes: list[str] = field(init=False)
+    in_memory = False
+
+    def __post_init__(self) -> None:
+        folder = _listing(self.root, self.split)
+        self.samples, self.classes = folder.samples, folder.classes
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        path, label = self.samples[index]
+        if self.augment:
+            generator = np.random.default_rng([self.seed, self.epoch, index])
+            image = random_resized_crop(read_image(path), self.size, generator)
+        else:
+            image = read_image(path, self.size, center_crop=True)
+        return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
+
+    @property
+    def side(self) -> int:
+        """In pixels."""
+        return self.size
+
+    @property
+    def labels(self) -> Tensor:
+        """int64, shape (N,)."""
+        return torch.tensor([label for _, label in self.samples])
+
+    @property
+    def names(self) -> list[str]:
+        """The images' files below the split's folder."""
+        place = f"{Path(self.root) / self.split}/"
+        return [path.removeprefix(place) for path, _ in self.samples]
+
+    def take(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Some images and their labels: uint8 (n, 3, H, W), int64 (n,)."""
+        return self._collate([self[place] for place in places])
+
+    def training_batches(
+        self, batch_size: int, seed: int = 0, epoch: int = 0, rank: int = 0, world: int = 1, workers: int = 0
+    ) -> DataLoader[Any]:
+        """Augmented images in a new order, whole batches only; seed and epoch alone decide both."""
+        check_batch(batch_size, len(self))
+        augmented = copy.copy(self)
+        augmented.seed, augmented.epoch, augmented.augment = seed, epoch, True
+        return augmented.batches(batch_size, rank, world, workers)
+
+    def moments(self) -> None:
+        """Nobody knows them before every image is decoded."""
+
+    def to(self, device: torch.device) -> "FolderImages":
+        """These images: they lie in files."""
+        return self
+
+    def resized(self, side: int) -> "FolderImages":
+        """The same images with another side in pixels."""
+        other = copy.copy(self)
+        other.size = side
+        return other
+
+    def fingerprint(self) -> str:
+        """A checksum of the files' names, sizes and times of change.
+
+        Raises:
+            InputError: a file is gone.
+        """
+        sha = describe(self.classes, self.labels)
+        sha.update(f"{self.size} {self.augment}".encode())
+        for path, _ in self.samples:
+            try:
+                about = Path(path).stat()
+            except OSError as error:
+                raise InputError(f"{path}: cannot be read ({error.strerror}); mend it or take it away") from None
+            sha.update(f"{Path(path).relative_to(self.root)} {about.st_size} {about.st_mtime_ns}".encode())
+        return sha.hexdigest()
+
+    def batches(self, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0) -> DataLoader[Any]:
+        """A loader of this process's share of every batch; the order depends on seed and epoch alone."""
+        order = torch.arange(len(self))
+        if self.augment:
+            generator = torch.Generator().manual_seed(seed_of((self.seed << 20) + self.epoch))
+            order = torch.randperm(len(self), generator=generator)
+        batches = [batch[rank::world].tolist() for batch in order.split(batch_size)]
+        if self.augment and len(self) % batch_size:
+            batches = batches[:-1]
+        pinned = torch.cuda.is_available()
+        return DataLoader(self, batch_sampler=batches, num_workers=workers, collate_fn=self._collate, pin_memory=pinned)
+
+    def _collate(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+        """A process's share of a last batch may be empty."""
+        if not samples:
+            return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
+
+
+class _ClassFolders(torchvision.datasets.ImageFolder):
+    """GIFs too, and nothing hidden, such as a notebook's checkpoints."""
+
+    def __init__(self, root: str) -> None:
+        super().__init__(root, is_valid_file=is_image)
+
+    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
+        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
+        if not names:
+            raise FileNotFoundError(f"no class folder in {directory}")
+        return names, {name: number for number, name in enumerate(names)}
+
+
+def _listing(root: str | Path, split: str) -> Any:
+    place = Path(root) / split
+    if not place.is_dir():
+        raise InputError(f"{place}: no such folder; give the folder that holds train/CLASS/* and val/CLASS/*")
+    try:
+        folder = _ClassFolders(str(place))
+    except FileNotFoundError as error:
+        raise InputError(f"{place}: no images in class folders ({str(error).splitlines()[0]})") from None
+    if len(folder.classes) < 2:
+        raise InputError(f"{place}: one class only ({folder.classes[0]}); give a folder for each of two classes or more")
+    return folder

@@ -1,0 +1,56 @@
+"""Image files of any usual kind, as RGB, resized and cropped."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from dynamick.data import decode
+from dynamick.torchvision_shim import torchvision
+
+IMAGES = (*torchvision.datasets.folder.IMG_EXTENSIONS, ".gif")
+"""How the names of image files end, in lower case."""
+
+
+def is_image(path: str | Path) -> bool:
+    """Whether a file is called as an image is, and not hidden."""
+    name = Path(path).name
+    return name.lower().endswith(IMAGES) and not name.startswith(".")
+
+
+def read_image(path: str | Path, size: int | None = None, center_crop: bool = False) -> Image.Image:
+    """An image file as RGB, upright; with a size, its shorter side resized to it and cropped square in the middle.
+
+    Args:
+        path: the file.
+        size: side in pixels; None leaves the image whole.
+        center_crop: of that square the middle 7/8 only, as networks for 224 pixels are usually evaluated
+            (docs/definitions.md, "Models and recipes"); an image that has the size already was cut by someone, and stays whole.
+
+    Raises:
+        InputError: it is no image, or damaged.
+    """
+    image = decode.open_image(Path(path))
+    if size is None or image.size == (size, size):
+        return image
+    shorter = round(size * 8 / 7) if center_crop else size
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
+    """8 % to 100 % of the area, at a ratio of 3/4 to 4/3, resized to a square and flipped at random."""
+    for _ in range(10):
+        area = image.width * image.height * rng.uniform(0.08, 1)
+        ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width, height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
+        if 0 < width <= image.width and 0 < height <= image.height:
+            break
+    else:
+        width = height = min(image.size)
+    left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
+    crop = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop

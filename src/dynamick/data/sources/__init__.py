@@ -1,0 +1,71 @@
+"""Where labelled images come from. Each file here is a source with the name of the file, and holds `SOURCE`.
+
+A new source is one new file; nothing else lists them.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dynamick.errors import InputError
+
+if TYPE_CHECKING:
+    from dynamick.data.labelled import LabelledImages
+
+
+def _size(recipe: Any) -> int:
+    return int(recipe.size)
+
+
+def _nothing(recipe: Any) -> None:
+    """All of its settings are right."""
+
+
+def _no(recipe: Any) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Source:
+    """One kind of labelled images. What is called here gets a `dynamick.data.DataRecipe`.
+
+    Attributes:
+        title: for pages and messages, such as `CIFAR-10`.
+        open: the images of a recipe and a split.
+        side: height and width in pixels of a recipe's images.
+        check: raises InputError where a recipe's settings do not fit this source.
+        center_crop: whether a recipe's images are evaluated on their middle 7/8 only.
+        needs_root: the images are read from the recipe's folder.
+        named_by_root: there are many sets of this kind, and the folder's name tells them apart.
+        photographs: False for drawn images.
+        splits: what a recipe can be opened for.
+    """
+
+    title: str
+    open: "Callable[[Any, str], LabelledImages]"
+    side: Callable[[Any], int] = _size
+    check: Callable[[Any], None] = _nothing
+    center_crop: Callable[[Any], bool] = _no
+    needs_root: bool = True
+    named_by_root: bool = False
+    photographs: bool = True
+    splits: tuple[str, ...] = ("train", "val")
+
+
+def names() -> list[str]:
+    """The names of all sources, in alphabetical order."""
+    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+
+
+def find(name: str) -> Source:
+    """The source of a name.
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in names():
+        raise InputError(f"data.kind: {name!r} is unknown; give {', '.join(names())}")
+    found: Source = importlib.import_module(f"{__name__}.{name}").SOURCE
+    return found

@@ -1,0 +1,21 @@
+"""A folder of images by class, ROOT/SPLIT/CLASS/*: decoded into memory, or when they are asked for (Places365)."""
+
+from dataclasses import replace
+
+from dynamick.data.class_folders import FolderImages, image_folder
+from dynamick.data.images import Augmentation, ImageTensors
+from dynamick.data.recipe import DataRecipe
+from dynamick.data.sources import Source
+
+
+def _open(recipe: DataRecipe, split: str) -> ImageTensors | FolderImages:
+    if not recipe.in_memory:
+        return FolderImages(recipe.root, split, recipe.size)
+    return replace(image_folder(recipe.root, split, recipe.size), augmentation=Augmentation(recipe.pad, recipe.flip))
+
+
+def _center_crop(recipe: DataRecipe) -> bool:
+    return not recipe.in_memory
+
+
+SOURCE = Source("a folder of images", _open, center_crop=_center_crop, named_by_root=True)
