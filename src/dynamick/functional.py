@@ -215,26 +215,21 @@ def dynamic_conv2d(
     if x.ndim != 4 or weight.ndim != 4 or x.shape[1] != weight.shape[1] * groups or weight.shape[0] % groups:
         raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)} in {groups} groups")
     _check_bias_and_mask(bias, mask, weight)
-    step, spread = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
-    if isinstance(padding, str):
-        x, pad = _pad_by_name(x, weight, padding, step, spread), [0, 0]
-    else:
-        pad = _pair("padding", padding, 0)
-    for axis in (0, 1):
-        size, spans = x.shape[2 + axis] + 2 * pad[axis], spread[axis] * (weight.shape[2 + axis] - 1) + 1
-        if size < spans:
-            raise ValueError(
-                f"x: shape {tuple(x.shape)}, {size} with its padding, is smaller than the kernel, which spans {spans}"
-            )
+    x, how = _check_settings(x, weight, stride, padding, dilation, (groups, k, rule, routing))
     if weight.shape[2:] == (1, 1) and routing == "location" and groups == 1:
-        # A 1x1 convolution routed by location is the linear map at every location.
-        cells = (F.pad(x, (pad[1], pad[1], pad[0], pad[0])) if any(pad) else x)[:, :, :: step[0], :: step[1]]
-        y = dynamic_linear(cells.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias, k, rule, mask=mask)
-        return y.permute(0, 3, 1, 2).contiguous(memory_format=conv.memory_format(x))
+        return _by_linear_map(x, weight, bias, mask, how)
     if linear.is_differentiated(x, weight, bias):
-        return conv.from_all_products(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
-    y, _ = conv.dynamic_conv2d(x, weight, bias, mask, step, pad, spread, groups, k, rule, routing)
+        return conv.from_all_products(x, weight, bias, mask, how)
+    y, _ = conv.dynamic_conv2d(x, weight, bias, mask, *how)
     return y
+
+
+def _by_linear_map(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, how: conv.Settings) -> Tensor:
+    """A 1x1 convolution routed by location: the linear map at every location."""
+    step, (pad_h, pad_w) = how.stride, how.padding
+    cells = (F.pad(x, (pad_w, pad_w, pad_h, pad_h)) if pad_h or pad_w else x)[:, :, :: step[0], :: step[1]]
+    y = dynamic_linear(cells.permute(0, 2, 3, 1), weight[:, :, 0, 0], bias, how.k, how.rule, mask=mask)
+    return y.permute(0, 3, 1, 2).contiguous(memory_format=conv.memory_format(x))
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -314,6 +309,29 @@ def _pair(name: str, value: int | Sequence[int], least: int) -> list[int]:
     if len(numbers) != len(given) or len(numbers) not in (1, 2):
         raise ValueError(f"{name}: {value!r} must be one or two integers from {least} up")
     return numbers if len(numbers) == 2 else 2 * numbers
+
+
+def _check_settings(
+    x: Tensor,
+    weight: Tensor,
+    stride: int | Sequence[int],
+    padding: int | Sequence[int] | str,
+    dilation: int | Sequence[int],
+    others: tuple[int, int, str, str],
+) -> tuple[Tensor, conv.Settings]:
+    """The inputs, padded where the padding has a name, and the settings with two numbers each."""
+    step, spread = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    if isinstance(padding, str):
+        x, pad = _pad_by_name(x, weight, padding, step, spread), [0, 0]
+    else:
+        pad = _pair("padding", padding, 0)
+    for axis in (0, 1):
+        size, spans = x.shape[2 + axis] + 2 * pad[axis], spread[axis] * (weight.shape[2 + axis] - 1) + 1
+        if size < spans:
+            raise ValueError(
+                f"x: shape {tuple(x.shape)}, {size} with its padding, is smaller than the kernel, which spans {spans}"
+            )
+    return x, conv.Settings(step, pad, spread, *others)
 
 
 def _pad_by_name(x: Tensor, weight: Tensor, padding: str, stride: list[int], dilation: list[int]) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dynamick import functional
 from dynamick.ops import chunked
-from dynamick.ops.conv_products import Products
+from dynamick.ops.conv_products import Products, Settings
 
 
 def oracle(
@@ -204,7 +204,7 @@ def test_blocks_cover_everything_once_and_stay_within_the_setting(
 ) -> None:
     B, outputs, I, size = sizes
     x, w = torch.zeros(B, groups * I, size + 2, size + 2), torch.zeros(groups * outputs, I, kernel, kernel)
-    conv = Products(x, w, None, [1, 1], [0, 0], [1, 1], groups, 1, "at_most")
+    conv = Products(x, w, None, Settings([1, 1], [0, 0], [1, 1], groups, 1, "at_most", "location"))
     seen = torch.zeros(B, groups * outputs, dtype=torch.int64)
     one_map = I * conv.L * 4
     before, chunked.chunk_bytes = chunked.chunk_bytes, chunk

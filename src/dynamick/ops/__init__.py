@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from dynamick.ops.registry import compute_dtype, implementations, register
+from dynamick.ops.registry import Implementation, add, compute_dtype, implementations, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["compute_dtype", "implementations", "register"]
+__all__ = ["Implementation", "add", "compute_dtype", "implementations", "register"]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dynamick.ops.batching import call_batched
 from dynamick.ops.chunked import largest_allowed, sums_stay_finite
-from dynamick.ops.conv_products import Products, all_products, output_size
+from dynamick.ops.conv_products import SCHEMA, Products, Settings, all_products
 from dynamick.ops.registry import compute_dtype, without_autocast
 
 ROUTINGS = ("location", "map")
@@ -23,19 +23,13 @@ TILE = 2**16
 """How many columns an insertion goes through at once: its K rows stay in the processor's cache."""
 
 
-@torch.library.custom_op("dynamick::dynamic_conv2d", mutates_args=())
+@torch.library.custom_op(
+    "dynamick::dynamic_conv2d",
+    mutates_args=(),
+    schema=f"(Tensor x, Tensor weight, Tensor? bias, Tensor? mask, {SCHEMA}) -> (Tensor, Tensor)",
+)
 def dynamic_conv2d(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    k: int,
-    rule: str,
-    routing: str,
+    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, *settings: Any
 ) -> tuple[Tensor, Tensor]:
     """A convolution in which every output channel sums only the k input channels of its group that speak most for it.
 
@@ -44,11 +38,7 @@ def dynamic_conv2d(
         weight: shape (O, C / groups, kh, kw), of x's dtype.
         bias: shape (O,) or None.
         mask: boolean, shape (O, C / groups), False where a connection is pruned; or None.
-        stride: as in torch.nn.functional.conv2d, two numbers; padding and dilation likewise.
-        groups: k counts per group.
-        rule: `at_most` or `exactly`.
-        routing: `location` routes each output location by itself. `map` routes whole maps: the vote of a channel is the
-            sum over locations of its positive products (`at_most`) or of all of them (`exactly`).
+        settings: those of `Settings`, one after the other.
 
     Returns:
         Outputs (B, O, H', W'), channels-last where x is, and what finds the routed channels again. By location: the
@@ -56,35 +46,23 @@ def dynamic_conv2d(
         least, and NaN where it does not decide. By map: the routed channels within the group, (B, O, min(k, C / groups)),
         int64, -1 where nothing is routed.
     """
-    conv = Products(x, weight, mask, stride, padding, dilation, groups, k, rule)
-    # In here, for what is exported keeps no caller's guard.
+    conv = Products(x, weight, mask, Settings(*settings))
+    # Autocast is switched off in here: an exported program would not keep it where the operator is called.
     with torch.autocast(x.device.type, enabled=False):
-        y, kept = _by_location(conv) if routing == "location" else _by_map(conv)
+        y, kept = _by_location(conv) if conv.settings.routing == "location" else _by_map(conv)
     if bias is not None:
         y += bias.to(y.dtype)[:, None, None]
     return y.to(x.dtype, memory_format=memory_format(x)), kept
 
 
 @dynamic_conv2d.register_fake
-def _(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    k: int,
-    rule: str,
-    routing: str,
-) -> tuple[Tensor, Tensor]:
-    B, O = x.shape[0], weight.shape[0]
-    H, W = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, *settings: Any) -> tuple[Tensor, Tensor]:
+    how, B, O = Settings(*settings), x.shape[0], weight.shape[0]
+    H, W = how.output_size(x.shape[2:], weight.shape[2:])
     y = torch.empty(B, O, H, W, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
-    if routing == "location":
+    if how.routing == "location":
         return y, x.new_empty(B, O, H, W, dtype=compute_dtype(x.dtype))
-    return y, x.new_empty(B, O, torch.sym_min(k, weight.shape[1]), dtype=torch.int64)
+    return y, x.new_empty(B, O, torch.sym_min(how.k, weight.shape[1]), dtype=torch.int64)
 
 
 @dynamic_conv2d.register_vmap
@@ -93,10 +71,10 @@ def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tenso
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, mask, *arguments = inputs
+    x, weight, bias, mask, *settings = inputs
     ctx.save_for_backward(x, weight, mask, output[1])
     ctx.bias_dtype = None if bias is None else bias.dtype
-    ctx.arguments = arguments
+    ctx.settings = Settings(*settings)
     ctx.mark_non_differentiable(output[1])
 
 
@@ -107,40 +85,33 @@ def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     if (want_x or want_w) and torch.is_grad_enabled():
         # A second backward may follow: the same sums once more, in operators that PyTorch differentiates.
         with without_autocast(x):
-            y = from_all_products(x, weight, None, mask, *ctx.arguments)
+            y = from_all_products(x, weight, None, mask, ctx.settings)
             gradients = iter(torch.autograd.grad(y, [x] * want_x + [weight] * want_w, gy, create_graph=True))
         gx, gw = next(gradients) if want_x else None, next(gradients) if want_w else None
     elif want_x or want_w:
-        gx, gw = dynamic_conv2d_backward(gy, x, weight, mask, kept, *ctx.arguments, want_x, want_w)
+        gx, gw = dynamic_conv2d_backward(gy, x, weight, mask, kept, *ctx.settings, want_x, want_w)
     if want_b:
         gb = gy.sum((0, 2, 3), dtype=compute_dtype(x.dtype)).to(ctx.bias_dtype)
-    return gx if want_x else None, gw if want_w else None, gb, *[None] * 8
+    return gx if want_x else None, gw if want_w else None, gb, None, *[None] * len(ctx.settings)
 
 
-@torch.library.custom_op("dynamick::dynamic_conv2d_backward", mutates_args=())
+@torch.library.custom_op(
+    "dynamick::dynamic_conv2d_backward",
+    mutates_args=(),
+    schema=f"(Tensor gy, Tensor x, Tensor weight, Tensor? mask, Tensor kept, {SCHEMA}, bool want_x, bool want_w)"
+    " -> (Tensor, Tensor)",
+)
 def dynamic_conv2d_backward(
-    gy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    kept: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    k: int,
-    rule: str,
-    routing: str,
-    want_x: bool,
-    want_w: bool,
+    gy: Tensor, x: Tensor, weight: Tensor, mask: Tensor | None, kept: Tensor, *settings_and_wanted: Any
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x and weight: the convolution's own, over the routed channels only.
 
     A tensor without elements for what is not wanted. An input that is not finite may reach unrouted weights' gradients too.
     """
-    conv = Products(x, weight, mask, stride, padding, dilation, groups, k, rule)
+    *settings, want_x, want_w = settings_and_wanted
+    conv = Products(x, weight, mask, Settings(*settings))
     with torch.autocast(x.device.type, enabled=False):
-        gradients = _location_gradients if routing == "location" else _map_gradients
+        gradients = _location_gradients if conv.settings.routing == "location" else _map_gradients
         gx, gw = gradients(conv, gy, kept, want_x, want_w)
     gx = x.new_empty(0) if gx is None else gx.to(x.dtype, memory_format=memory_format(x))
     return gx, weight.new_empty(0) if gw is None else gw.to(weight.dtype)
@@ -148,21 +119,9 @@ def dynamic_conv2d_backward(
 
 @dynamic_conv2d_backward.register_fake
 def _(
-    gy: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    mask: Tensor | None,
-    kept: Tensor,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    k: int,
-    rule: str,
-    routing: str,
-    want_x: bool,
-    want_w: bool,
+    gy: Tensor, x: Tensor, weight: Tensor, mask: Tensor | None, kept: Tensor, *settings_and_wanted: Any
 ) -> tuple[Tensor, Tensor]:
+    *_, want_x, want_w = settings_and_wanted
     gx = torch.empty_like(x, memory_format=memory_format(x)) if want_x else x.new_empty(0)
     return gx, torch.empty_like(weight, memory_format=torch.contiguous_format) if want_w else weight.new_empty(0)
 
@@ -199,36 +158,24 @@ def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int
     return index, dim
 
 
-def from_all_products(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    mask: Tensor | None,
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-    groups: int,
-    k: int,
-    rule: str,
-    routing: str,
-) -> Tensor:
+def from_all_products(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, how: Settings) -> Tensor:
     """The outputs of `dynamic_conv2d` from constant routes, in PyTorch's own operators: every kind of derivative is theirs.
 
     It holds all products at once, B * O * C * H' * W' numbers.
     """
     with without_autocast(x):
-        p_BOIL = all_products(x, weight, stride, padding, dilation, groups)
-    p, k = p_BOIL.detach(), min(k, weight.shape[1])
-    if routing == "location":
-        index_BOKL = route_products(p.permute(0, 3, 1, 2).contiguous(), mask, k, rule).permute(0, 2, 3, 1)
+        p_BOIL = all_products(x, weight, how)
+    p, k = p_BOIL.detach(), min(how.k, weight.shape[1])
+    if how.routing == "location":
+        index_BOKL = route_products(p.permute(0, 3, 1, 2).contiguous(), mask, k, how.rule).permute(0, 2, 3, 1)
     else:
-        votes = p if rule == "exactly" else p.clamp(min=0)
-        index = route_products(votes.sum(-1), mask, k, rule)
+        votes = p if how.rule == "exactly" else p.clamp(min=0)
+        index = route_products(votes.sum(-1), mask, k, how.rule)
         index_BOKL = index[..., None].expand(*index.shape, p.shape[-1])
     y = torch.where(index_BOKL >= 0, p_BOIL.gather(2, index_BOKL.clamp(min=0)), 0).sum(2)
     if bias is not None:
         y = y + bias.to(y.dtype)[:, None]
-    y = y.unflatten(2, output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation))
+    y = y.unflatten(2, how.output_size(x.shape[2:], weight.shape[2:]))
     return y.to(x.dtype)
 
 
@@ -247,7 +194,7 @@ def _by_location(conv: Products) -> tuple[Tensor, Tensor]:
     finite = sums_stay_finite(conv.x, conv.weight, conv.I * conv.T)
     for block in conv.blocks():
         P_IN, allowed_IN = conv.of(block, conv.patches(block)), conv.allowed(block)
-        sums, bound = _sums(P_IN, allowed_IN, conv.k, conv.rule) if finite else _plain_sums(P_IN, allowed_IN, conv)
+        sums, bound = _sums(P_IN, allowed_IN, conv.k, conv.settings.rule) if finite else _plain_sums(P_IN, allowed_IN, conv)
         for whole, part in ((y, sums), (left_out, bound)):
             view = conv.part(whole, block)
             view.copy_(part.view(view.shape))
@@ -270,7 +217,7 @@ def _sums(P_IN: Tensor, allowed_IN: Tensor | None, k: int, rule: str) -> tuple[T
 
 def _plain_sums(P_IN: Tensor, allowed_IN: Tensor | None, conv: Products) -> tuple[Tensor, Tensor]:
     """The same where numbers are not finite: nothing but the definition decides there."""
-    top, _ = largest_allowed(P_IN.t(), None if allowed_IN is None else allowed_IN.t(), conv.k, conv.rule)
+    top, _ = largest_allowed(P_IN.t(), None if allowed_IN is None else allowed_IN.t(), conv.k, conv.settings.rule)
     return top.sum(-1), P_IN.new_full(P_IN.shape[1:], torch.nan)
 
 
@@ -321,7 +268,7 @@ def _members(P_IN: Tensor, left_out_N: Tensor, allowed_IN: Tensor | None, conv: 
     unsure = left_out_N.isnan().nonzero()[:, 0]
     if unsure.numel():
         allowed = None if allowed_IN is None else allowed_IN[:, unsure].t()
-        _, index = largest_allowed(P_IN[:, unsure].t(), allowed, conv.k, conv.rule)
+        _, index = largest_allowed(P_IN[:, unsure].t(), allowed, conv.k, conv.settings.rule)
         member_IN[:, unsure] = _one_hot(index, conv.I).t()
     return member_IN
 
@@ -335,14 +282,14 @@ def _one_hot(index: Tensor, channels: int) -> Tensor:
 
 def _by_map(conv: Products) -> tuple[Tensor, Tensor]:
     """Outputs without bias, and the routed channels, (B, O, k)."""
-    index = largest_allowed(_votes(conv), conv.mask, conv.k, conv.rule)[1]
+    index = largest_allowed(_votes(conv), conv.mask, conv.k, conv.settings.rule)[1]
     member_BOI = _one_hot(index, conv.I)
     y = torch.empty(conv.B, conv.O, *conv.size, dtype=conv.dtype, device=conv.x.device)
     if sums_stay_finite(conv.x, conv.weight, conv.I * conv.T):
         for b in range(conv.B):
             filters = _routed_filters(conv, member_BOI[b])
             x = conv.x[b : b + 1].to(conv.dtype)
-            y[b : b + 1] = F.conv2d(x, filters, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+            y[b : b + 1] = F.conv2d(x, filters, None, *conv.settings.geometry, conv.settings.groups)
         return y, index
     # A filter of zeros would make NaN of an infinite input.
     for block in conv.blocks():
@@ -358,14 +305,14 @@ def _votes(conv: Products) -> Tensor:
     votes = torch.empty(conv.B, conv.O, conv.I, dtype=conv.dtype, device=conv.x.device)
     # The products' sum is that of the summed inputs, but for what is not finite.
     factors = (conv.weight, conv.weight.new_ones(1))
-    summed = conv.rule == "exactly" and all(sums_stay_finite(conv.x, each, conv.L * conv.T) for each in factors)
+    summed = conv.settings.rule == "exactly" and all(sums_stay_finite(conv.x, each, conv.L * conv.T) for each in factors)
     for block in conv.blocks():
         view, patches = conv.part(votes, block), conv.patches(block)
         if summed:
             sums = conv.of(block, patches.sum(-1, keepdim=True))
         else:
             P_IN = conv.of(block, patches)
-            sums = (P_IN if conv.rule == "exactly" else P_IN.clamp_(min=0)).reshape(-1, conv.L).sum(-1)
+            sums = (P_IN if conv.settings.rule == "exactly" else P_IN.clamp_(min=0)).reshape(-1, conv.L).sum(-1)
         view.copy_(sums.reshape(conv.I, *view.shape[:-1]).movedim(0, -1))
     return votes
 
@@ -380,7 +327,7 @@ def _map_gradients(
     gx = torch.empty(conv.x.shape, dtype=conv.dtype, device=conv.x.device) if want_x else None
     gw = torch.zeros_like(conv.weight, memory_format=torch.contiguous_format) if want_w else None
     member_BOI = _one_hot(index, conv.I)
-    geometry = (None, conv.stride, conv.padding, conv.dilation, False, [0, 0], conv.groups, [want_x, want_w, False])
+    geometry = (None, *conv.settings.geometry, False, [0, 0], conv.settings.groups, [want_x, want_w, False])
     for b in range(conv.B):
         one = slice(b, b + 1)
         tensors = (gy[one].to(conv.dtype), conv.x[one].to(conv.dtype), _routed_filters(conv, member_BOI[b]))

@@ -12,19 +12,48 @@ from dynamick.ops import chunked
 from dynamick.ops.registry import compute_dtype
 
 
-def output_size(
-    size: Sequence[int], kernel: Sequence[int], stride: list[int], padding: list[int], dilation: list[int]
-) -> tuple[int, int]:
-    """The height and width of a convolution's outputs."""
-    H, W = ((size[a] + 2 * padding[a] - dilation[a] * (kernel[a] - 1) - 1) // stride[a] + 1 for a in (0, 1))
-    return H, W
+class Settings(NamedTuple):
+    """How a convolution is computed: all but its tensors. The registered operators take these one after the other.
+
+    Attributes:
+        stride, padding, dilation: as in torch.nn.functional.conv2d, two numbers each.
+        groups: as there; k counts per group.
+        k: how many input channels an output routes at most.
+        rule: `at_most` or `exactly`.
+        routing: `location` routes each output location by itself. `map` routes whole maps: the vote of a channel is the sum
+            over locations of its positive products (`at_most`) or of all of them (`exactly`).
+    """
+
+    stride: list[int]
+    padding: list[int]
+    dilation: list[int]
+    groups: int
+    k: int
+    rule: str
+    routing: str
+
+    @property
+    def geometry(self) -> tuple[list[int], list[int], list[int]]:
+        """Stride, padding and dilation, in the order in which PyTorch's operators take them."""
+        return self.stride, self.padding, self.dilation
+
+    def output_size(self, size: Sequence[int], kernel: Sequence[int]) -> tuple[int, int]:
+        """The height and width of the outputs."""
+        spans = [self.dilation[a] * (kernel[a] - 1) + 1 for a in (0, 1)]
+        H, W = ((size[a] + 2 * self.padding[a] - spans[a]) // self.stride[a] + 1 for a in (0, 1))
+        return H, W
 
 
-def all_products(x: Tensor, weight: Tensor, stride: list[int], padding: list[int], dilation: list[int], groups: int) -> Tensor:
+SCHEMA = "SymInt[] stride, SymInt[] padding, SymInt[] dilation, SymInt groups, SymInt k, str rule, str routing"
+"""The same in the language of PyTorch's schemas."""
+
+
+def all_products(x: Tensor, weight: Tensor, how: Settings) -> Tensor:
     """All products at once, differentiable, (B, O, I, L): input channels I of a group, locations L = H' * W'."""
     dtype, (O, I, *kernel) = compute_dtype(x.dtype), weight.shape
-    patches = F.unfold(x.to(dtype), *map(tuple, (kernel, dilation, padding, stride))).unflatten(1, (groups, I, -1))
-    filters = weight.to(dtype).reshape(groups, O // groups, I, -1)
+    geometry = map(tuple, (kernel, how.dilation, how.padding, how.stride))
+    patches = F.unfold(x.to(dtype), *geometry).unflatten(1, (how.groups, I, -1))
+    filters = weight.to(dtype).reshape(how.groups, O // how.groups, I, -1)
     return torch.einsum("bgitl,goit->bgoil", patches, filters).flatten(1, 2)
 
 
@@ -43,45 +72,29 @@ class Products:
     outputs, locations) as the outputs lie in memory. There are G groups of o outputs, L locations H' * W', T taps kh * kw.
     """
 
-    def __init__(
-        self,
-        x: Tensor,
-        weight: Tensor,
-        mask: Tensor | None,
-        stride: list[int],
-        padding: list[int],
-        dilation: list[int],
-        groups: int,
-        k: int,
-        rule: str,
-    ) -> None:
-        self.dtype = compute_dtype(x.dtype)
+    def __init__(self, x: Tensor, weight: Tensor, mask: Tensor | None, settings: Settings) -> None:
+        self.dtype, self.settings, groups = compute_dtype(x.dtype), settings, settings.groups
         self.x, self.weight, self.mask = x.detach(), weight.detach().to(self.dtype), mask
-        self.stride, self.padding, self.dilation, self.groups = stride, padding, dilation, groups
-        self.k, self.rule = min(k, weight.shape[1]), rule
-        self.size = output_size(x.shape[2:], weight.shape[2:], stride, padding, dilation)
+        self.k = min(settings.k, weight.shape[1])
+        self.size = settings.output_size(x.shape[2:], weight.shape[2:])
         self.B, self.O, self.I = x.shape[0], weight.shape[0], weight.shape[1]
         self.L, self.T = self.size[0] * self.size[1], weight.shape[2] * weight.shape[3]
         self.w_GoIT = self.weight.reshape(groups, self.O // groups, self.I, self.T)
         self.mask_GoI = None if mask is None else mask.reshape(groups, self.O // groups, self.I)
-        self.geometry: dict[str, Any] = {
-            "kernel_size": weight.shape[2:],
-            "dilation": dilation,
-            "padding": padding,
-            "stride": stride,
-        }
+        sizes = zip(("stride", "padding", "dilation"), settings.geometry, strict=True)
+        self.geometry: dict[str, Any] = {"kernel_size": weight.shape[2:], **dict(sizes)}
 
     def blocks(self) -> Iterator[Block]:
         """Parts whose products fit into `chunked.chunk_bytes`; one output of one image is the least there is."""
-        outputs = self.O // self.groups
+        outputs = self.O // self.settings.groups
         fit = max(1, chunked.chunk_bytes // max(1, self.I * self.L * torch.finfo(self.dtype).bits // 8))
         per_group = max(outputs, self.T)  # the patches that a product is formed of need room, too
         steps = (
-            max(1, fit // (self.groups * per_group)),
-            min(self.groups, max(1, fit // per_group)),
+            max(1, fit // (self.settings.groups * per_group)),
+            min(self.settings.groups, max(1, fit // per_group)),
             max(1, min(outputs, fit)),
         )
-        ends = (self.B, self.groups, outputs)
+        ends = (self.B, self.settings.groups, outputs)
         for starts in itertools.product(*(range(0, end, step) for end, step in zip(ends, steps, strict=True))):
             yield Block(*(slice(s, min(s + step, end)) for s, step, end in zip(starts, steps, ends, strict=True)))
 
@@ -111,7 +124,7 @@ class Products:
 
     def part(self, values: Tensor, block: Block) -> Tensor:
         """A view of outputs (B, O, ...) that a block covers: (images, groups, outputs, ...)."""
-        return values.unflatten(1, (self.groups, -1))[block.images, block.groups, block.outputs]
+        return values.unflatten(1, (self.settings.groups, -1))[block.images, block.groups, block.outputs]
 
     def add_to_inputs(self, gx: Tensor, block: Block, gradient: Tensor) -> None:
         """Add the gradient of a block's patches, (I * images * groups, T, L), to that of the inputs."""

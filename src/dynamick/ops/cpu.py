@@ -18,7 +18,7 @@ from torch import Tensor
 from dynamick.ops import torch_internals
 from dynamick.ops.chunked import route_chunked
 from dynamick.ops.linear import add_bias, keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
-from dynamick.ops.registry import register, register_absent
+from dynamick.ops.registry import Implementation, add, register_absent
 
 FOLDER = Path(__file__).parent / "_native"
 LEVELS = ("v4", "v3", "v2") if platform.machine().lower() in ("x86_64", "amd64") else ("portable",)
@@ -263,6 +263,14 @@ def _on_cpu(x: Tensor, weight: Tensor) -> bool:
     return x.device.type == weight.device.type == "cpu"
 
 
+def _label() -> str:
+    return f"level {kernel.level}" if kernel else ""
+
+
+def _notes() -> tuple[str, ...]:
+    return kernel.passed_over if kernel else ()
+
+
 def _check_memory(outcome: int) -> None:
     if outcome == OUT_OF_MEMORY:
         raise MemoryError("dynamic_linear: the CPU kernel found no memory for its copy of the inputs")
@@ -275,5 +283,4 @@ except MissingKernelError as missing:
     if os.environ.get("DYNAMICK_CPU_LEVEL") not in (None, "", "none"):
         warnings.warn(f"dynamick takes its slow PyTorch path: {missing}", stacklevel=2)
 else:
-    # Whoever asks for the routes themselves, or for float64, is served by the PyTorch path under this name too.
-    register("cpu", priority=1, supports=_on_cpu, sum=sum_cpu)(route_chunked)
+    add(Implementation("cpu", _on_cpu, priority=1, sum=sum_cpu, label=_label, notes=_notes))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dynamick.ops import torch_internals
 from dynamick.ops.batching import call_batched
-from dynamick.ops.registry import compute_dtype, select
+from dynamick.ops.registry import compute_dtype, select, select_for_routes
 
 RULES = ("at_most", "exactly")
 
@@ -96,7 +96,9 @@ def dynamic_linear_routed(
     Returns:
         Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), int64, -1 where nothing is routed.
     """
-    products, indices = select(implementation, x, weight).route(x, weight, mask, k, rule)
+    route = select_for_routes(implementation, x, weight).route
+    assert route is not None
+    products, indices = route(x, weight, mask, k, rule)
     y = products.sum(-1)
     return add_bias(y, bias).to(x.dtype), indices
 

@@ -1,39 +1,46 @@
-"""Which implementations of the operator there are, and which one serves a call.
+"""Which implementations of the linear map there are, and which one serves a call.
 
-An implementation is one file or folder here that calls `register`; the operator finds it by itself.
+An implementation is one file or folder here that calls `register`, `add` or `register_absent`; the operator finds it by
+itself, and so does `dynamick doctor`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+Supports = Callable[[Tensor, Tensor], bool]
 Forward = Callable[[Tensor, Tensor, Tensor | None, int, str], tuple[Tensor, Tensor]]
 Sum = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, int, str], Tensor]
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to compute the routed indices and values.
+    """One way to compute the linear map. It forms routes, or sums, or both.
 
     Attributes:
         name: what `implementation=` calls it.
+        supports: `(x, weight)`: whether it can serve these tensors.
+        priority: among those that can, the highest serves by default.
         route: `(x_BM, weight_OM, mask_OM or None, k, rule) -> (products_BOK, indices_BOK)`: the routed products in float32
             (float64 for float64 input), sorted descending (NaN first, ties by the lower index), and their indices, int64;
-            a place that routes nothing holds product 0 and index -1. K is min(k, M).
-        supports: whether it can serve these tensors.
-        priority: among those that can, the highest serves by default.
-        sum: where it is given, `(x_BM, weight_OM, bias_O or None, mask_OM or None, k, rule) -> y_BO` in float32,
-            differentiable: the outputs without the routes. It serves whoever asks for no more, in float32 or narrower.
+            a place that routes nothing holds product 0 and index -1. K is min(k, M). None where it forms no routes: whoever
+            asks for them, or for float64, is then served by the preferred one that does.
+        sum: `(x_BM, weight_OM, bias_O or None, mask_OM or None, k, rule) -> y_BO` in float32, differentiable: the outputs
+            without the routes. It serves whoever asks for no more, in float32 or narrower. None where it has only routes.
+        label: what `dynamick doctor` writes behind its name, such as the level that a library was compiled for.
+        notes: what `dynamick doctor` says of it at the end, a line each.
     """
 
     name: str
-    route: Forward
-    supports: Callable[[Tensor, Tensor], bool]
+    supports: Supports
     priority: int
+    route: Forward | None = None
     sum: Sum | None = None
+    label: Callable[[], str] = lambda: ""
+    notes: Callable[[], Sequence[str]] = lambda: ()
 
 
 _implementations: dict[str, Implementation] = {}
@@ -42,17 +49,20 @@ _preferred: list[Implementation] = []
 _absent: dict[str, str] = {}
 
 
-def register(
-    name: str, *, priority: int, supports: Callable[[Tensor, Tensor], bool], sum: Sum | None = None
-) -> Callable[[Forward], Forward]:
-    """Decorate a route function to add it under this name."""
+def add(implementation: Implementation) -> None:
+    """Add an implementation under its name."""
+    _implementations[implementation.name] = implementation
+    _preferred[:] = sorted(_implementations.values(), key=lambda each: -each.priority)
 
-    def add(route: Forward) -> Forward:
-        _implementations[name] = Implementation(name, route, supports, priority, sum)
-        _preferred[:] = sorted(_implementations.values(), key=lambda each: -each.priority)
+
+def register(name: str, *, priority: int, supports: Supports) -> Callable[[Forward], Forward]:
+    """Decorate a function that forms routes, to add it under this name; `Implementation` says what it takes and gives."""
+
+    def decorate(route: Forward) -> Forward:
+        add(Implementation(name, supports, priority, route=route))
         return route
 
-    return add
+    return decorate
 
 
 def register_absent(name: str, why: str) -> None:
@@ -68,6 +78,11 @@ def absent() -> dict[str, str]:
 def implementations() -> list[str]:
     """The names of all implementations that can run here, the preferred first."""
     return [each.name for each in _preferred]
+
+
+def all_present() -> Sequence[Implementation]:
+    """All implementations that can run here, the preferred first."""
+    return tuple(_preferred)
 
 
 def select(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
@@ -87,8 +102,20 @@ def select(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
     return _implementations[name]
 
 
+def select_for_routes(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
+    """The same for whoever asks for routes: where the selected one forms none, the preferred one that does.
+
+    Raises:
+        ValueError: as `select`.
+    """
+    chosen = select(name, x, weight)
+    if chosen.route is not None:
+        return chosen
+    return next(each for each in _preferred if each.route is not None and each.supports(x, weight))
+
+
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Products are formed and compared in float32, or in float64 where the input is (docs/definitions.md, "Dynamic-K")."""
+    """Products are formed and compared in float32, or in float64 where the input is (docs/definitions.md, "Conventions")."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
@@ -98,5 +125,5 @@ def autocasts(x: Tensor) -> bool:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
-    """A context in which products are not rounded: which are largest should not hang on it."""
+    """A context in which products are not rounded: rounding should not decide which products are the largest."""
     return torch.autocast(x.device.type, enabled=False) if autocasts(x) else nullcontext()

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from dynamick.ops.chunked import route_chunked, sums_stay_finite
 from dynamick.ops.linear import add_bias, keep_for_sums, routed_gradients, sum_gradients, unfilled_gradients
-from dynamick.ops.registry import register, register_absent
+from dynamick.ops.registry import Implementation, add, register_absent
 
+NOTE = "triton: serves by name only, for nobody has measured it on a GPU"
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -139,5 +140,4 @@ def missing() -> str | None:
 if (_why := missing()) is not None:
     register_absent("triton", _why)
 else:
-    # Whoever asks for the routes themselves, or for float64, is served by the PyTorch path under this name too.
-    register("triton", priority=-2, supports=_on_gpu, sum=sum_triton)(route_chunked)
+    add(Implementation("triton", _on_gpu, priority=-2, sum=sum_triton, notes=lambda: [NOTE]))
