@@ -20,13 +20,14 @@ ARROWS: dict[str, set[str]] = {
     "functional": {"ops"},
     "nn": {"functional", "ops"},
     "models": {"nn", "functional"},
-    "checkpoint": {"models", "nn"},
+    "checkpoint": {"networks"},
+    "networks": {"models", "data", "nn", "functional"},
     "data": set(),
     "metrics": {"functional"},
-    "dissection": {"data"},
-    "explanation": {"models", "functional", "nn", "data", "dissection", "metrics", "report"},
-    "training": {"models", "nn", "functional", "ops", "optim", "data", "metrics", "dissection", "checkpoint"},
-    "comparison": {"training", "dissection", "explanation", "data", "metrics", "nn", "checkpoint"},
+    "dissection": {"data", "networks"},
+    "explanation": {"models", "networks", "functional", "nn", "data", "dissection", "metrics", "report"},
+    "training": {"models", "networks", "nn", "functional", "ops", "optim", "data", "metrics", "dissection", "checkpoint"},
+    "comparison": {"training", "networks", "dissection", "explanation", "data", "metrics", "nn", "checkpoint"},
     "optim": {"functional", "nn"},
     "report": set(),
 }
@@ -59,5 +60,5 @@ def test_imports_point_downwards(path: Path) -> None:
 
 
 def test_the_rule_can_fail() -> None:
-    assert "models" in imported_rooms(SOURCE / "checkpoint.py")
+    assert "networks" in imported_rooms(SOURCE / "checkpoint.py")
     assert "training" not in ARROWS["models"]

@@ -21,11 +21,15 @@ READERS = {("torch", "MultiheadAttention"): ("out_proj",), ("torchvision", "Shif
 def find_classifier(model: nn.Module) -> str:
     """The dotted name of the layer that yields the classes: the last linear layer or 1x1 convolution of the tree.
 
+    A model whose `head_name` names a layer, as `dynamick.open_network` leaves it, has that one.
     Layers that are never called are none: an nn.MultiheadAttention's out_proj, the qkv and proj of torchvision's Swin.
 
     Raises:
         ValueError: there is no such layer.
     """
+    named = getattr(model, "head_name", None)
+    if named is not None and any(name == named for name, _ in model.named_modules(remove_duplicate=False)):
+        return str(named)
     uncalled = _uncalled(model)
     names = [name for name, each in model.named_modules() if _may_classify(each) and id(each) not in uncalled]
     if not names:

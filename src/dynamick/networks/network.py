@@ -1,0 +1,84 @@
+"""A network opened, with all that is known of it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from torch import nn
+
+from dynamick.data.recipe import DataRecipe
+from dynamick.errors import InputError
+from dynamick.preprocessing import Preprocessing
+
+
+@dataclass(frozen=True)
+class OpenNetwork:
+    """A network, and what is known of it.
+
+    Attributes:
+        name: for example `res8-d5a`, or `resnet50`.
+        model: in evaluation mode; `model.preprocessing`, `model.classes` and `model.head_name` say what is said here.
+        head: dotted name of the linear layer that puts out the logits; None where there is none.
+        layer: dotted name of the layer whose maps are pooled into the head's input; None where nobody says.
+        preprocessing: how its images are prepared; None where nobody says.
+        classes: a name for each output; the outputs' numbers where nobody says.
+        data: the images that it learnt from; None where its file does not say.
+        source: where its weights came from: a file, or `DEFAULT`; None where the user's function made them.
+        metrics: what its training measured last, by name; empty where its file does not say.
+        epochs: how many epochs its training has in all; None where its file does not say.
+        center_crop: whether it is evaluated on the middle 7/8 of its images, as most are, or on the whole shorter side.
+    """
+
+    name: str
+    model: nn.Module
+    head: str | None = None
+    layer: str | None = None
+    preprocessing: Preprocessing | None = None
+    classes: list[str] = field(default_factory=list)
+    data: DataRecipe | None = None
+    source: Path | str | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    epochs: int | None = None
+
+    @property
+    def center_crop(self) -> bool:
+        return self.data is None or self.data.center_crop
+
+    @property
+    def size(self) -> int | None:
+        """Side in pixels of the images that it takes; None where nobody says."""
+        return None if self.preprocessing is None else self.preprocessing.size
+
+    @property
+    def accuracy(self) -> float | None:
+        """Top-1 on held-out images, 0..1."""
+        return self.metrics["top1"] / 100 if "top1" in self.metrics else None
+
+    @property
+    def state(self) -> str | None:
+        """A sentence on how far the training is; None where it is done, or the file does not say."""
+        epoch = int(self.metrics.get("epoch", 0))
+        if self.epochs is None or not 0 < epoch < self.epochs:
+            return None
+        return f"These are the weights after epoch {epoch} of {self.epochs}: the training goes on, or was not finished."
+
+    def need_head(self) -> str:
+        """The head's name.
+
+        Raises:
+            InputError: there is none.
+        """
+        if self.head is None:
+            raise InputError(
+                f"model {self.name}: has no linear layer and no 1x1 convolution that puts out logits; name it (--layer)"
+            )
+        return self.head
+
+    def need_preprocessing(self) -> Preprocessing:
+        """How its images are prepared.
+
+        Raises:
+            InputError: nobody says.
+        """
+        if self.preprocessing is None:
+            raise InputError("--mean, --std: the model does not say how its images are prepared; give both --mean and --std")
+        return self.preprocessing

@@ -1,0 +1,254 @@
+"""The one format of all that is written: safetensors, with what rebuilds the network as JSON in the metadata."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+from torch import Tensor, nn
+
+from dynamick import models
+from dynamick.errors import InputError
+from dynamick.files import write_atomically
+from dynamick.networks.classes import names_of
+from dynamick.networks.layers import head_of, put_layers, routed_layers
+from dynamick.networks.source import Source
+from dynamick.networks.sources import find, sources
+from dynamick.networks.weights import put_weights, take_precision
+from dynamick.preprocessing import Preprocessing
+
+KEY = "dynamick"
+OURS = "dynamick"
+KINDS: dict[str, Any] = {
+    "source": str,
+    "model": str,
+    "head": str | None,
+    "routed": dict,
+    "classes": list | None,
+    "preprocessing": dict | None,
+    "extra": dict,
+}
+"""What the parts of a configuration must be, where they are there."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a file of this format holds.
+
+    Attributes:
+        path: the file.
+        config: what rebuilds the network: `source`, `model` (its name there), `head` (a dotted name), `routed` (the Dynamic-K
+            layers by their names), `preprocessing`, `classes`, `extra` (plain values), and what the source keeps.
+        tensors: the state dict.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+
+
+def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None, spec: str | None = None) -> None:
+    """Write a network's weights, and what rebuilds it, to one safetensors file, whole or not at all.
+
+    Args:
+        model: made by `dynamick.models.create`, or opened by `dynamick.open_network`; its layers may have been converted or
+            reverted since, and its head replaced by one of another number of outputs.
+        path: the file; a file that is there stays until the new one is complete.
+        extra: plain values kept beside the configuration, under "extra" (how it was trained, what it reached).
+        spec: which network it is, as for `open_network` (`resnet50`, `package.module:function`), where neither made it.
+
+    Raises:
+        InputError: nobody says which network it is, or it was changed so that no configuration rebuilds it.
+        OSError: the file cannot be written.
+    """
+    config = {**_config(model, spec), "extra": extra or {}}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    write_atomically(Path(path), safetensors.torch.save(tensors, {KEY: json.dumps(config)}))
+
+
+def load(path: str | Path, model: str | None = None) -> nn.Module:
+    """The network in a file that `save` wrote, in evaluation mode on the CPU.
+
+    Args:
+        path: the file.
+        model: `package.module:function`, where a user's function makes the network: no file says which code is run.
+
+    Raises:
+        InputError: the file is missing, damaged, or holds weights of another architecture than it says; or a function makes
+            its network, and `model` does not name it.
+    """
+    return rebuilt(read(path), model)
+
+
+def read(path: str | Path, tensors: bool = True) -> Saved:
+    """What a file that `save` wrote holds; with `tensors=False` its configuration alone.
+
+    Raises:
+        InputError: the file is missing or damaged, or dynamick did not write it.
+    """
+    metadata, held = _open(path, tensors)
+    config = _config_in(path, metadata)
+    if config is None:
+        raise InputError(f"{path}: no dynamick configuration inside; give a file that dynamick saved")
+    return Saved(Path(path), config, held)
+
+
+def read_if_saved(path: str | Path, tensors: bool = True) -> Saved | None:
+    """The same; None for what another program wrote.
+
+    Raises:
+        InputError: it is missing, or a damaged safetensors file.
+    """
+    try:
+        metadata, held = _open(path, tensors)
+    except InputError:
+        if Path(path).suffix == ".safetensors" or not Path(path).is_file():
+            raise
+        return None
+    config = _config_in(path, metadata)
+    return None if config is None else Saved(Path(path), config, held)
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The configuration inside a file: `Saved.config`.
+
+    Raises:
+        InputError: the file is missing or damaged, or dynamick did not write it.
+    """
+    return read(path, tensors=False).config
+
+
+def rebuilt(saved: Saved, spec: str | None = None) -> nn.Module:
+    """The network that a file holds, in evaluation mode.
+
+    Args:
+        saved: the file's content.
+        spec: what the user says that it is.
+
+    Raises:
+        InputError: its source is unknown, its weights do not fit, or it is not what the user says; or a function makes it, and
+            the user does not name that.
+    """
+    source, name = _source_of(saved, spec)
+    # A failing function says so itself; else what is wrong is the file.
+    new = source.build(name, {}) if source.runs_code else None
+    model = _completed(new, source, name, saved)
+    take_precision(model, saved.tensors)
+    if (reason := put_weights(model, saved.tensors)) is not None:
+        raise InputError(f"{saved.path}: its weights do not fit the {name} that it says it is ({reason})")
+    return model.eval()
+
+
+def _source_of(saved: Saved, spec: str | None) -> tuple[Source, str]:
+    path, said = saved.path, saved.config.get("source", OURS)
+    name = str(saved.config.get("model"))
+    source = sources().get(said)
+    if source is None:
+        raise InputError(f"{path}: its network comes from {said!r}, which is unknown here; there are {', '.join(sources())}")
+    if spec is None and source.runs_code:
+        raise InputError(
+            f"{path}: a function of somebody's makes its network, and no file may say which code is run; "
+            f"name the function yourself with --model (the file calls it {name})"
+        )
+    if spec is None:
+        return source, name
+    given = find(spec)
+    if given != (source, name) and not (source.runs_code and given[0].runs_code):
+        raise InputError(f"{path}: holds a {name}, not a {spec}; give --model {name}")
+    return given
+
+
+def _completed(new: nn.Module | None, source: Source, name: str, saved: Saved) -> nn.Module:
+    """A new network with all that its file says of it, but for the weights."""
+    config = saved.config
+    try:
+        model: Any = source.build(name, config) if new is None else new
+        put_layers(model, config.get("head"), config.get("routed", {}), saved.tensors)
+        if config.get("preprocessing") is not None:
+            model.preprocessing = Preprocessing.from_dict(config["preprocessing"])
+    except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"{saved.path}: its configuration builds no model ({reason}); it may be damaged") from None
+    if config.get("classes") is not None:
+        model.classes = [str(each) for each in config["classes"]]
+    remember(model, source, name, config.get("head"))
+    return model
+
+
+def remember(model: Any, source: Source, name: str, head: str | None) -> None:
+    """Note on a network where it comes from, for `save`, and which layer is its head, for `find_classifier`."""
+    model.origin = {"source": source.name, "model": name}
+    if head is not None:
+        model.head_name = head
+
+
+def _config(model: Any, spec: str | None) -> dict[str, Any]:
+    source, name = _origin(model, spec)
+    own = getattr(model, "preprocessing", None)
+    return {
+        "source": source.name,
+        "model": name,
+        "head": head_of(model, name),
+        "routed": routed_layers(model),
+        "preprocessing": own.to_dict() if isinstance(own, Preprocessing) else None,
+        "classes": names_of(getattr(model, "classes", None)),
+        **source.keeps(model),
+    }
+
+
+def _origin(model: Any, spec: str | None) -> tuple[Source, str]:
+    if spec is not None:
+        return find(spec)
+    if isinstance(model, models.Network) and hasattr(model, "config"):
+        return sources()[OURS], model.config["model"]
+    origin = getattr(model, "origin", None)
+    if origin is None:
+        raise InputError(
+            f"save: a {type(model).__name__} has no config, and dynamick.open_network did not open it; "
+            "say which network it is: spec='resnet50', or spec='package.module:function'"
+        )
+    return sources()[origin["source"]], origin["model"]
+
+
+def _open(path: str | Path, tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file; of one moment, for a training may replace the file."""
+    if Path(path).is_dir():
+        raise InputError(f"{path}: a folder; give the file of weights in it, such as {Path(path) / 'last.safetensors'}")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            # Copied, for what is read lives in the file.
+            held = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}  # noqa: SIM118
+            return file.metadata() or {}, held
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file; give the safetensors file of a trained model") from None
+    except (safetensors.SafetensorError, OSError) as error:
+        raise InputError(f"{path}: no readable safetensors file ({error}); it may be truncated or damaged") from None
+
+
+def _config_in(path: str | Path, metadata: dict[str, str]) -> dict[str, Any] | None:
+    """What the metadata says; None where dynamick did not write it."""
+    try:
+        if KEY in metadata:
+            config: dict[str, Any] = {"extra": {}, **json.loads(metadata[KEY])}
+        elif {"classifier", "model"} <= metadata.keys():
+            config = _first_format(metadata)
+        else:
+            return None
+        for name, kind in KINDS.items():
+            if name in config and not isinstance(config[name], kind):
+                raise TypeError(f"{name} is a {type(config[name]).__name__}")
+    except (ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{path}: its configuration cannot be read ({error}); it may be damaged") from None
+    return config
+
+
+def _first_format(said: dict[str, str]) -> dict[str, Any]:
+    """What `dynamick retrofit` said first of networks of others, in today's words."""
+    name, head = said["model"], said["classifier"]
+    source = "function" if ":" in name else "torchvision"
+    routed = {head: {"k": int(said["k"]), "rule": said["rule"]}}
+    config = {"source": source, "model": name, "head": head, "routed": routed, "classes": said["classes"].split("\n")}
+    about = json.loads(said["preprocessing"]) if "preprocessing" in said else None
+    return {**config, "preprocessing": about, "transform_input": "transform_input" in said, "extra": {}}

@@ -1,0 +1,32 @@
+"""This project's own networks, by the paper's names; their files say all else."""
+
+from typing import Any, cast
+
+from torch import nn
+
+from dynamick import models
+from dynamick.networks.source import Source
+from dynamick.preprocessing import Preprocessing
+
+
+def knows(name: str) -> bool:
+    """Whether it begins as the paper's names do; `models.parse` says what is wrong with the rest."""
+    return name.startswith("capsnet") or (name.startswith("res") and not name.startswith("resne"))
+
+
+def build(name: str, kept: dict[str, Any]) -> nn.Module:
+    """A new network; `kept` holds what `dynamick.models.create` takes."""
+    known = {key: kept[key] for key in ("num_classes", "stem", "width", "rule", "classes") if key in kept}
+    if "outputs" in kept:
+        known["num_classes"] = kept["outputs"]
+    if "preprocessing" in kept:
+        known["preprocessing"] = Preprocessing.from_dict(kept["preprocessing"])
+    return models.create(name, **known)
+
+
+def keeps(model: nn.Module) -> dict[str, Any]:
+    """What `build` takes; the name in it says the head as well."""
+    return models.current_config(cast(models.Network, model))
+
+
+SOURCE = Source("dynamick", "res18-d5a or the like", build, knows, keeps=keeps, own_files=True)
