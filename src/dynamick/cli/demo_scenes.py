@@ -7,12 +7,12 @@ from typing import Any
 from dynamick import checkpoint
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
+from dynamick.data.sources.scenes import SEED as SCENES_SEED
 from dynamick.dissection import Dissection, dissect
 from dynamick.explanation import composition_truth, heatmap_truth, page, summarise
 from dynamick.explanation.gallery import gallery_html
 from dynamick.report.explanation import ModelSummary
 from dynamick.report.training import Comparison, Section
-from dynamick.training.data import SCENES_SEED
 
 LAYER = "layer3"
 SCENES = 1000

@@ -186,8 +186,8 @@ def _pictures(run: Run, units: Any, data: Any, concepts: Path) -> dict[int, "lis
     Raises:
         InputError: the unit is not as active in them as its dissection says, or that is of another layer.
     """
+    from dynamick.data.concepts import image_of
     from dynamick.dissection.gallery import examples, overlay
-    from dynamick.dissection.loading import image_of
     from dynamick.errors import InputError
     from dynamick.explanation import Reader
     from dynamick.explanation.instances import check_units

@@ -6,9 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from dynamick.data.concepts import ConceptDataset, Sample
+    from dynamick.data.concepts import ConceptDataset
     from dynamick.models import Network
     from dynamick.training import DissectEvery
     from dynamick.training.recipe import Recipe
@@ -194,40 +192,15 @@ def scoring_estimates(trainings: list[Training], concepts: "ConceptDataset") -> 
 
 def dissection_seconds(recipe: "Recipe", callback: "DissectEvery") -> float:
     """The time of one of a training's dissections, from that of some of its images, evenly spaced."""
+    from dynamick.data.concepts import part
     from dynamick.data.images import evenly_spaced
     from dynamick.dissection import dissect
 
     whole = callback.dataset
-    part = _Part(whole, evenly_spaced(len(whole), TIMED * BATCH))
+    some = part(whole, evenly_spaced(len(whole), TIMED * BATCH))
     began = time.perf_counter()
-    dissect(untrained(recipe), callback.layer, part, **callback.options)
-    return (time.perf_counter() - began) / len(part) * len(whole)
-
-
-class _Part:
-    """Some images of a data set of concepts."""
-
-    def __init__(self, whole: "ConceptDataset", places: list[int]) -> None:
-        self.whole, self.places = whole, places
-        self.labels, self.categories, self.map_size = whole.labels, whole.categories, whole.map_size
-
-    def __len__(self) -> int:
-        return len(self.places)
-
-    def __getitem__(self, index: int) -> "Sample":
-        return self.whole[self.places[index]]
-
-    def image(self, index: int) -> "Tensor":
-        """As `dissect` reads a whole set: an image without its label maps, where that can be."""
-        from dynamick.dissection.loading import image_of
-
-        return image_of(self.whole, self.places[index])[1]
-
-    def maps(self, index: int) -> "dict[str, Tensor]":
-        """Label maps without their image."""
-        from dynamick.dissection.loading import maps_of
-
-        return maps_of(self.whole, self.places[index])[1]
+    dissect(untrained(recipe), callback.layer, some, **callback.options)
+    return (time.perf_counter() - began) / len(some) * len(whole)
 
 
 def untrained(recipe: "Recipe", classes: int = 2) -> "Network":

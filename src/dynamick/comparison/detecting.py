@@ -6,9 +6,8 @@ import torch
 from torch import nn
 
 from dynamick.comparison.measuring import used
-from dynamick.data.concepts import ConceptDataset
+from dynamick.data.concepts import ConceptDataset, image_of
 from dynamick.dissection import Dissection, dissect
-from dynamick.dissection.loading import image_of
 from dynamick.errors import InputError
 from dynamick.explanation import Reader
 from dynamick.files import write_atomically

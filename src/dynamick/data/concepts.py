@@ -31,6 +31,9 @@ class Sample(NamedTuple):
 class ConceptDataset(Protocol):
     """A data set that `dynamick.dissection.dissect` takes.
 
+    It may also have `name(index)`, `image(index)` and `maps(index)`, which give a part of a sample without decoding the rest,
+    and `fingerprint()`, a checksum of its files.
+
     labels: all concepts; a label that is used in several categories names the one of its largest coverage.
     categories: names, in the order of the columns of tally.csv.
     map_size: height and width in pixels of label maps, to which activations are upsampled.
@@ -48,3 +51,53 @@ class ConceptDataset(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample: ...
+
+
+def name_of(dataset: ConceptDataset, index: int) -> str:
+    """Name of a sample; a data set that has `name(index)` says it without decoding anything."""
+    name = getattr(dataset, "name", None)
+    return str(name(index)) if callable(name) else f"image {index}"
+
+
+def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
+    """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it."""
+    image = getattr(dataset, "image", None)
+    if callable(image):
+        return name_of(dataset, index), image(index)
+    sample = dataset[index]
+    return sample.name, sample.image
+
+
+def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]]:
+    """Name and label maps of a sample; a data set that has `maps(index)` need not decode the image for it."""
+    maps = getattr(dataset, "maps", None)
+    if callable(maps):
+        return name_of(dataset, index), maps(index)
+    sample = dataset[index]
+    return sample.name, sample.maps
+
+
+def part(dataset: ConceptDataset, places: Sequence[int]) -> ConceptDataset:
+    """Some images of a data set, in the order of their places, as a data set of their own."""
+    return _Part(dataset, places)
+
+
+class _Part:
+    def __init__(self, whole: ConceptDataset, places: Sequence[int]) -> None:
+        self.whole, self.places = whole, places
+        self.labels, self.categories, self.map_size = whole.labels, whole.categories, whole.map_size
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.whole[self.places[index]]
+
+    def name(self, index: int) -> str:
+        return name_of(self.whole, self.places[index])
+
+    def image(self, index: int) -> Tensor:
+        return image_of(self.whole, self.places[index])[1]
+
+    def maps(self, index: int) -> dict[str, Tensor]:
+        return maps_of(self.whole, self.places[index])[1]

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from dynamick.data.concepts import ConceptDataset, Label
+from dynamick.data.concepts import ConceptDataset, Label, image_of, maps_of, name_of
 from dynamick.dissection import shards
 from dynamick.dissection.activations import Capture, capture
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass, rank_nan_lowest
-from dynamick.dissection.loading import Part, image_of, load, maps_of, name_of
+from dynamick.dissection.loading import Part, load
 from dynamick.dissection.result import Dissection, rank
 from dynamick.dissection.saving import Saved
 from dynamick.dissection.survivors import Survivors, restore

@@ -7,9 +7,8 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 
-from dynamick.data.concepts import ConceptDataset
+from dynamick.data.concepts import ConceptDataset, image_of
 from dynamick.dissection.activations import capture
-from dynamick.dissection.loading import image_of
 from dynamick.dissection.masks import upsampled_masks
 from dynamick.dissection.result import Dissection
 from dynamick.errors import InputError

@@ -4,37 +4,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from dynamick.data.concepts import ConceptDataset
 from dynamick.errors import InputError
 
 Part = Callable[[ConceptDataset, int], tuple[str, Any]]
-
-
-def name_of(dataset: ConceptDataset, index: int) -> str:
-    """Name of a sample; a data set that has `name(index)` says it without decoding anything."""
-    name = getattr(dataset, "name", None)
-    return str(name(index)) if callable(name) else f"image {index}"
-
-
-def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
-    """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it."""
-    image = getattr(dataset, "image", None)
-    if callable(image):
-        return name_of(dataset, index), image(index)
-    sample = dataset[index]
-    return sample.name, sample.image
-
-
-def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]]:
-    """Name and label maps of a sample; a data set that has `maps(index)` need not decode the image for it."""
-    maps = getattr(dataset, "maps", None)
-    if callable(maps):
-        return name_of(dataset, index), maps(index)
-    sample = dataset[index]
-    return sample.name, sample.maps
 
 
 def load(

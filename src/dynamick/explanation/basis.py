@@ -10,9 +10,8 @@ from matplotlib.backend_bases import FigureCanvasBase
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from dynamick.data.concepts import ConceptDataset
+from dynamick.data.concepts import ConceptDataset, image_of, maps_of
 from dynamick.dissection import Dissection
-from dynamick.dissection.loading import image_of, maps_of
 from dynamick.errors import InputError
 from dynamick.explanation.head import NONLINEAR, Reader
 from dynamick.explanation.ibd import ConceptBasis, learn_concepts

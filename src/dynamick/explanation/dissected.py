@@ -5,10 +5,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dynamick.data.concepts import ConceptDataset
+from dynamick.data.concepts import ConceptDataset, image_of
 from dynamick.dissection import Dissection
 from dynamick.dissection.activations import capture
-from dynamick.dissection.loading import image_of
 from dynamick.errors import InputError
 from dynamick.explanation.head import Reader, evaluating
 from dynamick.explanation.instances import check_units
