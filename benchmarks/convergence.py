@@ -18,7 +18,7 @@ import yaml
 from pairs import in_turn, machine
 from summary import spread
 
-from dynamick.cli.backbones import kind_of
+from dynamick.training.recipe import run_label
 from training import BATCH, stepper
 
 MARKS = (60.0, 70.0, 75.0, 80.0, 82.0)
@@ -37,7 +37,7 @@ def main() -> None:
     steps = {}
     for run in args.runs:
         recipe = yaml.safe_load((run / "config.yaml").read_text())
-        kind = kind_of(recipe["model"], recipe)
+        kind = run_label(recipe["model"], recipe)
         curves[kind].append(curve(run))
         if kind not in steps:
             steps[kind] = stepper(

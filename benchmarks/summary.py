@@ -11,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from dynamick.cli.backbones import kind_of
+from dynamick.training.recipe import run_label
 
 COLUMNS = {
     "top1": "top-1, %",
@@ -33,7 +33,7 @@ def main(folders: list[str]) -> None:
         recipe = yaml.safe_load((folder / "config.yaml").read_text())
         with (folder / "metrics.csv").open(newline="") as file:
             last = list(csv.DictReader(file))[-1]
-        groups[kind_of(recipe["model"], recipe)].append({name: float(last[name]) for name in COLUMNS})
+        groups[run_label(recipe["model"], recipe)].append({name: float(last[name]) for name in COLUMNS})
     print(f"| model | seeds | {' | '.join(COLUMNS.values())} |")
     print("|---" * (2 + len(COLUMNS)) + "|")
     for name, rows in groups.items():

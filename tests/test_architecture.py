@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "dynamick"
-ROOT = {"discovery", "durations", "errors", "files", "preprocessing", "progress", "seeding", "torchvision_shim"}
+ROOT = {"discovery", "durations", "errors", "files", "preprocessing", "progress", "seeding", "settings", "torchvision_shim"}
 ARROWS: dict[str, set[str]] = {
     "discovery": set(),
     "errors": set(),
@@ -15,6 +15,7 @@ ARROWS: dict[str, set[str]] = {
     "preprocessing": {"errors"},
     "progress": set(),
     "seeding": set(),
+    "settings": {"errors"},
     "torchvision_shim": set(),
     "ops": set(),
     "functional": {"ops"},

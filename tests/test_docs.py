@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import dynamick as dk
-from dynamick.cli.train import parse
+from dynamick.training import Recipe
 from dynamick.training.recipe import recipe_path
 
 ROOT = Path(__file__).parents[1]
@@ -46,6 +46,5 @@ def test_cited_headings_are_there() -> None:
 @pytest.mark.parametrize("path", sorted((Path(dk.__file__).parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_valid(path: Path) -> None:
     assert recipe_path(path.stem) == path
-    recipe = parse(["--config", str(path)])
-    recipe.check()
+    Recipe.read(path).check()
     assert path.read_text().startswith("# ")

@@ -11,7 +11,6 @@ import yaml
 from torch import nn
 
 import dynamick as dk
-from dynamick.cli.train import parse
 from dynamick.errors import InputError
 from dynamick.training import Recipe, read_history, train
 from dynamick.training.module import Classifier, make_optimizer
@@ -95,8 +94,10 @@ BAD = [
 
 @pytest.mark.parametrize(("settings", "message"), BAD, ids=[" ".join(each) for each, _ in BAD])
 def test_bad_recipes(settings: list[str], message: str, tmp_path: Path) -> None:
+    names = [name.removeprefix("--") for name in settings[::2]]
+    changed = Recipe.read(None, {"model": "res8", **dict(zip(names, settings[1::2], strict=True))})
     with pytest.raises(InputError) as caught:
-        train(parse(["--model", "res8", *settings]), tmp_path / "run")
+        train(changed, tmp_path / "run")
     assert str(caught.value).startswith(message)
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -13,7 +13,6 @@ from torch import nn
 
 import dynamick as dk
 from dynamick.cli.main import main
-from dynamick.cli.train import parse
 from dynamick.data.images import Batches, ImageTensors
 from dynamick.errors import InputError
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
@@ -75,8 +74,7 @@ def test_a_run_keeps_all_that_is_promised(recipe_file: Path, tmp_path: Path, cap
 
 
 def recipe_of(out: Path) -> Recipe:
-    recipe: Recipe = parse(["--config", str(out / "config.yaml")])
-    return recipe
+    return Recipe.read(out / "config.yaml")
 
 
 def test_l1_makes_exact_zeros(recipe_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -305,7 +303,7 @@ def test_what_is_measured_later_has_a_column(recipe_file: Path, tmp_path: Path) 
             if trainer.current_epoch % 2:
                 trainer.callback_metrics["later"] = torch.tensor(1.0 + trainer.current_epoch)
 
-    recipe = parse(["--config", str(recipe_file), "--optim.epochs", "4"])
+    recipe = Recipe.read(recipe_file, {"optim.epochs": 4})
     rows = train(recipe, tmp_path / "run", callbacks=[Every2()])
     assert [row.get("later") for row in read_history(tmp_path / "run")] == [row.get("later") for row in rows]
     assert any("later" in row for row in rows)

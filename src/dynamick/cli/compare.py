@@ -153,9 +153,10 @@ def check_alike(backbones: list[Backbone], out: Path) -> None:
 def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
     """A network's file and the data that it was trained on, with what the options change."""
     from dynamick import checkpoint
-    from dynamick.cli.backbones import data_recipe, kind_of
+    from dynamick.cli.backbones import data_recipe
     from dynamick.data.recipe import folder_recipe
     from dynamick.errors import InputError
+    from dynamick.training.recipe import run_label
 
     if args.model:
         if not path.exists():
@@ -165,7 +166,7 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
         return Backbone(path, name, args.model, recipe)
     recipe = data_recipe(path, args.data, args.root, args.size)
     config = checkpoint.read_config(path)
-    return Backbone(path, name, kind_of(config["model"], config["extra"].get("recipe", {})), recipe)
+    return Backbone(path, name, run_label(config["model"], config["extra"].get("recipe", {})), recipe)
 
 
 def _cache(

@@ -66,13 +66,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _recipe(args: argparse.Namespace, name: str) -> "Recipe":
-    from dynamick.cli.train import parse
-    from dynamick.training.recipe import recipe_path
+    from dynamick.training import Recipe
 
-    settings = ["--model", HEADS[name][1], "--seed", str(args.seed), "--data.root", args.root]
+    settings: dict[str, Any] = {"model": HEADS[name][1], "seed": args.seed, "data.root": args.root}
     if name == "l1":
-        settings += ["--optim.l1", str(L1[args.data])]
-    recipe: Recipe = parse(["--config", str(recipe_path(RECIPES[args.data])), *settings])
+        settings["optim.l1"] = L1[args.data]
+    recipe = Recipe.read(RECIPES[args.data], settings)
     recipe.check()
     return recipe
 

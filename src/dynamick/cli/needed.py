@@ -100,10 +100,9 @@ def needed(figure: str, folder: Path, seeds: int, root: Path) -> list[Training]:
 
 def recipe_of(name: str, model: str, seed: int, root: Path) -> "Recipe":
     """A shipped recipe for a model (a suffix or a whole name) and a seed."""
-    from dynamick.cli.train import parse
-    from dynamick.training.recipe import recipe_path
+    from dynamick.training.recipe import Recipe
 
-    recipe: Any = parse(["--config", str(recipe_path(name))])
+    recipe = Recipe.read(name)
     recipe.model = model if model and not model.startswith("-") else recipe.model.split("-")[0] + model
     recipe.seed = seed
     if model == "-l1":

@@ -214,10 +214,9 @@ def read_run(folder: Path, figure: str) -> Run:
     import yaml
 
     from dynamick import checkpoint, models
-    from dynamick.cli.backbones import kind_of
     from dynamick.errors import InputError
     from dynamick.training.callbacks import read_history
-    from dynamick.training.recipe import Recipe
+    from dynamick.training.recipe import Recipe, run_label
 
     try:
         part = "config.yaml"
@@ -245,7 +244,7 @@ def read_run(folder: Path, figure: str) -> Run:
     return {
         "folder": folder,
         "depth": name.depth,
-        "model": kind_of(model, recipe),
+        "model": run_label(model, recipe),
         "head": head,
         "k": name.routed,
         "recipe": recipe,

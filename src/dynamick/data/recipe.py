@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from dynamick.data import sources
 from dynamick.errors import InputError
+from dynamick.settings import key
 
 if TYPE_CHECKING:
     from dynamick.data.labelled import LabelledImages
@@ -16,27 +17,17 @@ USUAL_SIZE = 224
 
 @dataclass
 class DataRecipe:
-    """Where images come from and what happens to them.
+    """Where images come from and what happens to them; each key says its sentence."""
 
-    Attributes:
-        kind: `scenes` (generated), `cifar10` (the official pickles), or `folder` (ROOT/train/CLASS/*, ROOT/val/CLASS/*).
-        root: the folder; not used by scenes.
-        size: side in pixels; not used by cifar10.
-        train_images, val_images: how many scenes are generated.
-        pad, flip: the augmentation of images in memory (pad, crop, flip).
-        in_memory: False decodes a folder's images when they are asked for, with random resized crops.
-        workers: processes that decode; 0 decodes in the main one.
-    """
-
-    kind: str = "cifar10"
-    root: str = "data"
-    size: int = 64
-    train_images: int = 10_000
-    val_images: int = 2_000
-    pad: int = 4
-    flip: bool = True
-    in_memory: bool = True
-    workers: int = 0
+    kind: str = key("cifar10", "scenes are generated, folder is ROOT/train/CLASS/* and ROOT/val/CLASS/*", sources.names)
+    root: str = key("data", "the folder; scenes need none")
+    size: int = key(64, "side in pixels; cifar10 has its own")
+    train_images: int = key(10_000, "scenes to generate for training")
+    val_images: int = key(2_000, "scenes to generate for validation")
+    pad: int = key(4, "images in memory are padded by so many pixels and cropped at random while training")
+    flip: bool = key(True, "images in memory are mirrored at random while training")
+    in_memory: bool = key(True, "false reads a folder's images when they are asked for, and crops and resizes at random")
+    workers: int = key(0, "processes that read images; 0 reads in the main one")
 
     @property
     def source(self) -> sources.Source:

@@ -1,5 +1,6 @@
 """A recipe: everything that decides a training's result, as plain dataclasses filled from YAML and the command line."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,88 +11,100 @@ from dynamick.data.recipe import DataRecipe
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
 from dynamick.models.heads import TrainedHead, heads
+from dynamick.ops.linear import RULES
 from dynamick.optim import ESTIMATES, FORMS, check_options
+from dynamick.settings import change, fill, key, read_yaml
 
 SCHEDULES = ("step", "onecycle", "cosine")
+
 PRECISIONS = ("auto", "32", "bf16")
 
 
 @dataclass
 class OptimRecipe:
-    """SGD with momentum; the defaults are the paper's for CIFAR-10 (docs/definitions.md, "Models and recipes").
+    """SGD with momentum; the defaults are the paper's for CIFAR-10. `dynamick train --help` says what each key means."""
 
-    Attributes:
-        epochs, batch_size, lr, momentum, nesterov, weight_decay: as usual; the batch is that of all processes together.
-        head_weight_decay: of the head's weight alone; None takes weight_decay.
-        schedule: `step` (lr / 10 every `step_epochs` epochs), `onecycle` or `cosine`.
-        warmup: the share of all steps in which `onecycle` rises; it also swings the momentum by 0.05 about `momentum`, lowest
-            where the rate is highest (where that stays between 0 and 1).
-        l1: strength of the L1 penalty on the head's weight, for heads of kind l1 alone; a proximal step, so zeros are exact.
-        label_smoothing: as in torch.nn.CrossEntropyLoss.
-        s: the sparsity level of Interpretable SGD (Algorithm 3) on a dense head's weight, above 0 and at most 1; None is SGD.
-        block_size, form, beta, estimate: its other options, as in `dynamick.optim.InterpretableSGD`.
-    """
-
-    epochs: int = 200
-    batch_size: int = 256
-    lr: float = 0.1
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 5e-4
-    head_weight_decay: float | None = None
-    schedule: str = "step"
-    step_epochs: int = 70
-    warmup: float = 0.25
-    l1: float = 0.0
-    label_smoothing: float = 0.0
-    s: float | None = None
-    block_size: int = 5
-    form: str = "normalised"
-    beta: float | None = None
-    estimate: str = "local"
+    epochs: int = key(200, "passes over the training images")
+    batch_size: int = key(256, "images of a step, of all processes together")
+    lr: float = key(0.1, "the highest learning rate")
+    momentum: float = key(0.9, "of SGD")
+    nesterov: bool = key(False, "Nesterov's momentum")
+    weight_decay: float = key(5e-4, "of all parameters")
+    head_weight_decay: float | None = key(None, "of the head's weight alone; null takes weight_decay")
+    schedule: str = key("step", "how the learning rate changes", SCHEDULES)
+    step_epochs: int = key(70, "the schedule `step` divides the rate by ten each time so many epochs are done")
+    warmup: float = key(
+        0.25,
+        "the share of all steps in which `onecycle` raises the rate; the momentum swings too, by 0.05 to each side, lowest "
+        "where the rate is highest (if it stays between 0 and 1)",
+    )
+    l1: float = key(0.0, "strength of the L1 penalty on the head's weight, for res...-l1 alone; zeros are exact")
+    label_smoothing: float = key(0.0, "as in torch.nn.CrossEntropyLoss")
+    s: float | None = key(
+        None, "sparsity level of Interpretable SGD (Algorithm 3) on a dense head's weight, above 0 and at most 1; null is SGD"
+    )
+    block_size: int = key(5, "the K of Interpretable SGD")
+    form: str = key("normalised", "how Interpretable SGD draws", FORMS)
+    beta: float | None = key(None, "the block size beta of Interpretable SGD; null takes what s gives")
+    estimate: str = key("local", "how Interpretable SGD estimates Lipschitz constants", ESTIMATES)
 
 
 @dataclass
 class Recipe:
-    """One training.
+    """One training. `dynamick train --help` says what each key means; `data` says which images, `optim` how it trains."""
 
-    Attributes:
-        model: a name such as `res18-d5a` (`dynamick.models.parse`).
-        stem, width, rule: as in `dynamick.models.create`.
-        seed: of the weights, the order and the augmentation.
-        precision: `bf16`, `32`, or `auto`: bf16 where the machine has instructions for it.
-        channels_last: the memory format of images and convolutions.
-        prune: at the end, remove the weights that no training input routes (dynamic heads).
-        static_after: after so many epochs each class keeps only the K weights that it routes most, and training goes on with
-            that static head (`dynamick.training.static`); None routes to the end.
-    """
-
-    model: str = "res18-d5a"
-    stem: str = "cifar"
-    width: int = 64
-    rule: str = "at_most"
-    seed: int = 0
-    precision: str = "auto"
-    channels_last: bool = True
-    prune: bool = True
-    static_after: int | None = None
+    model: str = key("res18-d5a", "depth and head: res8, res18-d5a (K of 5), res18-d5g, res18-l1, capsnet-em, ...")
+    stem: str = key(
+        "cifar", "the first layers: cifar for 32x32, imagenet for 224x224; compact and patch are cheap", models.STEMS
+    )
+    width: int = key(64, "channels of the first stage")
+    rule: str = key("at_most", "whether a class may route fewer than K inputs", RULES)
+    seed: int = key(0, "of the weights, the order and the augmentation")
+    precision: str = key("auto", "auto is bf16 where the machine has instructions for it", PRECISIONS)
+    channels_last: bool = key(True, "the memory format of images and convolutions")
+    prune: bool = key(True, "at the end, remove the weights that no training image routes")
+    static_after: int | None = key(
+        None, "after so many epochs each class keeps only the K weights that it routes most; null routes to the end"
+    )
     data: DataRecipe = field(default_factory=DataRecipe)
     optim: OptimRecipe = field(default_factory=OptimRecipe)
+
+    @classmethod
+    def read(cls, path: str | Path | None, overrides: Mapping[str, Any] | None = None) -> "Recipe":
+        """A recipe from a file, with some of its values changed.
+
+        Args:
+            path: a YAML file, or the name of a shipped recipe such as `cifar10-small`; None takes the defaults.
+            overrides: values by key, such as {"optim.lr": 0.2}. Text is read as the key's type: "0.2" is 0.2.
+
+        Raises:
+            InputError: no such file, a key that there is not, or a value of another type. `check` looks at the values.
+        """
+        found = cls() if path is None else cls._read_file(recipe_path(str(path)))
+        changed: Recipe = change(found, overrides or {})
+        return changed
+
+    @classmethod
+    def _read_file(cls, path: Path) -> "Recipe":
+        return cls.from_dict(read_yaml(path, "a recipe, such as the shipped cifar10-small"), f"{path}: ")
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, nested as in YAML."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, kept: dict[str, Any]) -> "Recipe":
+    def from_dict(cls, kept: Mapping[str, Any], where: str = "") -> "Recipe":
         """The inverse of `to_dict`; settings that are not there have their defaults.
 
+        Args:
+            kept: plain values, nested as in YAML.
+            where: what an error's message begins with.
+
         Raises:
-            TypeError: a setting that there is not.
-            AttributeError: it, its `data` or its `optim` is no dictionary.
+            InputError: a key that there is not, or a value of another type.
         """
-        nested = {"data": DataRecipe(**kept.get("data", {})), "optim": OptimRecipe(**kept.get("optim", {}))}
-        return cls(**(kept | nested))
+        found: Recipe = fill(cls, kept, where)
+        return found
 
     def check(self) -> None:
         """Hold every value to what is allowed.
@@ -192,6 +205,17 @@ def _differing(there: dict[str, Any], here: dict[str, Any], prefix: str = "") ->
         elif old != new:
             lines.append(f"{prefix}{name}: {old} there, {new} here")
     return lines
+
+
+def run_label(model: str, recipe: Mapping[str, Any]) -> str:
+    """What trainings must share to be averaged: the model's name, and what else of a recipe makes its head another one."""
+    rule, after, optim = recipe.get("rule", "at_most"), recipe.get("static_after"), recipe.get("optim", {})
+    parts = [model, *([rule] if rule != "at_most" else []), *([f"static after {after} epochs"] if after else [])]
+    parts += [f"strength {optim['l1']:g}"] if optim.get("l1") else []
+    if optim.get("s") is not None:
+        parts += [f"s = {optim['s']:g}", f"K = {optim['block_size']}", optim["form"], optim["estimate"]]
+        parts += [] if optim["beta"] is None else [f"beta = {optim['beta']:g}"]
+    return ", ".join(parts)
 
 
 def recipe_path(name: str) -> Path:
