@@ -40,7 +40,7 @@ TABLES = {
     },
     "sparsity": {
         "weights": ("weights/class", 2),
-        "most": ("most in a class", 1),
+        "max_per_class": ("most in a class", 1),
         "live": ("units in use", 1),
         "n98": ("units for 98 % of the logit, median", 1),
         "residual": (f"logit missed by {K} units, median, %", 1),
@@ -99,7 +99,7 @@ def figures(run: dict[str, Any], scenes: ComposedScenes, units: Any) -> dict[str
         "early": run["history"][FIRST - 1]["top1"],
         "as_routed": as_routed(network, scenes.images, scenes.labels),
         "weights": sparse.weights_per_class,
-        "most": float(sparse.most),
+        "max_per_class": float(sparse.max_per_class),
         "live": float(live.sum()),
         "n98": float(statistics.median(each.n98 for each in explained if each.n98)),
         "residual": 100 * statistics.median(abs(each) for each in residuals if each is not None),

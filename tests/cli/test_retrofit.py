@@ -57,7 +57,7 @@ def test_a_network_of_dynamick(data: Path, tmp_path: Path, capsys: pytest.Captur
     assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
     # The body is random; chance is 50 %.
     assert written["after"]["top1"] >= 75
-    assert (model.fc.weight != 0).sum(1).max() == written["after"]["most"]
+    assert (model.fc.weight != 0).sum(1).max() == written["after"]["max_per_class"]
 
 
 class Net(nn.Module):

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dynamick.comparison import cells, table
 from dynamick.comparison.cache import Features, cache_features
+from dynamick.comparison.cell import Cell, load_head
 from dynamick.comparison.heads import HEADS, Fitted, elastic_net
 from dynamick.comparison.measuring import measure
 from dynamick.data.images import ImageTensors
@@ -54,10 +55,10 @@ def test_a_finished_cell_is_never_computed_again(backbone: Path) -> None:
 
 def test_a_head_is_read_back(backbone: Path) -> None:
     cells.run(jobs_of(backbone, ["dynamic-exactly", "elastic-net"]))
-    routed = cells.load_head(backbone / "cells" / "dynamic-exactly-2-0.json")
+    routed = load_head(backbone / "cells" / "dynamic-exactly-2-0.json")
     assert isinstance(routed, DynamicLinear)
     assert (routed.k, routed.rule) == (2, "exactly")
-    static = cells.load_head(backbone / "cells" / "elastic-net-2-0.json")
+    static = load_head(backbone / "cells" / "elastic-net-2-0.json")
     cell = json.loads((backbone / "cells" / "elastic-net-2-0.json").read_text())
     assert cell["nec"] == (static.get_parameter("weight") != 0).sum().item() / 3
 
@@ -84,9 +85,9 @@ def broken(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed
 def test_a_failed_cell_says_why_and_stops_nothing(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEADS, "l1", replace(HEADS["l1"], fit=broken))
     cells.run(jobs_of(backbone, ["l1", "dice"]))
-    found = {(cell["head"], cell["budget"]): cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
-    assert found["l1", 2]["failed"] == "RuntimeError: the solver diverged"
-    assert all("top1" in found[key] for key in (("l1", 1), ("dice", 1), ("dice", 2)))
+    found = {(cell.head, cell.budget): cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
+    assert found["l1", 2].reason == "RuntimeError: the solver diverged"
+    assert all(isinstance(found[key], Cell) for key in (("l1", 1), ("dice", 1), ("dice", 2)))
     # It is tried again; what was finished is not.
     assert [(job.head, job.budgets) for job in jobs_of(backbone, ["l1", "dice"])] == [("l1", (2,))]
     rows = table.rows(("res8", "res8-0", cell) for cell in found.values())
@@ -114,9 +115,9 @@ def test_a_killed_process_takes_no_other_along(backbone: Path, monkeypatch: pyte
 
     forked(monkeypatch, killed)
     cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2)
-    found = {cell["head"]: cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
-    assert "status -9" in found["dice"]["failed"]
-    assert "top1" in found["magnitude"]
+    found = {cell.head: cell for cell in cells.load_cells(backbone / "cells", backbone / "features")}
+    assert "status -9" in found["dice"].reason
+    assert isinstance(found["magnitude"], Cell)
 
 
 def test_an_interrupted_run_ends_its_processes_and_blames_no_cell(backbone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +138,7 @@ def test_an_interrupted_run_ends_its_processes_and_blames_no_cell(backbone: Path
     with pytest.raises(KeyboardInterrupt):
         cells.run(jobs_of(backbone, ["dice", "magnitude"], (1,)), 2)
     assert time.monotonic() - began < 30
-    assert [cell["head"] for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["magnitude"]
+    assert [cell.head for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["magnitude"]
     assert [job.head for job in jobs_of(backbone, ["dice", "magnitude"], (1,))] == ["dice"]
 
 
@@ -264,7 +265,7 @@ def test_a_cell_without_its_weights_is_computed_again(backbone: Path, left: int 
     if left is not None:
         weights.write_bytes(whole[:left])
     with pytest.raises(InputError, match=r"^[^\n]*dense-0-0\.safetensors: missing or damaged[^\n]*$"):
-        cells.load_head(weights.with_suffix(".json"))
+        load_head(weights.with_suffix(".json"))
     jobs = jobs_of(backbone, ["dense", "dice"])
     assert [job.head for job in jobs] == ["dense"]
     cells.run(jobs)
@@ -280,9 +281,9 @@ def test_a_cell_that_lost_its_weights_and_fails_is_no_finished_one(backbone: Pat
     weights.write_bytes(weights.read_bytes()[:-1])
     monkeypatch.setitem(HEADS, "dense", replace(HEADS["dense"], fit=fails))
     cells.run(jobs_of(backbone, ["dense"]))
-    assert [cell["failed"] for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["RuntimeError: no luck"]
+    assert [cell.reason for cell in cells.load_cells(backbone / "cells", backbone / "features")] == ["RuntimeError: no luck"]
     with pytest.raises(InputError, match="no finished cell"):
-        cells.load_head(backbone / "cells" / "dense-0-0.json")
+        load_head(backbone / "cells" / "dense-0-0.json")
 
 
 def other_weights(model: ResNet, images: ImageTensors) -> None:
@@ -354,7 +355,7 @@ def test_figures_by_brute_force(features: Features) -> None:
     logits = features.x @ weight.T
     right = logits.argmax(1) == features.labels
     assert found["top1"] == pytest.approx(100 * right.double().mean().item())
-    assert (found["nec"], found["most"], found["units"]) == (4 / 3, 2, 3)
+    assert (found["nec"], found["max_per_class"], found["units"]) == (4 / 3, 2, 3)
     # Unit 0 speaks for class 0 and against class 1.
     assert found["classes_per_unit"] == 4 / 3
     assert found["shared"] == pytest.approx(100 / 3)

@@ -2,16 +2,15 @@
 
 import csv
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from dynamick.comparison import table
+from dynamick.comparison.cell import FIGURES, Cell, FailedCell
 
 
-def cell(head: str, budget: int, top1: float, seed: int = 0) -> dict[str, Any]:
-    figures = dict.fromkeys(table.FIGURES, 1.0)
-    return {"head": head, "budget": budget, "seed": seed, **figures, "top1": top1}
+def cell(head: str, budget: int, top1: float, seed: int = 0, **figures: float | None) -> Cell:
+    return Cell(head, budget, seed, "", {**dict.fromkeys(FIGURES, 1.0), "top1": top1, **figures})
 
 
 def test_rows_average_heads_then_backbones() -> None:
@@ -27,10 +26,10 @@ def test_rows_average_heads_then_backbones() -> None:
 
 
 def test_the_most_is_the_worst_and_what_is_missing_is_left_out() -> None:
-    a, b = cell("dice", 5, 80.0), cell("dice", 5, 80.0, 1)
-    row = table.rows([("res8", "res8-0", {**a, "most": 9, "n98": None}), ("res8", "res8-1", {**b, "most": 5, "n98": 4})])[0]
-    assert (row["most"], row["n98"]) == (9, 4)
-    lacking = table.rows([("res8", "res8-0", {**a, "n98": None})])
+    a = cell("dice", 5, 80.0, max_per_class=9, n98=None)
+    row = table.rows([("res8", "res8-0", a), ("res8", "res8-1", cell("dice", 5, 80.0, 1, max_per_class=5, n98=4))])[0]
+    assert (row["max_per_class"], row["n98"]) == (9, 4)
+    lacking = table.rows([("res8", "res8-0", a)])
     assert "| none |" in table.as_markdown(lacking)
 
 
@@ -58,8 +57,8 @@ def test_the_verdict_is_the_goal_as_written(static: float, path: float, dense: f
     assert ("missed", "met")[met] in table.verdict_lines(rows)[-1]
 
 
-def failed(head: str, budget: int, seed: int = 0) -> dict[str, Any]:
-    return {"head": head, "budget": budget, "seed": seed, "failed": "boom"}
+def failed(head: str, budget: int, seed: int = 0) -> FailedCell:
+    return FailedCell(head, budget, seed, "", "boom")
 
 
 def test_the_verdict_is_over_the_networks_that_have_all_its_heads() -> None:

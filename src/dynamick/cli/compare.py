@@ -53,6 +53,7 @@ class Backbone:
 
 def run(args: argparse.Namespace) -> None:
     from dynamick.comparison import cells, plots, table
+    from dynamick.comparison.cell import FailedCell
     from dynamick.data.checking import open_concepts
     from dynamick.durations import in_words
 
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> None:
     plots.write(rows, args.out)
     for line in table.verdict_lines(rows)[3:]:
         print(line)
-    failed = sum("failed" in cell for _, _, cell in found)
+    failed = sum(isinstance(cell, FailedCell) for _, _, cell in found)
     print(f"written to {args.out}: table.md, table.csv, table.json, static.svg, routed.svg; {failed} cells failed")
     if failed:
         sys.exit(1)
@@ -229,15 +230,16 @@ def _detection(args: argparse.Namespace, backbones: list[Backbone], foreign: lis
     """AUROC and FPR95 of each score on each foreign set: mean and deviation over backbones of a kind."""
     from statistics import mean, stdev
 
-    from dynamick.comparison import cells, ood
+    from dynamick.comparison import ood
     from dynamick.comparison.cache import open_features
+    from dynamick.comparison.cell import load_head
     from dynamick.errors import InputError
 
     found: dict[tuple[str, str, str, str], list[dict[str, float]]] = {}
     for backbone in backbones if foreign else []:
         place, own = args.out / "features" / backbone.name, args.out / "cells" / backbone.name
         try:
-            heads: Any = [cells.load_head(own / name) for name in ("dense-0-0.json", f"dynamic-at-most-{OOD_K}-0.json")]
+            heads: Any = [load_head(own / name) for name in ("dense-0-0.json", f"dynamic-at-most-{OOD_K}-0.json")]
         except InputError as error:
             print(f"no out-of-distribution detection on {backbone.name}: {error}", flush=True)
             continue

@@ -80,7 +80,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         print(f"top-1 before     {before['top1']:.2f} %")
     print(f"top-1 after      {after['top1']:.2f} %")
-    print(f"non-zeros/class  {after['nec']:.2f} (at most {after['most']}), after removing what no training image routes")
+    print(
+        f"non-zeros/class  {after['nec']:.2f} (at most {after['max_per_class']}), after removing what no training image routes"
+    )
     print(f"routed           {after['routed']:.2f} for each input and class (K = {args.k}, {args.rule})")
     print(f"written to       {args.out}/weights.safetensors, retrofit.json")
 

@@ -1,7 +1,4 @@
-"""Cells of a comparison: one head, for one budget and one seed, on one backbone.
-
-Each has a file of its own; a finished one is never computed again.
-"""
+"""Which cells of a comparison are to be computed, and their computation; a finished one is never computed again."""
 
 import hashlib
 import json
@@ -18,20 +15,18 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import safetensors
-import safetensors.torch
 import torch
 from tqdm import tqdm
 
+from dynamick.comparison import cell
 from dynamick.comparison.cache import Features, open_features, read_state
+from dynamick.comparison.cell import Cell, FailedCell, is_done, load_head
 from dynamick.comparison.detecting import detectors
 from dynamick.comparison.heads import HEADS
 from dynamick.comparison.logistic import Problem, solve, standardise
 from dynamick.comparison.measuring import measure
-from dynamick.comparison.table import FIGURES
 from dynamick.dissection import Dissection
 from dynamick.errors import InputError
-from dynamick.files import write_atomically, write_json
 from dynamick.nn import DynamicLinear
 from dynamick.progress import bar
 
@@ -82,7 +77,7 @@ def pending(features: Path, cells: Path, heads: Iterable[str], budgets: Sequence
         for seed in seeds if HEADS[head].seeded else [0]:
             job = Job(features, cells, head, (), seed, owner)
             asked = sorted(set(budgets)) if HEADS[head].axis else (0,)
-            left = tuple(budget for budget in asked if not _is_done(job.file(budget)))
+            left = tuple(budget for budget in asked if not is_done(job.file(budget)))
             if left:
                 jobs.append(replace(job, budgets=left))
     return jobs
@@ -117,15 +112,16 @@ def run_job(job: Job) -> None:
     try:
         train, val = open_features(job.features / "train"), open_features(job.features / "val")
         for fitted in HEADS[job.head].fit(train.x, train.labels, len(train.classes), job.budgets, job.seed):
-            cell = {"head": job.head, "budget": fitted.budget, "seed": job.seed, "features": job.owner}
-            cell |= {"seconds": fitted.seconds, "about": fitted.about, **measure(fitted.head, val)}
-            _store(job.file(fitted.budget), cell, fitted.head)
+            figures = {"seconds": fitted.seconds, **measure(fitted.head, val)}
+            routed = (fitted.head.k, fitted.head.rule) if isinstance(fitted.head, DynamicLinear) else (None, None)
+            found = Cell(job.head, fitted.budget, job.seed, job.owner, figures, fitted.about, *routed)
+            cell.write(job.file(fitted.budget), found, fitted.head)
     except Exception as error:
         _fail(job, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
 
 
-def load_cells(folder: Path, features: Path, units: Dissection | None = None) -> list[dict[str, Any]]:
-    """All cells of one backbone, failed ones too (they have `failed` instead of figures).
+def load_cells(folder: Path, features: Path, units: Dissection | None = None) -> list[Cell | FailedCell]:
+    """All cells of one backbone, failed ones too.
 
     Args:
         folder: its cells.
@@ -136,32 +132,11 @@ def load_cells(folder: Path, features: Path, units: Dissection | None = None) ->
         InputError: a cell is damaged, or belongs to other features; it names the file.
     """
     found = []
-    for file, cell in _read_all(folder, _owner(features)):
-        if units is not None and "failed" not in cell:
-            cell |= detectors(load_head(file), units)
-        found.append(cell)
+    for file, each in _read_all(folder, _owner(features)):
+        if units is not None and isinstance(each, Cell):
+            each = replace(each, figures={**each.figures, **detectors(load_head(file), units)})
+        found.append(each)
     return found
-
-
-def load_head(file: Path) -> torch.nn.Module:
-    """The head that a cell's file stands beside: nn.Linear, or DynamicLinear for heads that route.
-
-    Raises:
-        InputError: it is missing or damaged, or the cell failed.
-    """
-    if not file.exists() or "failed" in (cell := _read(file)):
-        raise InputError(f"{file}: no finished cell")
-    path = file.with_suffix(".safetensors")
-    try:
-        tensors = safetensors.torch.load_file(path)
-        classes, units = tensors["weight"].shape
-        k = cell.get("k")
-        head = torch.nn.Linear(units, classes) if k is None else DynamicLinear(units, classes, k, rule=cell["rule"])
-        head.load_state_dict(tensors)
-    except Exception as error:
-        why = " ".join(str(error).split())[:200]
-        raise InputError(f"{path}: missing or damaged ({why}); take {file.name} away and run again") from None
-    return head.requires_grad_(False)
 
 
 def estimate(jobs: Sequence[Job], processes: int = 1) -> float:
@@ -256,22 +231,11 @@ def _owner(features: Path) -> str:
     return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
 
 
-def _is_done(file: Path) -> bool:
-    """Whether a cell is finished; one whose weights are missing or truncated is not."""
-    if not file.exists() or "failed" in _read(file):
-        return False
-    try:
-        with safetensors.safe_open(file.with_suffix(".safetensors"), "pt"):
-            return True
-    except (safetensors.SafetensorError, OSError):
-        return False
-
-
-def _read_all(folder: Path, owner: str) -> list[tuple[Path, dict[str, Any]]]:
+def _read_all(folder: Path, owner: str) -> list[tuple[Path, Cell | FailedCell]]:
     """A folder's cells, all held to their owner: figures of other images or weights would stand in one table unseen."""
-    found = [(file, _read(file)) for file in sorted(folder.glob("*.json"))]
-    for file, cell in found:
-        if cell.get("features") != owner:
+    found = [(file, cell.read(file)) for file in sorted(folder.glob("*.json"))]
+    for file, each in found:
+        if each.features != owner:
             raise InputError(
                 f"{file}: made of other features than are given now (weights, images, size, preprocessing or dtype); "
                 f"give another --out, or take the folder {folder} away"
@@ -279,42 +243,8 @@ def _read_all(folder: Path, owner: str) -> list[tuple[Path, dict[str, Any]]]:
     return found
 
 
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        cell: dict[str, Any] = json.loads(file.read_text())
-    except ValueError as error:
-        raise InputError(f"{file}: damaged ({error}); take it away and run again") from None
-    if not _is_cell(cell):
-        raise InputError(f"{file}: damaged (these are no cell's values); take it away and run again")
-    return cell
-
-
-def _is_cell(cell: Any) -> bool:
-    """Whether all that a table reads of a cell is of the type that it must be."""
-    if not isinstance(cell, dict) or not isinstance(cell.get("head"), str) or cell["head"] not in HEADS:
-        return False
-    if not all(isinstance(cell.get(name), int) for name in ("budget", "seed")):
-        return False
-    if "failed" in cell:
-        return isinstance(cell["failed"], str)
-    return cell.get("top1") is not None and all(isinstance(cell.get(name), int | float | None) for name in FIGURES)
-
-
-def _store(file: Path, cell: dict[str, Any], head: torch.nn.Module) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    if isinstance(head, DynamicLinear):
-        cell = {**cell, "k": head.k, "rule": head.rule}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
-    write_atomically(file.with_suffix(".safetensors"), safetensors.torch.save(tensors))
-    # The JSON goes last: where it is, the cell is finished.
-    write_json(file, cell)
-
-
 def _fail(job: Job, reason: str) -> None:
     """Store the reason for the job's cells that are not finished."""
-    job.cells.mkdir(parents=True, exist_ok=True)
     for budget in job.budgets:
-        file = job.file(budget)
-        if not _is_done(file):
-            cell = {"head": job.head, "budget": budget, "seed": job.seed, "features": job.owner, "failed": reason}
-            write_json(file, cell)
+        if not is_done(file := job.file(budget)):
+            cell.write(file, FailedCell(job.head, budget, job.seed, job.owner, reason))

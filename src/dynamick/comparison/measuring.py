@@ -22,9 +22,9 @@ def measure(head: nn.Module, data: Features) -> dict[str, float | None]:
 
     Returns:
         `top1` (%), `loss` (mean cross entropy), `ece` (%, 15 bins, over the predicted class), `nec` (non-zeros a class, mean),
-        `most` (the largest such number), `routed` (products summed for an input and class), `units` (with a non-zero weight),
-        `classes_per_unit` (that a used unit serves, mean), `shared` (% of the used units that serve several classes), and
-        `n98`, `deletion`, `insertion` as in `explain`.
+        `max_per_class` (the largest such number), `routed` (products summed for an input and class), `units` (with a non-zero
+        weight), `classes_per_unit` (that a used unit serves, mean), `shared` (% of the used units that serve several classes),
+        and `n98`, `deletion`, `insertion` as in `explain`.
     """
     weight = head.get_parameter("weight")
     logits, counts = [], routing_start(weight)
@@ -39,7 +39,7 @@ def measure(head: nn.Module, data: Features) -> dict[str, float | None]:
         "loss": nn.functional.cross_entropy(logits_NC, data.labels).item(),
         "ece": 100 * calibration_error(logits_NC, data.labels),
         "nec": per_unit.sum().item() / len(weight),
-        "most": int(used(head).sum(1).max()),
+        "max_per_class": int(used(head).sum(1).max()),
         "routed": routing_compute(counts)[0],
         "units": units,
         "classes_per_unit": per_unit.sum().item() / max(1, units),

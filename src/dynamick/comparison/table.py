@@ -7,13 +7,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from dynamick.comparison.cell import FIGURES, Cell, FailedCell
 from dynamick.comparison.heads import HEADS
 from dynamick.files import write_atomically, write_json
 
 COLUMNS = {
     "ece": ("ECE, %", 2),
     "nec": ("non-zeros/class", 2),
-    "most": ("most in a class", 0),
+    "max_per_class": ("most in a class", 0),
     "routed": ("summed/input", 2),
     "units": ("units", 1),
     "shared": ("shared, %", 0),
@@ -24,7 +25,6 @@ COLUMNS = {
     "seconds": ("seconds", 1),
 }
 """Titles and digits; a column that no cell has a figure for is left out."""
-FIGURES = ("top1", "loss", *COLUMNS, "classes_per_unit", "insertion")
 AVERAGED = (5, 10, 15, 20, 25, 30)
 """The published average of static heads is over these budgets (docs/definitions.md, "Sparse heads"); 1 stands apart."""
 LEGEND = """\
@@ -39,7 +39,7 @@ SEEN = "`detectors`: units that detect a concept (IoU of 0.04 or more); `mean Io
 Row = dict[str, Any]
 
 
-def rows(cells: Iterable[tuple[str, str, dict[str, Any]]]) -> list[Row]:
+def rows(cells: Iterable[tuple[str, str, Cell | FailedCell]]) -> list[Row]:
     """One row for each backbone's kind, head and budget.
 
     Args:
@@ -47,14 +47,14 @@ def rows(cells: Iterable[tuple[str, str, dict[str, Any]]]) -> list[Row]:
 
     Returns:
         Rows with `backbone`, `head`, `axis`, `budget`, `cells` (how many succeeded), `lacking` (how many failed, and one for
-        each backbone of the kind that has none), the mean of each of `FIGURES` (`most`: the largest), for `top1` and `ece`
-        the deviation (`top1_std`; None of one cell), `each` (the top-1 of each backbone that has one), `of` (how many backbones
-        there are of the kind), and `failed`: the backbone, seed and reason of each failure.
+        each backbone of the kind that has none), the mean of each of `FIGURES` (`max_per_class`: the largest), for `top1` and
+        `ece` the deviation (`top1_std`; None of one cell), `each` (the top-1 of each backbone that has one), `of` (how many
+        backbones there are of the kind), and `failed`: the backbone, seed and reason of each failure.
     """
-    groups: dict[tuple[str, str, int], list[tuple[str, dict[str, Any]]]] = {}
+    groups: dict[tuple[str, str, int], list[tuple[str, Cell | FailedCell]]] = {}
     names: dict[str, set[str]] = {}
     for kind, name, cell in cells:
-        groups.setdefault((kind, cell["head"], cell["budget"]), []).append((name, cell))
+        groups.setdefault((kind, cell.head, cell.budget), []).append((name, cell))
         names.setdefault(kind, set()).add(name)
     order = list(HEADS)
     keys = sorted(groups, key=lambda key: (key[0], order.index(key[1]), key[2]))
@@ -164,28 +164,28 @@ def _mean(top1: dict[str, float], names: Sequence[str]) -> float:
     return mean(top1[name] for name in names)
 
 
-def _row(key: tuple[str, str, int], cells: list[tuple[str, dict[str, Any]]], names: set[str]) -> Row:
+def _row(key: tuple[str, str, int], cells: list[tuple[str, Cell | FailedCell]], names: set[str]) -> Row:
     backbone, head, budget = key
-    good: dict[str, list[dict[str, Any]]] = {}
+    good: dict[str, list[dict[str, float | None]]] = {}
     for name, cell in cells:
-        if "failed" not in cell:
-            good.setdefault(name, []).append(cell)
-    failed = [f"{name}, seed {cell['seed']}: {cell['failed']}" for name, cell in cells if "failed" in cell]
+        if isinstance(cell, Cell):
+            good.setdefault(name, []).append(cell.figures)
+    failed = [f"{name}, seed {cell.seed}: {cell.reason}" for name, cell in cells if isinstance(cell, FailedCell)]
     row: Row = {"backbone": backbone, "head": head, "axis": HEADS[head].axis, "budget": budget}
     row |= {"cells": len(cells) - len(failed), "lacking": len(failed) + len(names - {name for name, _ in cells})}
-    computed = {figure for each in good.values() for cell in each for figure in cell}
+    computed = {figure for each in good.values() for figures in each for figure in figures}
     for figure in (each for each in FIGURES if each in computed):
-        of = [[cell[figure] for cell in each if cell.get(figure) is not None] for each in good.values()]
+        of = [[value for figures in each if (value := figures.get(figure)) is not None] for each in good.values()]
         # Head seeds of one backbone are no independent trainings.
         means = [mean(each) for each in of if each]
         row[figure] = mean(means) if means else None
-        if figure == "most":
+        if figure == "max_per_class":
             row[figure] = max(value for each in of for value in each)
         if figure in ("top1", "ece"):
             # Of one backbone out of several there is no deviation over backbones.
             values = means if len(names) > 1 else of[0]
             row[f"{figure}_std"] = stdev(values) if len(values) > 1 else None
-    row["each"] = {name: mean(cell["top1"] for cell in each) for name, each in good.items()}
+    row["each"] = {name: mean(figures["top1"] or 0.0 for figures in each) for name, each in good.items()}
     row |= {"of": len(names), "failed": "; ".join(failed)}
     return row
 

@@ -140,7 +140,7 @@ def summarise(name: str, model: nn.Module, accuracy: float | None = None, units:
         name=name,
         accuracy=accuracy,
         weights_per_class=sparse.weights_per_class,
-        most_weights=sparse.most,
+        most_weights=sparse.max_per_class,
         units=weight.shape[1],
         routed_units=int((weight.abs() >= THRESHOLD).any(dim=0).sum()),
         detectors=None if figures is None else figures.detectors,

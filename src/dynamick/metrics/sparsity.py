@@ -14,12 +14,12 @@ class Sparsity(NamedTuple):
     Attributes:
         sparse_share: share of weights with |w| < 1e-3, 0..1.
         weights_per_class: mean number of weights per class with |w| >= 1e-3.
-        most: the largest such number of any class.
+        max_per_class: the largest such number of any class.
     """
 
     sparse_share: float
     weights_per_class: float
-    most: int
+    max_per_class: int
 
 
 def sparsity(weight: Tensor, threshold: float = THRESHOLD) -> Sparsity:

@@ -99,7 +99,7 @@ class Classifier(L.LightningModule):
             "val_loss": _take(self.val_loss),
             "sparse_share": sparse.sparse_share,
             "weights_per_class": sparse.weights_per_class,
-            "weights_per_class_max": sparse.most,
+            "weights_per_class_max": sparse.max_per_class,
             "routed_units": routed,
             "dead_units": dead,
         }

@@ -20,7 +20,7 @@ class Pruned:
 
     Attributes:
         kept, total: weights of the head that remain, of how many.
-        most: the largest number that remains in any class.
+        max_per_class: the largest number that remains in any class.
         images: inputs that were routed, and whose logits were compared.
         changed: logits that are not the same, bit for bit, summed in one order; 0 proves the pruning. An implementation may
             sum the same products in another order once others are pruned, and so round otherwise.
@@ -28,7 +28,7 @@ class Pruned:
 
     kept: int
     total: int
-    most: int
+    max_per_class: int
     images: int
     changed: int
 

@@ -221,7 +221,7 @@ def _finish(out: Path, recipe: Recipe, images: Images, last: dict[str, float]) -
         result["pruned"] = asdict(pruned)
         checkpoint.save(model, out / "pruned.safetensors", result)
         print(
-            f"pruned: {pruned.kept} of {pruned.total} weights remain, at most {pruned.most} a class; "
+            f"pruned: {pruned.kept} of {pruned.total} weights remain, at most {pruned.max_per_class} a class; "
             f"{pruned.changed} of the logits of {pruned.images} training images changed",
             flush=True,
         )
