@@ -25,7 +25,6 @@ import torch
 from torch import Tensor
 
 from dynamick import checkpoint
-from dynamick.cli.fig7 import FEW, residual_of_ibd
 from dynamick.data import ComposedScenes
 from dynamick.data.checking import open_concepts
 from dynamick.data.recipe import DataRecipe, open_images
@@ -34,6 +33,7 @@ from dynamick.dissection import Dissection, dissect
 from dynamick.errors import InputError
 from dynamick.explanation import Explanation, composition_truth, explain, heatmap_truth
 from dynamick.explanation.trust import measure
+from dynamick.figures.paper.fig7 import FEW, residual_of_ibd
 
 KINDS = ("dense", "dynamic")
 LAYER = "layer3"
@@ -62,7 +62,7 @@ def measure_file(path: Path, images: int, read: int, dissected: int, concepts: P
             ComposedScenes("val", dissected, SCENES_SEED, recipe.size).write_broden(concepts)
         units = None if concepts is None else dissect(model, LAYER, open_concepts(concepts), progress=False)
         if concepts is not None and getattr(model.fc, "k", None) is None:
-            truth["left by IBD, median"] = residual_of_ibd({"network": model}, shown, concepts)
+            truth["left by IBD, median"] = residual_of_ibd(model, shown, concepts)
     if recipe.kind == "scenes" and units is not None:
         truth |= against_truth(model, units, recipe, images)
     explanations = explain(model, to_read, units=units, maps=False)

@@ -20,11 +20,11 @@ from torch import Tensor
 
 import dynamick as dk
 from dynamick.cli.demo_scenes import EXPLAINED, LAYER, SCENES
-from dynamick.cli.reproduce import read_run
 from dynamick.data import ComposedScenes
 from dynamick.data.sources.scenes import SEED as SCENES_SEED
 from dynamick.dissection import dissect
 from dynamick.explanation import composition_truth, heatmap_truth
+from dynamick.figures import Run, read_run
 from dynamick.metrics import sparsity
 
 K = 5
@@ -69,12 +69,11 @@ def main() -> None:
     concepts = dk.data.Broden(args.out / "scenes")
     models: dict[str, list[dict[str, float]]] = {}
     for folder in args.runs:
-        # As fig3, which takes runs on scenes.
-        run = read_run(folder, "fig3")
-        units = dissect(run["network"], LAYER, concepts, progress=False)
+        run = read_run(folder)
+        units = dissect(run.network, LAYER, concepts, progress=False)
         (args.out / folder.name).mkdir(exist_ok=True)
         units.write_tally(args.out / folder.name / "tally.csv")
-        models.setdefault(run["model"], []).append(figures(run, scenes, units))
+        models.setdefault(run.model, []).append(figures(run, scenes, units))
     (args.out / "thresholding.json").write_text(json.dumps(models, indent=1) + "\n")
     for name, columns in TABLES.items():
         print(f"\n| {name} | seeds | {' | '.join(column for column, _ in columns.values())} |\n|{'---|' * (2 + len(columns))}")
@@ -84,9 +83,9 @@ def main() -> None:
 
 
 @torch.no_grad()
-def figures(run: dict[str, Any], scenes: ComposedScenes, units: Any) -> dict[str, float]:
+def figures(run: Run, scenes: ComposedScenes, units: Any) -> dict[str, float]:
     """All figures of one run, by the names in TABLES."""
-    network, last = run["network"], run["history"][-1]
+    network, last = run.network, run.history[-1]
     sparse, summary = sparsity(network.fc.weight), units.summary()
     live = (network.fc.weight.abs() >= 1e-3).any(0).numpy()
     found = {name for name, is_one in zip(units.labels, units.detectors, strict=True) if is_one} & set(scenes.parts)
@@ -96,7 +95,7 @@ def figures(run: dict[str, Any], scenes: ComposedScenes, units: Any) -> dict[str
     return {
         "top1": last["top1"],
         "val_loss": last["val_loss"],
-        "early": run["history"][FIRST - 1]["top1"],
+        "early": run.history[FIRST - 1]["top1"],
         "as_routed": as_routed(network, scenes.images, scenes.labels),
         "weights": sparse.weights_per_class,
         "max_per_class": float(sparse.max_per_class),

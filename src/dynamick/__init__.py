@@ -29,6 +29,7 @@ _MODULES = (
     "data",
     "dissection",
     "explanation",
+    "figures",
     "functional",
     "metrics",
     "models",

@@ -1,34 +1,27 @@
 """`dynamick reproduce overlap`: its figures against loops over samples, classes and units, and what it refuses."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
 import dynamick as dk
-from dynamick import models
-from dynamick.cli import overlap
 from dynamick.data import ComposedScenes
-from dynamick.training.recipe import DataRecipe, Recipe
+from dynamick.figures import find
+from dynamick.figures.figure import Material
+from dynamick.figures.paper import overlap
+from dynamick.figures.runs import Run
 
 K = 3
 
 
-def make_run(model: str, size: int = 32, seed: int = 1) -> dict[str, Any]:
-    recipe = Recipe(model=model, width=4, stem="patch", data=DataRecipe("scenes", size=size, val_images=12)).to_dict()
-    torch.manual_seed(seed)
-    name = models.parse(model)
-    network = models.create(model, 10, "patch", 4, classes=ComposedScenes("val", 1).classes).eval()
-    k = name.k if name.head == "dynamic" else None
-    return {"model": model, "head": f"d{k}" if k else name.head, "k": k, "recipe": recipe, "network": network}
-
-
-def test_the_figures_are_those_of_loops() -> None:
-    scenes, run = ComposedScenes("val", 6, image_size=32), make_run(f"res8-d{K}a")
+def test_the_figures_are_those_of_loops(scenes_run: Callable[..., Run]) -> None:
+    scenes, run = ComposedScenes("val", 6, image_size=32), scenes_run(f"res8-d{K}a")
     rows = {(row["kind"], row["s"]): row for row in overlap.measure(run, scenes.images, scenes.labels)}
-    network = run["network"]
+    network = run.network
     weight, bias = network.fc.weight.detach(), network.fc.bias.detach()
     with torch.no_grad():
         x = network.features(network.preprocessing(scenes.images))
@@ -60,8 +53,8 @@ def test_the_figures_are_those_of_loops() -> None:
         assert rows[f"literal, {name}", 1.0]["overlap"] == 0
 
 
-def test_means_and_deviations_are_over_a_models_runs() -> None:
-    runs = [{"model": "res8", "k": None}, {"model": "res8", "k": None}, {"model": "res8-d2a", "k": 2}]
+def test_means_and_deviations_are_over_a_models_runs(scenes_run: Callable[..., Run]) -> None:
+    runs = [scenes_run("res8"), scenes_run("res8"), scenes_run("res8-d2a")]
     found = [
         [{"kind": "normalised, votes", "s": 1.0, "overlap": value, "dense": 2 * value, "routed": 0.0}]
         for value in (0.2, 0.4, 1.0)
@@ -74,49 +67,51 @@ def test_means_and_deviations_are_over_a_models_runs() -> None:
     assert dynamic["overlap_std"] is None
 
 
-def test_it_writes_its_page(tmp_path: Path) -> None:
-    page = overlap.overlap_figure([make_run("res8"), make_run("res8", seed=2), make_run("res8-d2a")], tmp_path)
+def test_it_writes_its_page(tmp_path: Path, scenes_run: Callable[..., Run]) -> None:
+    made = find("overlap").page(Material([scenes_run("res8"), scenes_run("res8", seed=2), scenes_run("res8-d2a")]))
+    made.write(tmp_path)
+    page = made.markdown()
     assert page == (tmp_path / "overlap.md").read_text()
     assert "12 validation images" in page
     assert "res8-d2a: normalised, votes: the overlap at s = 1 is 1.000" in page
     rows = json.loads((tmp_path / "overlap.json").read_text())["rows"]
-    assert len(rows) == 2 * len(overlap.KINDS) * len(overlap.LEVELS)
+    assert len(rows) == 2 * len(overlap.FORMS) * len(overlap.LEVELS)
     assert (tmp_path / "overlap.svg").stat().st_size > 1000
 
 
 @pytest.mark.parametrize(
     ("given", "wrong"), [(["res8", "res8-d2a@64"], "different data"), (["res8", "capsnet-em"], "capsnet-em has no linear head")]
 )
-def test_it_refuses_what_cannot_be_compared(given: list[str], wrong: str, tmp_path: Path) -> None:
-    runs = [make_run(name.partition("@")[0], int(name.partition("@")[2] or 32)) for name in given]
+def test_it_refuses_what_cannot_be_compared(given: list[str], wrong: str, scenes_run: Callable[..., Run]) -> None:
+    runs = [scenes_run(name.partition("@")[0], int(name.partition("@")[2] or 32)) for name in given]
     with pytest.raises(dk.InputError, match=rf"^reproduce overlap: [^\n]*{wrong}[^\n]*$"):
-        overlap.overlap_figure(runs, tmp_path)
-    assert not list(tmp_path.iterdir())
+        overlap.make(Material(runs))
 
 
-def test_it_refuses_runs_of_other_classes(tmp_path: Path) -> None:
+def test_it_refuses_runs_of_other_classes(scenes_run: Callable[..., Run]) -> None:
     """Two folders of images are both of kind `folder`, and may be of one size."""
-    runs = [make_run("res8"), make_run("res8-d2a")]
-    runs[1]["network"].classes = [f"class {c}" for c in range(10)]
+    runs = [scenes_run("res8"), scenes_run("res8-d2a")]
+    runs[1].network.classes = [f"class {c}" for c in range(10)]
     with pytest.raises(dk.InputError, match=r"^reproduce overlap: the runs are of different data; [^\n]+$"):
-        overlap.overlap_figure(runs, tmp_path)
+        overlap.make(Material(runs))
 
 
-def test_it_averages_only_runs_that_differ_in_their_seeds(tmp_path: Path) -> None:
-    runs = [make_run("res8") | {"folder": Path(name)} for name in "ab"]
-    runs[1]["recipe"] |= {"seed": 7, "width": 8}
+def test_it_averages_only_runs_that_differ_in_their_seeds(scenes_run: Callable[..., Run]) -> None:
+    runs = [scenes_run("res8", folder=name) for name in "ab"]
+    runs[1] = replace(runs[1], recipe=replace(runs[1].recipe, seed=7, width=8))
     with pytest.raises(dk.InputError, match=r"^b: another res8 than a \(width: [^\n]+ are averaged$"):
-        overlap.overlap_figure(runs, tmp_path)
-    assert not list(tmp_path.iterdir())
+        overlap.make(Material(runs))
 
 
-def test_a_network_without_a_gradient_holds_nothing(tmp_path: Path) -> None:
-    runs = [make_run("res8"), make_run("res8-d2a")]
+def test_a_network_without_a_gradient_holds_nothing(tmp_path: Path, scenes_run: Callable[..., Run]) -> None:
+    runs = [scenes_run("res8"), scenes_run("res8-d2a")]
     with torch.no_grad():
-        runs[1]["network"].fc.weight.zero_()
-    page = overlap.overlap_figure(runs, tmp_path)
+        runs[1].network.fc.weight.zero_()
+    made = find("overlap").page(Material(runs))
+    made.write(tmp_path)
+    page = made.markdown()
     said = [line for line in page.splitlines() if line.startswith("- res8-d2a: ")]
-    assert len(said) == len(overlap.KINDS)
+    assert len(said) == len(overlap.FORMS)
     assert all(line.endswith("nothing to compare with") for line in said)
     assert "nan" not in page
     assert "| none | none |" in page

@@ -11,13 +11,14 @@ from PIL import Image
 
 import dynamick as dk
 from dynamick import models
-from dynamick.cli import fig3, fig7
-from dynamick.cli.fig7 import summary, verdicts
 from dynamick.cli.main import main
 from dynamick.data import ComposedScenes
 from dynamick.data.class_folders import FolderImages, image_folder
 from dynamick.dissection import Dissection
 from dynamick.explanation import ConceptBasis
+from dynamick.figures.paper import fig3, fig7
+from dynamick.figures.paper.fig7 import summary, verdicts
+from dynamick.figures.runs import Run
 from dynamick.training.recipe import Recipe
 
 CLASSES = ["blue", "green", "red"]
@@ -60,24 +61,24 @@ def test_residuals_are_those_of_the_paper(images: Path, tmp_path: Path) -> None:
     runs = []
     for model, k in (("res8", None), ("res8-d5a", 5)):
         network = dk.load(make_run(tmp_path / model, model, images) / "last.safetensors").eval()
-        runs.append({"model": model, "head": f"d{k}" if k else "dense", "k": k, "depth": 8, "network": network})
+        runs.append(Run(tmp_path, model, f"d{k}" if k else "dense", k, 8, Recipe(model=model), network))
     rows = {row["model"]: row for row in summary(runs, data, None)}
     for run in runs:
         left, counts = [], []
         with torch.no_grad():
             features: list[torch.Tensor] = []
-            run["network"].fc.register_forward_pre_hook(lambda _, inputs, seen=features: seen.append(inputs[0]))
-            chosen = run["network"](run["network"].preprocessing(data.images)).argmax(1).tolist()
+            run.network.fc.register_forward_pre_hook(lambda _, inputs, seen=features: seen.append(inputs[0]))
+            chosen = run.network(run.network.preprocessing(data.images)).argmax(1).tolist()
         for x, c in zip(features[0].double(), chosen, strict=True):
-            products = (run["network"].fc.weight[c].double() * x).tolist()
+            products = (run.network.fc.weight[c].double() * x).tolist()
             routed = sorted(products, reverse=True)
-            routed = [each for each in routed[: run["k"]] if each > 0] if run["k"] else routed
+            routed = [each for each in routed[: run.k] if each > 0] if run.k else routed
             largest = sorted(routed, key=abs, reverse=True)
             left.append(abs(1 - sum(largest[:4]) / sum(products)))
             within = [abs(sum(largest[:n]) - sum(largest)) <= 0.02 * abs(sum(largest)) for n in range(1, len(largest) + 1)]
             counts.append(next(n for n in range(1, len(largest) + 1) if all(within[n - 1 :])))
-        assert rows[run["model"]]["left"] == pytest.approx(torch.tensor(left).quantile(0.5).item(), rel=1e-4)
-        assert rows[run["model"]]["n98"] == torch.tensor(counts).double().quantile(0.5).item()
+        assert rows[run.model]["left"] == pytest.approx(torch.tensor(left).quantile(0.5).item(), rel=1e-4)
+        assert rows[run.model]["n98"] == torch.tensor(counts).double().quantile(0.5).item()
 
 
 @pytest.mark.parametrize(("left", "said"), [(0.019, "holds"), (0.021, "fails")])
@@ -146,7 +147,7 @@ def test_a_network_whose_scores_are_all_zero_has_none(
         network.fc.weight.zero_()
     dk.save(network, tmp_path / dead / "last.safetensors")
     basis = ConceptBasis([1], ["thing"], torch.eye(16, dtype=torch.float64)[:1], [1], [1.0])
-    monkeypatch.setattr("dynamick.explanation.basis.learn_basis", lambda *_, **__: basis)
+    monkeypatch.setattr("dynamick.figures.paper.fig7.learn_basis", lambda *_, **__: basis)
     ComposedScenes("val", 2, image_size=32).write_broden(tmp_path / "concepts")
     options = ["--dissections", str(tmp_path / "dissections"), "--concepts", str(tmp_path / "concepts")]
     main(["reproduce", "fig7", *map(str, runs), *options, "--out", str(tmp_path / "out")])
@@ -165,7 +166,7 @@ def test_images_that_are_decoded_as_needed_make_the_same_figures(images: Path, t
     for model, k in (("res8", None), ("res8-d5a", 5)):
         network = dk.load(make_run(tmp_path / model, model, images) / "last.safetensors").eval()
         units = Dissection.read_tally(tmp_path / "dissections" / model / "tally.csv")
-        runs.append({"model": model, "head": f"d{k}" if k else "dense", "k": k, "depth": 8, "network": network, "units": units})
+        runs.append(Run(tmp_path, model, f"d{k}" if k else "dense", k, 8, Recipe(model=model), network, units=units))
     assert summary(runs, as_needed, None) == summary(runs, whole, None)
     for data in (whole, as_needed):
         fig3.draw(runs, data).savefig(tmp_path / "fig3.png")

@@ -1,15 +1,22 @@
 """The paper's Fig. 3 on real images: the inputs that dense, Dynamic-K and routing by agreement select for a class."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from dynamick.cli.reproduce import alike, averaged
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-    from torch import Tensor
+from dynamick.data.images import evenly_spaced
+from dynamick.errors import InputError
+from dynamick.explanation import heatmap
+from dynamick.figures.averages import Row, means, verdict
+from dynamick.figures.figure import Material, PaperFigure
+from dynamick.figures.page import Page, cells, spreads, table
+from dynamick.figures.runs import Run, group_by_model, refuse_different_data, validation_images
+from dynamick.figures.trainings import CAPSULES, SCENES
+from dynamick.models.capsnet import GRID, POSE
 
 MOST = 0.9
 """An input counts as selected when it is among the fewest that make up so much of a class's sum."""
@@ -17,9 +24,7 @@ MEASURED = 500
 """At most so many validation images, evenly spaced, give the medians."""
 CLASSES = 3
 """Classes that are drawn, as many as in the paper: the image's own, and the likeliest others to the first network."""
-
-Run = dict[str, Any]
-Row = dict[str, Any]
+COLUMNS = {"selected": ("selected", 1), "part": ("selected, %", 1), "top1": ("top-1 of these images, %", 1)}
 
 
 class Selection(NamedTuple):
@@ -32,63 +37,45 @@ class Selection(NamedTuple):
         logits: shape (B, C).
     """
 
-    shares: "Tensor"
-    maps: "Tensor"
-    logits: "Tensor"
+    shares: Tensor
+    maps: Tensor
+    logits: Tensor
 
 
-def fig3(runs: list[Run], out: Path, failed: Sequence[str] = ()) -> str:
-    """Write fig3.md, fig3.json and fig3.svg, and return the page.
-
-    Args:
-        runs: as `dynamick.cli.reproduce.read_run`, all on the same data, such as a dense, a Dynamic-K and some CapsNets; `k` is
-            None for all but Dynamic-K.
-        out: a folder; made when there is something to write.
-        failed: a line for each training that failed.
+def make(material: Material) -> Page:
+    """Its page, from runs of one data set, such as a dense, a Dynamic-K and some CapsNets.
 
     Raises:
         InputError: fewer than two runs, runs of different data, no Dynamic-K one, or two of a model that differ in more than
             their seeds.
     """
-    from dynamick.data.images import evenly_spaced
-    from dynamick.data.recipe import DataRecipe, open_images
-    from dynamick.errors import InputError
-    from dynamick.files import write_atomically, write_json
-
-    if len({(run["recipe"]["data"]["kind"], run["recipe"]["data"]["size"], tuple(run["network"].classes)) for run in runs}) > 1:
-        raise InputError("reproduce fig3: the runs are of different data; give those of one")
-    if len(runs) < 2 or not any(run["k"] for run in runs):
+    runs = material.runs
+    refuse_different_data(runs, "fig3")
+    if len(runs) < 2 or not any(run.k for run in runs):
         raise InputError("reproduce fig3: give a run with a Dynamic-K head, and one or more others to compare it with")
-    alike(runs)
-    data: Any = open_images(DataRecipe(**runs[0]["recipe"]["data"]), "val")
+    first = [own[0] for own in group_by_model(runs).values()]
+    data = validation_images(runs[0])
     rows = summary(runs, data)
-    said = [*verdicts(rows), *failed]
     size = f"{len(data.classes)} classes, {data.side} pixels; every network as its last epoch left it."
-    page = as_markdown(rows, said, size, len(evenly_spaced(len(data), MEASURED)))
-    out.mkdir(parents=True, exist_ok=True)
-    write_json(out / "fig3.json", {"rows": rows, "verdicts": said, "sizes": size})
-    draw(list({run["model"]: run for run in reversed(runs)}.values())[::-1], data).savefig(out / "fig3.svg")
-    # The page goes last: where it is, all is there.
-    write_atomically(out / "fig3.md", page.encode())
-    return page
+    how = [f"Selected are the fewest inputs that make up {MOST:.0%} of the predicted class's sum, by size."]
+    images = len(evenly_spaced(len(data), MEASURED))
+    how += [f"Medians over {images} validation images, means and deviations of those over runs."]
+    columns = cells("model", "runs", "inputs") | spreads(COLUMNS)
+    return Page(rows, verdicts(rows), [size, "\n".join(how)], table(columns, rows), draw(first, data), about={"sizes": size})
 
 
-def select(network: Any, images: "Tensor") -> Selection:
+def select(network: Any, images: Tensor) -> Selection:
     """What each class is the sum of, for some images, uint8 (B, 3, H, W).
 
     A ResNet's class sums W_ci x_i, over all units or over the routed ones; unit i lies where its map is. A capsule sums
     R_ci a_i V_ci (a_i is 1 but for EM); a primary capsule lies at its place on the grid.
     """
-    import torch
-
     with torch.no_grad():
         prepared = network.preprocessing(images)
         return _of_capsules(network, prepared) if hasattr(network.fc, "capsules") else _of_units(network, prepared)
 
 
-def _of_units(network: Any, prepared: "Tensor") -> Selection:
-    import torch
-
+def _of_units(network: Any, prepared: Tensor) -> Selection:
     seen: list[Tensor] = []
     hook = network.avgpool.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     try:
@@ -105,9 +92,7 @@ def _of_units(network: Any, prepared: "Tensor") -> Selection:
     return Selection(_shares(used_BCM * w_CM * x_BM[:, None]), maps, network.fc(x_BM))
 
 
-def _of_capsules(network: Any, prepared: "Tensor") -> Selection:
-    from dynamick.models.capsnet import GRID, POSE
-
+def _of_capsules(network: Any, prepared: Tensor) -> Selection:
     x = network.features(prepared)
     found, poses = network.fc.capsules(x), x.unflatten(1, (-1, POSE))
     parts_BCI = found.coupling * network.fc.votes(poses).norm(dim=-1)
@@ -117,51 +102,45 @@ def _of_capsules(network: Any, prepared: "Tensor") -> Selection:
     return Selection(shares, shares.unflatten(2, (-1, GRID, GRID)).sum(2), found.log_odds)
 
 
-def _shares(parts: "Tensor") -> "Tensor":
+def _shares(parts: Tensor) -> Tensor:
     size = parts.abs()
     return size / size.sum(-1, keepdim=True).clamp(min=1e-30)
 
 
-def selected(shares: "Tensor") -> "Tensor":
+def selected(shares: Tensor) -> Tensor:
     """How many of the largest shares, along the last axis, it takes to make up 90 %."""
     ordered = shares.sort(-1, descending=True).values.cumsum(-1)
     return 1 + (ordered < MOST * ordered[..., -1:]).sum(-1)
 
 
-def measured(data: Any) -> "tuple[Tensor, Tensor]":
+def measured(data: Any) -> tuple[Tensor, Tensor]:
     """The images that give the medians, evenly spaced, and their labels."""
-    from dynamick.data.images import evenly_spaced
-
     return data.take(evenly_spaced(len(data), MEASURED))
 
 
-def summary(runs: list[Run], data: Any) -> list[Row]:
+def summary(runs: Sequence[Run], data: Any) -> list[Row]:
     """One row a model, in the runs' order: medians over images, then means (and deviations, `_std`) over its runs.
 
     Returns:
         Rows of `model`, `runs`, `k`, `inputs` (how many there are), `selected` (inputs that make up 90 % of the predicted
         class's sum), `part` (the same in % of all inputs), `top1` (%, of these images).
     """
-    import torch
-
     images, labels = measured(data)
-    groups: dict[str, list[Row]] = {}
-    for run in runs:
-        found = [select(run["network"], batch) for batch in images.split(100)]
-        shares, logits = torch.cat([each.shares for each in found]), torch.cat([each.logits for each in found])
-        predicted = logits.argmax(1)
-        count = float(selected(shares[torch.arange(len(shares)), predicted]).double().median())
-        part, top1 = 100 * count / shares.shape[2], 100 * float((predicted == labels).double().mean())
-        figures = {"inputs": shares.shape[2], "selected": count, "part": part, "top1": top1}
-        groups.setdefault(run["model"], []).append(figures)
     rows = []
-    for model, own in groups.items():
-        k = next(run["k"] for run in runs if run["model"] == model)
-        row: Row = {"model": model, "runs": len(own), "k": k, "inputs": own[0]["inputs"]}
-        for name in ("selected", "part", "top1"):
-            row |= averaged(name, [each[name] for each in own])
-        rows.append(row)
+    for model, own in group_by_model(runs).items():
+        found = [_numbers(run, images, labels) for run in own]
+        row: Row = {"model": model, "runs": len(own), "k": own[0].k, "inputs": found[0]["inputs"]}
+        rows.append(row | means([{name: each[name] for name in COLUMNS} for each in found]))
     return rows
+
+
+def _numbers(run: Run, images: Tensor, labels: Tensor) -> Row:
+    found = [select(run.network, batch) for batch in images.split(100)]
+    shares, logits = torch.cat([each.shares for each in found]), torch.cat([each.logits for each in found])
+    predicted = logits.argmax(1)
+    count = float(selected(shares[torch.arange(len(shares)), predicted]).double().median())
+    part, top1 = 100 * count / shares.shape[2], 100 * float((predicted == labels).double().mean())
+    return {"inputs": shares.shape[2], "selected": count, "part": part, "top1": top1}
 
 
 def verdicts(rows: list[Row]) -> list[str]:
@@ -170,31 +149,17 @@ def verdicts(rows: list[Row]) -> list[str]:
     out = []
     for row in rows:
         if row is not fewest and not row["k"]:
-            holds = "holds" if fewest["part"] < row["part"] else "fails"
+            holds = verdict(fewest["part"] < row["part"])
             share = f"{fewest['part']:.0f} % of the inputs against {row['part']:.0f} %"
             out.append(f"{fewest['model']} selects a smaller part of its inputs than {row['model']}: {share}: {holds}")
     return out
 
 
-def as_markdown(rows: list[Row], said: list[str], size: str, images: int) -> str:
-    """The page."""
-    lines = ["# Fig. 3: which inputs a class selects", "", size, ""]
-    lines += [f"Selected are the fewest inputs that make up {MOST:.0%} of the predicted class's sum, by size."]
-    lines += [f"Medians over {images} validation images, means and deviations of those over runs."]
-    lines += ["", "| model | runs | inputs | selected | selected, % | top-1 of these images, % |", "|---|---|---|---|---|---|"]
-    for row in rows:
-        cells = [_spread(row, "selected"), _spread(row, "part"), _spread(row, "top1")]
-        lines.append(f"| {row['model']} | {row['runs']} | {row['inputs']} | {' | '.join(cells)} |")
-    return "\n".join([*lines, "", *(f"- {each}" for each in said), "", "![fig3](fig3.svg)", ""])
-
-
-def draw(runs: list[Run], data: Any) -> "Figure":
+def draw(runs: Sequence[Run], data: Any) -> Figure:
     """A row a network: the image, where what three classes sum lies in it, and the share of each input in each class."""
-    from matplotlib.figure import Figure
-
     images, labels = data.take([known_by_all(runs, data)])
     image, label = images[0], int(labels[0])
-    found = [select(run["network"], image[None]) for run in runs]
+    found = [select(run.network, image[None]) for run in runs]
     others = [c for c in found[0].logits[0].argsort(descending=True).tolist() if c != label]
     classes = [label, *others[: CLASSES - 1]]
     figure = Figure(figsize=(1.7 * (len(classes) + 1) + 4, 2.2 * len(runs)), layout="constrained")
@@ -207,27 +172,21 @@ def draw(runs: list[Run], data: Any) -> "Figure":
     return figure
 
 
-def known_by_all(runs: list[Run], data: Any) -> int:
+def known_by_all(runs: Sequence[Run], data: Any) -> int:
     """The first validation image, of some evenly spaced, that the most networks tell right."""
-    import torch
-
-    from dynamick.data.images import evenly_spaced
-
     images, labels = measured(data)
     right = torch.zeros(len(labels))
     for run in runs:
-        answers = [select(run["network"], batch).logits.argmax(1) for batch in images.split(100)]
+        answers = [select(run.network, batch).logits.argmax(1) for batch in images.split(100)]
         right += (torch.cat(answers) == labels).float()
     return evenly_spaced(len(data), MEASURED)[int(right.argmax())]
 
 
-def _row(axes: "list[Axes]", run: Run, found: Selection, image: "Tensor", classes: list[int], names: list[str]) -> None:
-    from dynamick.explanation import heatmap
-
+def _row(axes: list[Axes], run: Run, found: Selection, image: Tensor, classes: list[int], names: list[str]) -> None:
     for each in axes[:-1]:
         each.set_axis_off()
     axes[0].imshow(image.permute(1, 2, 0).numpy())
-    axes[0].set_title(f"{run['model']}\nsays {names[int(found.logits[0].argmax())]}", fontsize=8, parse_math=False)
+    axes[0].set_title(f"{run.model}\nsays {names[int(found.logits[0].argmax())]}", fontsize=8, parse_math=False)
     shares, peak = found.shares[0], float(found.maps[0, classes].max())
     for panel, c in zip(axes[1:-1], classes, strict=True):
         panel.imshow(heatmap(image, found.maps[0, c], 0.85, peak))
@@ -240,6 +199,8 @@ def _row(axes: "list[Axes]", run: Run, found: Selection, image: "Tensor", classe
     axes[-1].set_title("inputs of every class", fontsize=8)
 
 
-def _spread(row: Row, name: str) -> str:
-    deviation = row[f"{name}_std"]
-    return f"{row[name]:.1f}" + ("" if deviation is None else f" ± {deviation:.1f}")
+FIGURE = PaperFigure(
+    title="Fig. 3: which inputs a class selects",
+    make=make,
+    needs={SCENES: ("", "-d5a"), CAPSULES: ("capsnet-dynamic", "capsnet-em", "capsnet-simplified")},
+)

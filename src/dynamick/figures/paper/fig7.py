@@ -1,0 +1,181 @@
+"""The paper's Fig. 7 from finished trainings: which units decide about an image, in a dense and in a Dynamic-K network."""
+
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from dynamick.data.checking import open_concepts
+from dynamick.data.images import evenly_spaced
+from dynamick.errors import InputError
+from dynamick.explanation import Explanation, Reader, decompose, explain, heatmap
+from dynamick.explanation.basis import PENALTY, learn_basis
+from dynamick.figures.averages import Row, means, median_of, spread, verdict
+from dynamick.figures.figure import Material, PaperFigure
+from dynamick.figures.page import Page, cells, spreads, table
+from dynamick.figures.runs import Run, group_by_model, validation_images
+from dynamick.figures.sizes import caption, sizes
+from dynamick.figures.trainings import PLACES
+
+FEW = 4
+"""The paper: "fewer than 5" units..."""
+LEFT = 0.02
+"""... leave 2 % of the sum over all units unexplained ..."""
+LEFT_BY_IBD = 0.45
+"""... and IBD leaves 45 % of the dense network's."""
+EXPLAINED = 500
+"""At most so many validation images, evenly spaced, give the medians."""
+DRAWN_IMAGES, DRAWN_UNITS = 3, 5
+"""Images in the figure, and units of each."""
+
+
+def make(material: Material) -> Page:
+    """Its page, from dissected runs, one or more of them dense, one or more Dynamic-K.
+
+    With images with label maps (`material.concepts`) IBD is held against the dense networks.
+
+    Raises:
+        InputError: a kind of network is missing, two runs of a model differ in more than their seeds, or as
+            `dynamick.explanation.explain`.
+    """
+    size = sizes(material.runs, material.seen)
+    dense, dynamic = [run for run in material.runs if run.head == "dense"], [run for run in material.runs if run.k]
+    if not dense or not dynamic:
+        raise InputError("reproduce fig7: give one run or more with a dense head, and one or more with a Dynamic-K head")
+    data = validation_images(material.runs[0])
+    rows = summary([*dense, *dynamic], data, material.concepts)
+    images = len(evenly_spaced(len(data), EXPLAINED))
+    how = f"Medians over {images} validation images, of the predicted class; means and deviations of those over runs."
+    drawing = draw(dense[0], min(dynamic, key=lambda run: abs((run.k or 0) - DRAWN_UNITS)), data)
+    caption(drawing, size)
+    return Page(rows, verdicts(rows), [size, how], _table(rows), drawing, about={"sizes": size})
+
+
+def _table(rows: list[Row]) -> str:
+    columns = cells("model", "runs") | spreads({"n98": ("units for 98 %", 1)})
+    columns |= spreads({"left": (f"the {FEW} largest leave, %", 1)}, factor=100)
+    return table(columns | spreads({"ibd": ("IBD leaves, %", 1)}, factor=100, none=""), rows)
+
+
+def summary(runs: Sequence[Run], data: Any, concepts: Path | None) -> list[Row]:
+    """One row a model: medians over images, then means (and deviations, `_std`) over its runs.
+
+    Returns:
+        Rows of `model`, `head`, `k`, `depth`, `runs`, `n98` (units until 98 % of the score is reached to stay:
+        docs/definitions.md, "Conventions"), `left` (share of the sum over all units that the 4 largest leave over, its size)
+        and `ibd` (the same of IBD; None where it was not asked for, and for Dynamic-K). They are None where a run has none:
+        all of its scores, or sums, are 0.
+
+    Raises:
+        InputError: two runs of a model differ in more than their seeds, or as `dynamick.explanation.explain`.
+    """
+    groups = group_by_model(runs)
+    images, _ = data.take(evenly_spaced(len(data), EXPLAINED))
+    rows = []
+    for model, own in groups.items():
+        first = own[0]
+        row: Row = {"model": model, "head": first.head, "k": first.k, "depth": first.depth, "runs": len(own)}
+        rows.append(row | means([_numbers(run, images, concepts) for run in own]))
+    return rows
+
+
+def _numbers(run: Run, images: Tensor, concepts: Path | None) -> Row:
+    found = explain(run.network, images, maps=False)
+    left = [abs(part) for each in found if (part := each.residual_after(FEW)) is not None]
+    counts = [each.n98 for each in found if each.n98 is not None]
+    by_ibd = residual_of_ibd(run.network, images, concepts) if concepts and run.head == "dense" else None
+    return {"n98": median_of(counts), "left": median_of(left), "ibd": by_ibd}
+
+
+def residual_of_ibd(network: nn.Module, images: Tensor, concepts: Path) -> float | None:
+    """What IBD leaves of a dense network's scores for its predictions: the median size of its share; None where all are 0."""
+    basis = learn_basis(network, open_concepts(concepts), penalty=PENALTY)
+    reader = Reader(network)
+    weight, left = reader.head.effective_weight, []
+    for batch in images.split(64):
+        reading = reader.read(batch)
+        for x, c in zip(reading.x, reading.logits.argmax(1).tolist(), strict=True):
+            parts, rest = decompose(weight[c], basis).contributions(x[None])
+            if total := float(parts.sum() + rest):
+                left.append(abs(float(rest) / total))
+    return median_of(left)
+
+
+def verdicts(rows: list[Row]) -> list[str]:
+    """The paper's sentences, each with what was found: how much few units leave, and that IBD leaves more than Dynamic-K's."""
+    out = []
+    for row in rows:
+        if row["left"] is None:
+            out.append(f"{row['model']}: the sum over all units is 0 for every image of a run: nothing to hold")
+            continue
+        holds = "" if row["k"] is None else f" (paper, Dynamic-5: {LEFT:.0%}): " + verdict(row["left"] <= LEFT)
+        left = spread(row, "left", 1, 100)
+        out.append(f"{row['model']}: its {FEW} largest units leave {left} % of the sum over all units{holds}")
+    for dense, dynamic in product([row for row in rows if row["ibd"] is not None], [row for row in rows if row["k"]]):
+        if dynamic["left"] is not None and dense["depth"] == dynamic["depth"]:
+            by_ibd, left = spread(dense, "ibd", 1, 100), spread(dynamic, "left", 1, 100)
+            out.append(
+                f"{dense['model']}: IBD leaves {by_ibd} %, more than the {FEW} largest units of {dynamic['model']}, {left} % "
+                f"(paper: {LEFT_BY_IBD:.0%} and {LEFT:.0%}): {verdict(dense['ibd'] > dynamic['left'])}"
+            )
+    return out
+
+
+def draw(dense: Run, dynamic: Run, data: Any) -> Figure:
+    """For each of some images that both networks know: its five largest units in one and in the other, as heatmaps.
+
+    Above each are the share W_ci x_i / (sum over all units), the unit (from 1 up) and its concept.
+    """
+    places = known_by_both(dense, dynamic, data)
+    figure = Figure(figsize=(1.75 * (DRAWN_UNITS + 1), 2.35 * 2 * len(places)), layout="constrained")
+    grid = figure.subplots(2 * len(places), DRAWN_UNITS + 1, squeeze=False)
+    images, _ = data.take(places)
+    for row, image in enumerate(images):
+        for which, run in enumerate((dense, dynamic)):
+            (found,) = explain(run.network, image[None], units=run.units)
+            _strip(grid[2 * row + which], found, image, run.model)
+    return figure
+
+
+def known_by_both(dense: Run, dynamic: Run, data: Any) -> list[int]:
+    """The first image of each of some classes, evenly spaced, that both networks tell right; others where there are none."""
+    places = evenly_spaced(len(data), EXPLAINED)
+    images, known = data.take(places)
+    labels = known.tolist()
+    told = [[each.predicted for each in explain(run.network, images, maps=False)] for run in (dense, dynamic)]
+    right = [place for place, answers in enumerate(zip(*told, labels, strict=True)) if len(set(answers)) == 1]
+    right = right or list(range(len(labels)))
+    return [places[right[n * len(right) // min(DRAWN_IMAGES, len(right))]] for n in range(min(DRAWN_IMAGES, len(right)))]
+
+
+def _strip(axes: list[Axes], found: Explanation, image: Any, model: str) -> None:
+    for each in axes:
+        each.set_axis_off()
+    left = found.residual_after(FEW)
+    rest = "" if left is None else f"\n{FEW} units leave {100 * abs(left):.1f} %"
+    axes[0].imshow(image.permute(1, 2, 0).numpy())
+    axes[0].set_title(f"{model}\n{found.class_name}{rest}", fontsize=8, parse_math=False)
+    maps = found.maps
+    places = found.largest(DRAWN_UNITS)
+    for panel, place in zip(axes[1:], places, strict=False):
+        # One scale a row: a unit of little weight must look like one.
+        peak = None if maps is None else max(float(maps[each].max()) for each in places)
+        panel.imshow(image.permute(1, 2, 0).numpy() if maps is None else heatmap(image, maps[place], peak=peak))
+        share, concept = found.shares["share_of_all"][place], found.concepts[place]
+        label = "no label" if concept is None else concept.label
+        amount = "none" if share is None else f"{100 * share:.1f} %"
+        panel.set_title(f"{amount}\nunit {found.units[place] + 1}\n{label}", fontsize=8, parse_math=False)
+
+
+FIGURE = PaperFigure(
+    title="Fig. 7: the units that decide about an image",
+    make=make,
+    needs={PLACES: ("", "-d5a")},
+    trained_on=("folder",),
+    dissected=True,
+    uses_concepts=True,
+)
