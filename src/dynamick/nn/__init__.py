@@ -3,5 +3,19 @@
 from dynamick.nn.capsules import Capsules, RoutingCapsules
 from dynamick.nn.convert import convert, find_classifier, revert
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
+from dynamick.nn.units import Place, UnitLayer, add_units, find_place, unit_layer
 
-__all__ = ["Capsules", "DynamicConv2d", "DynamicLinear", "RoutingCapsules", "convert", "find_classifier", "revert"]
+__all__ = [
+    "Capsules",
+    "DynamicConv2d",
+    "DynamicLinear",
+    "Place",
+    "RoutingCapsules",
+    "UnitLayer",
+    "add_units",
+    "convert",
+    "find_classifier",
+    "find_place",
+    "revert",
+    "unit_layer",
+]

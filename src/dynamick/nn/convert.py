@@ -5,10 +5,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
+from dynamick.nn.units import UnitLayer, take_out_units, unit_layer, with_units
 from dynamick.ops import torch_internals
 
 DENSE = (nn.Linear, nn.Conv2d)
@@ -22,7 +23,8 @@ def find_classifier(model: nn.Module) -> str:
     """The dotted name of the layer that yields the classes: the last linear layer or 1x1 convolution of the tree.
 
     A model whose `head_name` names a layer, as `dynamick.open_network` leaves it, has that one.
-    Layers that are never called are none: an nn.MultiheadAttention's out_proj, the qkv and proj of torchvision's Swin.
+    Layers that are never called are none: an nn.MultiheadAttention's out_proj, the qkv and proj of torchvision's Swin. Nor is
+    the convolution of a unit layer.
 
     Raises:
         ValueError: there is no such layer.
@@ -37,8 +39,20 @@ def find_classifier(model: nn.Module) -> str:
     return names[-1]
 
 
-def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = None, rule: str = "at_most") -> nn.Module:
+def convert(
+    model: nn.Module,
+    k: int = 5,
+    layers: str | Sequence[str] | None = None,
+    rule: str = "at_most",
+    units: int | None = None,
+    example: Tensor | None = None,
+) -> nn.Module:
     """Replace layers by their Dynamic-K forms, in place. Hooks move to the new layers.
+
+    With `units` the network also gets a layer of so many new units (`UnitLayer`) on the maps whose mean enters the classifier,
+    and a new Dynamic-K head on them; both are to be trained. A classifier that reads no mean of maps gets units on its input.
+
+    The head becomes sparse only with enough weight decay on its weight (`dynamick.parameter_groups`): without, it stays dense.
 
     An nn.TransformerEncoder leaves PyTorch's fast path, which would compute densely, until `revert`; pass the whole encoder.
 
@@ -48,6 +62,9 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
         layers: dotted names of nn.Linear and nn.Conv2d modules, one or several; None takes the classifier
             (`find_classifier`). A module that the tree holds under several names is replaced under all of them.
         rule: `at_most` or `exactly`.
+        units: how many units the new layer has; None for no such layer. 256 is usual.
+        example: prepared images, (B, C, H, W), that the network takes; by default noise of the size that the network names, or
+            of 224 pixels. It is run once to find the maps.
 
     Returns:
         The model; a new module only where the model itself is the layer.
@@ -55,8 +72,12 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
     Raises:
         ValueError: a name is not there, or names another kind of layer, one that an attention reads but never calls, or one
             whose weight or bias is computed (pruning, weight norm, parametrizations); k is no integer from 1 up; the rule is
-            unknown.
+            unknown; the network has units already, or does not take the example.
     """
+    if units is not None:
+        if layers is not None and not isinstance(layers, str):
+            raise InputError(f"layers: {list(layers)} with units; name the classifier alone")
+        return with_units(model, find_classifier(model) if layers is None else layers, k, units, rule, example)
     if layers is None:
         layers = "" if type(model) in DENSE + DYNAMIC else find_classifier(model)
     names = [layers] if isinstance(layers, str) else list(layers)
@@ -81,11 +102,15 @@ def convert(model: nn.Module, k: int = 5, layers: str | Sequence[str] | None = N
 def revert(model: nn.Module) -> nn.Module:
     """Replace every Dynamic-K layer by the dense layer with the same parameters and hooks, in place; the inverse of `convert`.
 
-    A dense layer has no mask, so the weights that a mask prunes are set to zero, in the parameter itself.
+    A dense layer has no mask, so the weights that a mask prunes are set to zero, in the parameter itself. A unit layer is taken
+    out, and the head that was there before it comes back as it was.
 
     Raises:
-        ValueError: the weight or bias of a layer is computed (pruning, weight norm, parametrizations).
+        ValueError: the weight or bias of a layer is computed (pruning, weight norm, parametrizations), or nobody keeps the head
+            from before the units.
     """
+    if unit_layer(model) is not None:
+        take_out_units(model)
     layers = {name: module for name, module in model.named_modules() if isinstance(module, DYNAMIC)}
     for name, layer in layers.items():
         check_parameters(name, layer)
@@ -102,6 +127,8 @@ def _uncalled(model: nn.Module) -> dict[int, str]:
     """The ids of layers that are never called, and what reads their weights instead."""
     found = {}
     for module in model.modules():
+        if isinstance(module, UnitLayer):
+            found[id(module.conv)] = "the unit layer"
         for kind in type(module).__mro__:
             for name in READERS.get((kind.__module__.partition(".")[0], kind.__name__), ()):
                 found[id(getattr(module, name))] = type(module).__name__
