@@ -181,7 +181,9 @@ def _run(model: nn.Module, head: str, example: Tensor) -> _Seen:
     if seen.x.numel() == 0:
         raise InputError(f"model: its classifier {head!r} was not called by the forward pass; name another")
     if seen.x[0, 0].numel() != 1 or seen.x.ndim not in (2, 4):
-        raise InputError(f"model: its classifier {head!r} sees {tuple(seen.x.shape[1:])} an image; units need one vector an image")
+        raise InputError(
+            f"model: its classifier {head!r} sees {tuple(seen.x.shape[1:])} an image; units need one vector an image"
+        )
     seen.x = seen.x.flatten(1)
     return seen
 
