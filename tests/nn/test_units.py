@@ -1,0 +1,170 @@
+"""A unit layer in networks of others: where it goes, what it computes, and that it goes again without a trace."""
+
+import copy
+import io
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+import dynamick as dk
+from dynamick.nn import UnitLayer, find_classifier, find_place, unit_layer
+from dynamick.torchvision_shim import torchvision
+
+MAPS = {"resnet18": "avgpool", "mobilenet_v2": "features", "densenet121": "features"}
+VECTORS = {"mobilenet_v3_small": "classifier.3"}
+
+
+def made(name: str) -> Any:
+    torch.manual_seed(0)
+    return torchvision.models.get_model(name, num_classes=7).eval()
+
+
+def images(side: int = 64, count: int = 2) -> Tensor:
+    return torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+class Small(nn.Module):
+    """A network whose arithmetic fits on a line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.relu, self.pool, self.fc = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.pool(self.relu(self.conv(x))).flatten(1))
+        return logits
+
+
+@pytest.mark.parametrize("name", MAPS | VECTORS)
+def test_networks_of_others(name: str) -> None:
+    model, x = made(name), images()
+    before, keys = model(x), set(model.state_dict())
+    head = find_classifier(model)
+    dk.convert(model, k=3, units=8, example=x)
+    assert (MAPS | VECTORS)[name] == model.units.place.module
+    assert (model.units.place.cells > 1) == (name in MAPS)
+    new = {f"units.{each}" for each in ("conv.weight", "norm.weight", "norm.bias", "norm.running_mean", "norm.running_var")}
+    assert set(model.state_dict()) - keys == {*new, "units.norm.num_batches_tracked"}
+    assert keys <= set(model.state_dict())
+    assert find_classifier(model) == head
+    assert model.get_submodule(head).in_features == 8
+    [explanation, _] = dk.explain(model, x, preprocess=None)
+    assert (explanation.maps is not None) == (name in MAPS)
+    assert explanation.logit == pytest.approx(explanation.bias + sum(explanation.products), abs=1e-5)
+    dk.revert(model)
+    assert torch.equal(model(x), before)
+    assert set(model.state_dict()) == keys
+
+
+def test_what_it_computes() -> None:
+    model, x = Small().eval(), images(9)
+    maps = model.conv(x).relu()
+    dk.convert(model, k=2, units=5, example=x)
+    with torch.no_grad():
+        for value in (model.units.norm.weight, model.units.norm.bias, model.units.norm.running_mean):
+            value.normal_()
+        model.units.norm.running_var.uniform_(0.5, 2)
+    norm = model.units.norm
+    mixed = torch.einsum("bchw,uc->buhw", maps, model.units.conv.weight[:, :, 0, 0])
+    scaled = (mixed - norm.running_mean[:, None, None]) / (norm.running_var[:, None, None] + norm.eps).sqrt()
+    unit_maps = (scaled * norm.weight[:, None, None] + norm.bias[:, None, None]).clamp(min=0)
+    products = model.fc.weight * unit_maps.mean((2, 3))[:, None]
+    wanted = products.clamp(min=0).topk(2, 2).values.sum(2) + model.fc.bias
+    torch.testing.assert_close(model(x), wanted)
+
+
+def test_it_learns_with_the_network() -> None:
+    model = dk.convert(Small(), k=2, units=5, example=images(9)).train()
+    F.cross_entropy(model(images(9, 8)), torch.arange(8) % 4).backward()  # type: ignore[no-untyped-call]
+    assert all(parameter.grad is not None for parameter in model.parameters())
+    assert unit_layer(model) is not None
+
+
+def test_a_copy_has_a_layer_of_its_own() -> None:
+    model, x = dk.convert(Small().eval(), k=2, units=5, example=images(9)), images(9)
+    before = model(x)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    for other in (copy.deepcopy(model), torch.load(buffer, weights_only=False)):
+        assert torch.equal(other(x), before)
+        with torch.no_grad():
+            other.units.norm.bias.add_(1)
+        assert not torch.equal(other(x), before)
+        assert torch.equal(model(x), before)
+        dk.revert(other)
+        assert not hasattr(other, "units")
+        assert torch.equal(model(x), before)
+
+
+def test_no_module_is_given_units_twice() -> None:
+    """A ReLU that a network calls twice sees the last maps too, but not only them."""
+
+    class Shared(Small):
+        def __init__(self) -> None:
+            super().__init__()
+            self.second = nn.Conv2d(6, 6, 3, padding=1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            logits: Tensor = self.fc(self.relu(self.second(self.relu(self.conv(x)))).mean((2, 3)))
+            return logits
+
+    model, x = Shared().eval(), images(9)
+    place = find_place(model, "fc", x)
+    assert (place.module, place.cells) == ("fc", 0)
+    assert place.why is not None
+    dk.convert(model, k=2, units=5, example=x)
+    assert model(x).shape == (2, 4)
+
+
+def test_fewer_units_say_the_same() -> None:
+    layer = UnitLayer(6, 5).eval()
+    with torch.no_grad():
+        layer.norm.running_mean.normal_()
+    x, kept = torch.randn(2, 6, 4, 4), torch.tensor([0, 3])
+    before = layer(x)
+    layer.keep(kept)
+    torch.testing.assert_close(layer(x), before[:, kept])
+    assert (layer.conv.out_channels, layer.norm.num_features) == (2, 2)
+    torch.testing.assert_close(layer(x.mean((2, 3))), layer(x.mean((2, 3))[:, :, None, None]).flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"units": 0}, "units: 0 must be an integer from 1"),
+        ({"units": 10**9}, "must be an integer from 1"),
+        ({"layers": ["conv"]}, "name the classifier alone"),
+        ({"k": 0}, "k"),
+    ],
+)
+def test_bad_input_leaves_the_network_as_it_was(change: dict[str, Any], said: str) -> None:
+    model, x = Small().eval(), images(9)
+    before = model(x)
+    with pytest.raises(ValueError, match=said):
+        dk.convert(model, **{"units": 5, "example": x} | change)
+    assert torch.equal(model(x), before)
+    assert not hasattr(model, "units")
+
+
+def test_units_go_in_once() -> None:
+    model, x = dk.convert(Small().eval(), units=5, example=images(9)), images(9)
+    before = model(x)
+    with pytest.raises(dk.InputError, match="has 'units' already"):
+        dk.convert(model, units=5, example=x)
+    assert torch.equal(model(x), before)
+
+
+def test_other_precisions() -> None:
+    for dtype in (torch.float64, torch.bfloat16):
+        model = dk.convert(Small().eval().to(dtype), k=2, units=5, example=images(9).to(dtype))
+        assert model(images(9).to(dtype)).dtype == dtype
+
+
+def test_a_classifier_on_maps_is_refused() -> None:
+    model = torchvision.models.squeezenet1_1(num_classes=7).eval()
+    with pytest.raises(dk.InputError, match="one vector an image"):
+        dk.convert(model, units=5, example=images())
