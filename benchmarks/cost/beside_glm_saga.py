@@ -1,7 +1,8 @@
 """The elastic-net path by two solvers, paired, at equal accuracy: ours and glm_saga (Wong, Santurkar and Madry 2021).
 
 pip install --target PEER --no-deps glm_saga
-python benchmarks/solver.py runs/compare/cifar10-all/features/res8-0/train --peer PEER [--images N] [--pairs N] [--out FILE]
+python -m benchmarks.cost.beside_glm_saga runs/compare/cifar10-all/features/res8-0/train \\
+    --peer PEER [--images N] [--pairs N] [--out FILE]
 
 Both follow the same strengths from the one that leaves no weight down, each point begun from the one before. Accuracy is the
 objective in float64 above the least that is known of it, the largest along the path; ours gets the loosest tolerance at which
@@ -24,9 +25,9 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pairs import machine
 from torch import Tensor
 
+from benchmarks.cost.measuring import machine
 from dynamick.comparison.cache import open_features
 from dynamick.comparison.heads.elastic_net import ALPHA, first, follow
 from dynamick.comparison.logistic import Problem, solve_along, standardise

@@ -1,6 +1,6 @@
 """Thresholding gradients (res8-d5g) beside thresholding activations (res8-d5a) and dense: accuracy, sparsity, interpretability.
 
-python benchmarks/thresholding.py runs/scenes/res8-{0,1,2} runs/scenes/res8-d5{a,g}-{0,1,2} --out DIR
+python -m benchmarks.results.thresholding runs/scenes/res8-{0,1,2} runs/scenes/res8-d5{a,g}-{0,1,2} --out DIR
 
 Each run is a folder of `dynamick train scenes-small`, finished; runs with other settings of Interpretable SGD are told apart.
 Prints Markdown tables, means and deviations over a model's runs; writes DIR/thresholding.json, DIR/RUN/tally.csv, and the
@@ -11,7 +11,6 @@ import argparse
 import copy
 import json
 import statistics
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 import dynamick as dk
+from benchmarks.results.tables import spread, table
 from dynamick.cli.demo_scenes import EXPLAINED, LAYER, SCENES
 from dynamick.data import ComposedScenes
 from dynamick.data.sources.scenes import SEED as SCENES_SEED
@@ -76,10 +76,11 @@ def main() -> None:
         models.setdefault(run.model, []).append(figures(run, scenes, units))
     (args.out / "thresholding.json").write_text(json.dumps(models, indent=1) + "\n")
     for name, columns in TABLES.items():
-        print(f"\n| {name} | seeds | {' | '.join(column for column, _ in columns.values())} |\n|{'---|' * (2 + len(columns))}")
-        for model, rows in models.items():
-            cells = [cell([row[key] for row in rows], places) for key, (_, places) in columns.items()]
-            print(f"| {model} | {len(rows)} | {' | '.join(cells)} |")
+        lines = [
+            [model, len(rows), *(spread([row[key] for row in rows], places) for key, (_, places) in columns.items())]
+            for model, rows in models.items()
+        ]
+        print("\n" + table([name, "seeds", *(column for column, _ in columns.values())], lines))
 
 
 @torch.no_grad()
@@ -117,12 +118,6 @@ def as_routed(network: Any, images: Tensor, labels: Tensor) -> float:
     routed = dk.convert(dk.nn.revert(copy.deepcopy(network)), k=K)
     right = [routed(routed.preprocessing(batch)).argmax(1) for batch in images.split(200)]
     return 100 * float((torch.cat(right) == labels).double().mean())
-
-
-def cell(values: Sequence[float], places: int) -> str:
-    """Mean and deviation."""
-    mean = f"{statistics.fmean(values):.{places}f}"
-    return f"{mean} ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

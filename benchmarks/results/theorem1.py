@@ -1,7 +1,8 @@
 """Theorem 1 as an experiment: how fast min ||grad f||^2 falls, SGD beside Interpretable SGD, and where it stops.
 
-python benchmarks/theorem1.py [--out FILE.json] [--figure FILE.png] [--table]; a few minutes of one core. A second call with the
-same FILE.json goes on where the first ended, and measures nothing where all is there.
+python -m benchmarks.results.theorem1 [--out FILE.json] [--figure FILE.png] [--table]
+
+It takes a few minutes of one core. A second call with the same FILE.json goes on where the first ended.
 
 Four problems in float64, ten seeds each (data, first weights, draws): multinomial logistic regression on rectified normal
 features; the same on features of one size each, so that what is drawn does not depend on the sample; the same with fewer
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from pairs import machine
 from torch import Tensor, nn
 
 import dynamick as dk
+from benchmarks.cost.measuring import machine
 from dynamick.optim import global_lipschitz, probabilities
 
 SEEDS, STEPS, SHARE = 10, 3000, 0.1
@@ -51,7 +52,7 @@ class Data(NamedTuple):
 
 def main() -> None:
     """Measure what is missing, then draw and print what was asked for."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("theorem1.json"))
     parser.add_argument("--figure", type=Path)
     parser.add_argument("--table", action="store_true", help="print the table of docs/results/theory.md")

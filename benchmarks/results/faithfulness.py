@@ -1,9 +1,9 @@
 """How far explanations can be trusted, dense against Dynamic-K:
 
-    python benchmarks/faithfulness.py OUT.json --dense runs/scenes/res8-?/last.safetensors \\
+    python -m benchmarks.results.faithfulness OUT.json --dense runs/scenes/res8-?/last.safetensors \\
         --dynamic runs/scenes/res8-d5a-?/last.safetensors
-    python benchmarks/faithfulness.py OUT.json --concepts data/minibroden --dense runs/miniplaces/res8-?/last.safetensors \\
-        --dynamic runs/miniplaces/res8-d5a-?/last.safetensors
+    python -m benchmarks.results.faithfulness OUT.json --concepts data/minibroden \\
+        --dense runs/miniplaces/res8-?/last.safetensors --dynamic runs/miniplaces/res8-d5a-?/last.safetensors
 
 Deletion and insertion by contribution, at random, by Grad-CAM and integrated gradients (Captum); units needed for 98 % of the
 score; the error of the sum; what IBD leaves of a dense network's score; classes covered by at most 5 concepts; a proxy

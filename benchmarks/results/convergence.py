@@ -1,6 +1,6 @@
 """Epochs and seconds to a set accuracy of finished CIFAR-10 trainings by the small recipe, by kind of head and optimiser.
 
-python benchmarks/convergence.py RUNS... [--rounds 40] [--out FILE.json]
+python -m benchmarks.results.convergence RUNS... [--rounds 40] [--out FILE.json]
 
 Epochs: where the line through the test accuracies after each epoch first passes the mark. Seconds: those epochs times the steps
 of one times the median seconds of a step, all kinds timed by turns in this process, so that what else ran beside a training
@@ -15,11 +15,11 @@ from collections import defaultdict
 from pathlib import Path
 
 import yaml
-from pairs import in_turn, machine
-from summary import spread
 
+from benchmarks.cost.measuring import in_turn, machine
+from benchmarks.cost.training import BATCH, stepper
+from benchmarks.results.tables import spread, table
 from dynamick.training.recipe import run_label
-from training import BATCH, stepper
 
 MARKS = (60.0, 70.0, 75.0, 80.0, 82.0)
 STEPS = 50_000 // BATCH
@@ -44,15 +44,14 @@ def main() -> None:
                 recipe["model"], **{name: recipe["optim"][name] for name in SAMPLING if name in recipe["optim"]}
             )
     step = {kind: statistics.median(each) for kind, each in in_turn(steps, args.rounds).items()}
-    print(f"| trained as | seeds | ms a step | {' | '.join(f'{mark:g} %' for mark in MARKS)} | at the end, % |")
-    print("|---" * (4 + len(MARKS)) + "|")
-    found = {}
+    found, lines = {}, []
     for kind, runs in curves.items():
         reached = {f"{mark:g}": [epochs(run, mark) for run in runs] for mark in MARKS}
         cells = [kind, str(len(runs)), f"{1000 * step[kind]:.1f}"]
         cells += [told(each, STEPS * step[kind]) for each in reached.values()]
-        print(f"| {' | '.join(cells)} | {spread([run[-1] for run in runs], 2)} |")
+        lines.append([*cells, spread([run[-1] for run in runs], 2)])
         found[kind] = {"curves": runs, "step_seconds": step[kind], "epochs": reached}
+    print(table(["trained as", "seeds", "ms a step", *(f"{mark:g} %" for mark in MARKS), "at the end, %"], lines))
     if args.out:
         args.out.write_text(json.dumps({"machine": machine(), "found": found}, indent=1) + "\n")
 

@@ -1,6 +1,6 @@
 """Dissections side by side, each in a process of its own: dynamick beside NetDissect-Lite, quick-netdissect, or both.
 
-python benchmarks/dissection_peers.py MINIBRODEN [--lite CHECKOUT] [--quick CHECKOUT] [--weights W] [--out FILE.json]
+python -m benchmarks.cost.beside_netdissect MINIBRODEN [--lite CHECKOUT] [--quick CHECKOUT] [--weights W] [--out FILE.json]
 
 The checkouts are those of github.com/CSAILVision/NetDissect-Lite and github.com/davidbau/quick-netdissect; they need scipy.
 Each clock starts when the network is loaded and the data set's tables are read, as far as the tool keeps these apart.
@@ -25,9 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from pairs import machine
 from PIL import Image
 
+from benchmarks.cost.measuring import machine
 from dynamick import checkpoint, models
 from dynamick.data.broden import Broden
 from dynamick.dissection import dissect

@@ -1,16 +1,17 @@
 """Mean and deviation over seeds of finished runs, as the tables of docs/results have them.
 
-python benchmarks/summary.py runs/cifar10/*  ->  one line for each model, strength of L1 and recipe
+python -m benchmarks.results.summary runs/cifar10/*  ->  one line for each model, strength of L1 and recipe
 """
 
+import argparse
 import csv
-import statistics
 import sys
 from collections import defaultdict
 from pathlib import Path
 
 import yaml
 
+from benchmarks.results.tables import spread, table
 from dynamick.training.recipe import run_label
 
 COLUMNS = {
@@ -23,10 +24,12 @@ COLUMNS = {
 }
 
 
-def main(folders: list[str]) -> None:
+def main() -> None:
     """Print a Markdown table of the runs in these folders; unfinished ones are named and left out."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", type=Path, nargs="+", help="folders that `dynamick train` wrote")
     groups: dict[str, list[dict[str, float]]] = defaultdict(list)
-    for folder in map(Path, folders):
+    for folder in parser.parse_args().runs:
         if not (folder / "result.json").exists():
             print(f"{folder}: not finished, left out", file=sys.stderr)
             continue
@@ -34,18 +37,13 @@ def main(folders: list[str]) -> None:
         with (folder / "metrics.csv").open(newline="") as file:
             last = list(csv.DictReader(file))[-1]
         groups[run_label(recipe["model"], recipe)].append({name: float(last[name]) for name in COLUMNS})
-    print(f"| model | seeds | {' | '.join(COLUMNS.values())} |")
-    print("|---" * (2 + len(COLUMNS)) + "|")
-    for name, rows in groups.items():
-        cells = [spread([row[column] for row in rows], 3 if column == "sparse_share" else 2) for column in COLUMNS]
-        print(f"| {name} | {len(rows)} | {' | '.join(cells)} |")
-
-
-def spread(values: list[float], places: int) -> str:
-    """Mean ± deviation, or the one value."""
-    mean = f"{statistics.fmean(values):.{places}f}"
-    return f"{mean} ± {statistics.stdev(values):.{places}f}" if len(values) > 1 else mean
+    places = {column: 3 if column == "sparse_share" else 2 for column in COLUMNS}
+    lines = [
+        [name, len(rows), *(spread([row[column] for row in rows], places[column]) for column in COLUMNS)]
+        for name, rows in groups.items()
+    ]
+    print(table(["model", "seeds", *COLUMNS.values()], lines))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -1,6 +1,6 @@
 """MiniPlaces without the training images that minibroden shows too.
 
-python benchmarks/without_overlap.py MINIPLACES MINIBRODEN OUT
+python -m benchmarks.prepare.without_overlap MINIPLACES MINIBRODEN OUT
 
 Links the images that are left under OUT, in the form that `dynamick train --data.kind folder --data.root OUT` reads.
 """

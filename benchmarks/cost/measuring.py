@@ -1,4 +1,4 @@
-"""Timing by turns in one process, its memory, and what it ran on: what the benchmarks share."""
+"""Timing by turns in one process, that process's memory, and the machine."""
 
 import math
 import os
@@ -11,7 +11,9 @@ from typing import Any
 import torch
 
 
-def in_turn(steps: dict[str, Callable[[], None]], rounds: int, warm: int = 5) -> dict[str, list[float]]:
+def in_turn(
+    steps: dict[str, Callable[[], Any]], rounds: int, warm: int = 5, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, list[float]]:
     """Seconds of each step in each round, after `warm` untimed ones.
 
     The order alternates, so that none always runs on warmer caches.
@@ -22,9 +24,9 @@ def in_turn(steps: dict[str, Callable[[], None]], rounds: int, warm: int = 5) ->
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for index in range(rounds):
         for name in list(steps)[:: -1 if index % 2 else 1]:
-            began = time.perf_counter()
+            began = clock()
             steps[name]()
-            seconds[name].append(time.perf_counter() - began)
+            seconds[name].append(clock() - began)
     return seconds
 
 
