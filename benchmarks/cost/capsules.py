@@ -20,7 +20,7 @@ from dynamick.nn.capsules import ROUTINGS
 
 BATCH, POSE, K = 64, 8, 5
 STEM = "patch"
-IMAGES = 50_000
+IMAGES = 10_000
 """The images of an epoch that the notes speak of."""
 HEADS = ("dense", f"Dynamic-{K}", *(f"routing-{each}" for each in ROUTINGS))
 

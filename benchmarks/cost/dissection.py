@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.cost.measuring import peak
+from benchmarks.cost.measuring import peak, peak_anew
 from benchmarks.cost.suite import Suite
 from dynamick import models
 from dynamick.data.broden import Broden
@@ -84,7 +84,7 @@ def forward(model: Any, layer: str, dataset: Decoded) -> dict[str, Any]:
 
 def dissected(model: Any, layer: str, dataset: Decoded) -> dict[str, Any]:
     """What a dissection says about itself, and what it added to the process's peak memory."""
-    before = peak()
+    before = peak_anew()
     result = dissect(model, layer, dataset, batch_size=BATCH, progress=False)
     return {**result.measured, "images": len(dataset), "added": peak() - before}
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import benchmarks.cost
-from benchmarks.cost.measuring import in_turn, interval, machine, peak, ratios
+from benchmarks.cost.measuring import in_turn, interval, machine, peak, peak_anew, ratios
 from benchmarks.cost.suite import Suite
 
 COLUMNS = ("case", "way", "ms", "ratio", "95 %", "MB", "ratio of MB", "notes")
@@ -153,7 +153,7 @@ def added_memory(name: str, case: Any, way: str, threads: int | None = None) -> 
     suite = load(name)
     if suite.small:
         suite.make(suite.small(case), way)()
-    before = peak()
+    before = peak_anew()
     step = suite.make(case, way)
     for _ in range(suite.memory_steps):
         step()
