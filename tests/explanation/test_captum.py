@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import dynamick as dk
 from dynamick.explanation import faithfulness
 from dynamick.explanation.attribution import quantus_heatmap, unit_attributions
-from dynamick.explanation.head import Reader
+from dynamick.explanation.reading import Reader
 
 needs_captum = pytest.mark.skipif(importlib.util.find_spec("captum") is None, reason="the extra captum is not installed")
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 import dynamick as dk
 from dynamick.errors import InputError
 from dynamick.explanation import faithfulness
-from dynamick.explanation.head import Reader, heat
 from dynamick.explanation.instances import _n98
+from dynamick.explanation.reading import Reader, heat
 from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
 

@@ -222,13 +222,14 @@ def _write_pictures(explanations: "list[Explanation]", images: Any, names: list[
 
 def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images: Any) -> None:
     from dynamick.data.checking import open_concepts
-    from dynamick.explanation import basis
+    from dynamick.explanation import basis, learn_basis, three_ways
 
     concepts = open_concepts(args.concepts)
     penalty = basis.PENALTY if args.ibd_penalty is None else args.ibd_penalty
-    ways = basis.write_three_ways(
-        twin.model, subject.model, images, concepts, twin.units, subject.units, args.three_way, penalty
+    ways = three_ways(
+        twin.model, subject.model, images, learn_basis(twin.model, concepts, penalty=penalty), twin.units, subject.units
     )
+    basis.draw_some(ways, images, args.three_way)
     print(f"{basis.table(ways)}\nthe figure: {args.three_way}")
 
 

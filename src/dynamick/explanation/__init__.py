@@ -4,11 +4,11 @@ from dynamick.explanation.attribution import quantus_heatmap
 from dynamick.explanation.basis import learn_basis
 from dynamick.explanation.composition import Composition, composition, share_covered
 from dynamick.explanation.faithfulness import Faithfulness, faithfulness
-from dynamick.explanation.head import Reader, Reading
 from dynamick.explanation.ibd import ConceptBasis, Decomposition, decompose, learn_concepts
 from dynamick.explanation.instances import Concept, Explanation, RunnerUp, explain
 from dynamick.explanation.pages import page, summarise
 from dynamick.explanation.pictures import draw, heatmap
+from dynamick.explanation.reading import Reader, Reading
 from dynamick.explanation.simulability import Simulability, simulability, study_questions
 from dynamick.explanation.threeway import ThreeWays, three_ways
 from dynamick.explanation.truth import CompositionTruth, HeatmapTruth, composition_truth, heatmap_truth

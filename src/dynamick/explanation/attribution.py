@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
-from dynamick.explanation.head import NONLINEAR, Reader, evaluating, heat
+from dynamick.explanation.maps import NO_MODULE, NONLINEAR
 from dynamick.explanation.pictures import enlarge
+from dynamick.explanation.reading import Reader, evaluating, heat
 
 METHODS = ("grad-cam", "integrated gradients")
 
@@ -41,15 +42,15 @@ def unit_attributions(reader: Reader, images: Tensor, classes_B: Tensor, method:
     with evaluating(reader.model), torch.enable_grad():
         if method == "grad-cam":
             if where.module is None:
-                raise InputError(f"grad-cam: {where.why}")
+                raise InputError(f"grad-cam: {where.why or NO_MODULE}")
             layer = reader.model.get_submodule(where.module)
-            maps = attr.LayerGradCam(reader.model, layer).attribute(
+            maps = attr.LayerGradCam(reader.logits, layer).attribute(
                 prepared, target, attribute_to_layer_input=where.side == "input", attr_dim_summation=False
             )
             return maps.detach().sum(dim=(2, 3))
         if method == "integrated gradients":
             black = reader.prepare(torch.zeros_like(images[:1]))
-            integrated = attr.LayerIntegratedGradients(reader.model, reader.head.module).attribute(
+            integrated = attr.LayerIntegratedGradients(reader.logits, reader.head.module).attribute(
                 prepared, black, target, n_steps=steps, internal_batch_size=len(images), attribute_to_layer_input=True
             )
             given = integrated[0] if isinstance(integrated, tuple) else integrated

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from dynamick.data.concepts import ConceptDataset, image_of, maps_of
-from dynamick.dissection import Dissection
 from dynamick.errors import InputError
-from dynamick.explanation.head import NONLINEAR, Reader
 from dynamick.explanation.ibd import ConceptBasis, learn_concepts
-from dynamick.explanation.threeway import WAYS, ThreeWays, draw, three_ways
+from dynamick.explanation.maps import NONLINEAR
+from dynamick.explanation.reading import Reader
+from dynamick.explanation.threeway import WAYS, ThreeWays, draw
 
 CATEGORIES = ("object", "part", "concept")
 """IBD learns concept vectors of objects and parts (docs/definitions.md); a folder of people's own masks has `concept`."""
@@ -34,32 +34,14 @@ def check_figure(path: Path) -> None:
         raise InputError(f"{path}: a figure's name must end in one of .{', .'.join(sorted(known))}")
 
 
-def write_three_ways(
-    dense: nn.Module,
-    dynamic: nn.Module,
-    images: Tensor,
-    concepts: ConceptDataset,
-    dense_units: Dissection | None,
-    dynamic_units: Dissection | None,
-    path: Path,
-    penalty: float = PENALTY,
-) -> ThreeWays:
-    """Learn concept vectors on the dense model, explain the images in three ways, and write the figure.
+def draw_some(ways: ThreeWays, images: Tensor, path: Path) -> None:
+    """Write the figure of a few of the images, spread evenly: from folders they come class by class.
 
     Raises:
-        InputError: as `learn_basis` and `three_ways`.
+        OSError: the file cannot be written.
     """
-    basis = learn_basis(dense, concepts, penalty=penalty)
-    ways = three_ways(dense, dynamic, images, basis, dense_units, dynamic_units)
-    # Images come class by class from folders; the figure shows some of all.
     places = [n * len(images) // DRAWN for n in range(DRAWN)] if len(images) > DRAWN else list(range(len(images)))
-    partial = path.with_name(f".{path.stem}.partial{path.suffix}")
-    try:
-        draw(replace(ways, images=[ways.images[place] for place in places]), partial, images[places])
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return ways
+    draw(replace(ways, images=[ways.images[place] for place in places]), path, images[places])
 
 
 def table(ways: ThreeWays) -> str:
@@ -71,10 +53,12 @@ def table(ways: ThreeWays) -> str:
     return "\n".join([f"{'way':14} {'residual':>9}  (median over {len(ways.images)} images, of the sum over all units)", *rows])
 
 
-def learn_basis(model: nn.Module, concepts: ConceptDataset, batch_size: int = 64, **options: Any) -> ConceptBasis:
+def learn_basis(model: nn.Module | Reader, concepts: ConceptDataset, batch_size: int = 64, **options: Any) -> ConceptBasis:
     """Concept vectors in a model's last maps, of all objects and parts of a data set.
 
     Args:
+        model: any that `explain` takes, or a `Reader` of it.
+        concepts: images with label maps.
         options: as `learn_concepts`.
 
     Raises:
@@ -83,20 +67,20 @@ def learn_basis(model: nn.Module, concepts: ConceptDataset, batch_size: int = 64
     names = {label.number: label.name for label in concepts.labels if label.category in CATEGORIES}
     if not names:
         raise InputError(f"concepts: categories {', '.join(concepts.categories)}; IBD needs one of {', '.join(CATEGORIES)}")
-    return learn_concepts(_batches(model, concepts, batch_size), names, **options)
+    reader = model if isinstance(model, Reader) else Reader(model)
+    return learn_concepts(_batches(reader, concepts, batch_size), names, **options)
 
 
-def _batches(model: nn.Module, concepts: ConceptDataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    reader = Reader(model, preprocess=None)
-    preprocess = getattr(model, "preprocessing", None) or (lambda images: images)
+def _batches(reader: Reader, concepts: ConceptDataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    where = reader.maps(image_of(concepts, 0)[1][None])
     for start in range(0, len(concepts), batch_size):
         places = range(start, min(start + batch_size, len(concepts)))
         images = []
         for name, image in (image_of(concepts, place) for place in places):
-            images.append(preprocess(image[None]))
+            images.append(reader.prepare(image[None]))
             if images[-1].shape != images[0].shape:
                 raise InputError(f"{name}: its size differs from the others', and the model's preprocessing has no size")
-        maps = reader.read(torch.cat(images)).maps
+        maps = reader.read_prepared(torch.cat(images), where).maps
         if maps is None:
             raise InputError(f"IBD: {NONLINEAR}")
         labels = [_labels(maps_of(concepts, place)[1], concepts.map_size) for place in places]

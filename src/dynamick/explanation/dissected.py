@@ -9,8 +9,8 @@ from dynamick.data.concepts import ConceptDataset, image_of
 from dynamick.dissection import Dissection
 from dynamick.dissection.activations import capture
 from dynamick.errors import InputError
-from dynamick.explanation.head import Reader, evaluating
 from dynamick.explanation.instances import check_units
+from dynamick.explanation.reading import Reader, evaluating
 
 PROBED = 8
 """So many units tell whether a dissection is of these weights."""

@@ -1,7 +1,7 @@
 """Faithfulness: take the units away one by one, route again, watch the score (docs/definitions.md, "Conventions")."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.explanation.attribution import METHODS, captum_attr, unit_attributions
-from dynamick.explanation.head import LinearHead, Reader
-from dynamick.explanation.instances import Explanation, explain
+from dynamick.explanation.head import LinearHead
+from dynamick.explanation.instances import Explanation, explanations_of
+from dynamick.explanation.reading import Preprocess, Reader, Seen
 
 OURS = ("contribution", "random")
 
@@ -68,7 +69,7 @@ def faithfulness(
     images: Tensor,
     orders: Sequence[str] = OURS,
     counts: Sequence[int] | None = None,
-    preprocess: str | Callable[[Tensor], Tensor] | None = "model",
+    preprocess: Preprocess = "model",
     batch_size: int = 64,
     repeats: int = 5,
     seed: int = 0,
@@ -86,25 +87,37 @@ def faithfulness(
     Raises:
         InputError: as `explain`; an unknown order or count; no image; Captum is asked for and not installed.
     """
-    unknown = [order for order in orders if order not in OURS + METHODS]
-    if unknown:
-        raise InputError(f"orders: {unknown[0]!r} is unknown; give some of {', '.join(OURS + METHODS)}")
-    if any(order in METHODS for order in orders):
-        captum_attr()
-    explanations = explain(model, images, preprocess=preprocess, batch_size=batch_size, maps=False)
-    if not explanations:
-        raise InputError("images: none were given, so there is nothing to measure")
-    reader = Reader(model, preprocess)
+    _check_orders(orders)
+    seen = Reader(model, preprocess).see(images, batch_size, maps=False)
+    return faithfulness_of(seen, explanations_of(seen, maps=False), orders, counts, repeats, seed)
+
+
+def faithfulness_of(
+    seen: Seen,
+    explanations: Sequence[Explanation],
+    orders: Sequence[str] = OURS,
+    counts: Sequence[int] | None = None,
+    repeats: int = 5,
+    seed: int = 0,
+) -> Faithfulness:
+    """`faithfulness` for images that the network was shown already, and their explanations: of the predicted class, one each.
+
+    Raises:
+        InputError: an unknown order or count, or Captum is asked for and not installed.
+    """
+    _check_orders(orders)
+    reader, images = seen.reader, seen.images
     units = reader.head.weight.shape[1]
     points = list(range(min(units, 32) + 1)) if counts is None else sorted(set(counts))
     if len(points) < 2 or points[0] < 0 or points[-1] > units or not all(isinstance(n, int) for n in points):
         raise InputError(f"counts: {points} must be two or more integers in 0..{units}")
     sums = {order: torch.zeros(2, len(points), dtype=torch.float64) for order in orders}
     generator = torch.Generator().manual_seed(seed)
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        x_BM = reader.read(batch).x
-        chosen = [each.class_index for each in explanations[start : start + batch_size]]
+    start = 0
+    for reading in seen.batches:
+        x_BM, stop = reading.x, start + len(reading.x)
+        batch, chosen = images[start:stop], [each.class_index for each in explanations[start:stop]]
+        start = stop
         classes_B = torch.tensor(chosen, device=x_BM.device)
         for order in orders:
             for importance_BM in _importances(order, reader, batch, x_BM, classes_B, repeats, generator):
@@ -126,9 +139,22 @@ def deletion_insertion(
     result = torch.empty(2, len(x_BM), len(counts), dtype=torch.float64)
     for place, count in enumerate(counts):
         for side, kept_BM in enumerate((rank_BM >= count, rank_BM < count)):
-            logits_BO = head.scores(x_BM * kept_BM).double()
-            result[side, :, place] = logits_BO.softmax(dim=1).gather(1, classes_B[:, None])[:, 0].cpu()
+            result[side, :, place] = probabilities(head.scores(x_BM * kept_BM)).gather(1, classes_B[:, None])[:, 0].cpu()
     return result
+
+
+def probabilities(logits_BO: Tensor) -> Tensor:
+    """Each class's, float64: by softmax, of a network with one logit by the logistic function."""
+    logits = logits_BO.double()
+    return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(dim=1)
+
+
+def _check_orders(orders: Sequence[str]) -> None:
+    unknown = [order for order in orders if order not in OURS + METHODS]
+    if unknown:
+        raise InputError(f"orders: {unknown[0]!r} is unknown; give some of {', '.join(OURS + METHODS)}")
+    if any(order in METHODS for order in orders):
+        captum_attr()
 
 
 def sum_error(explanations: Sequence[Explanation]) -> float:

@@ -3,7 +3,7 @@
 import json
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
-from dynamick.explanation.head import LinearHead, Maps, Reader, Reading, check_images
+from dynamick.explanation.head import LinearHead
+from dynamick.explanation.maps import Maps
+from dynamick.explanation.reading import Preprocess, Reader, Reading, Seen, check_images
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
@@ -125,7 +127,7 @@ def explain(
     classes: int | Sequence[int] | None = None,
     units: "Dissection | None" = None,
     *,
-    preprocess: str | Callable[[Tensor], Tensor] | None = "model",
+    preprocess: Preprocess = "model",
     batch_size: int = 64,
     maps: bool = True,
 ) -> list[Explanation]:
@@ -154,14 +156,34 @@ def explain(
     chosen = _check_classes(classes, reader.head)
     if len(images) == 0:
         return []
-    where = reader.maps(images)
-    concepts = check_units(units, reader.head, where)
-    names = class_names(model, reader.head)
+    check_units(units, reader.head, reader.maps(images))
     explanations: list[Explanation] = []
     for start in range(0, len(images), batch_size):
-        reading = reader.read(images[start : start + batch_size])
-        why = _UNASKED if not maps else None if reading.maps is not None else where.why or _MISSING
-        explanations += _explain_batch(reader.head, reading, chosen, concepts, names, start, why)
+        # One batch after the other, so that the maps of all images are never held together.
+        seen = reader.see(images[start : start + batch_size], batch_size)
+        explanations += explanations_of(seen, chosen, units, maps, start)
+    return explanations
+
+
+def explanations_of(
+    seen: Seen, classes: Sequence[int] | None = None, units: "Dissection | None" = None, maps: bool = True, first: int = 0
+) -> list[Explanation]:
+    """`explain` for images that a network was shown already.
+
+    Args:
+        seen: the images, and what the network read in them.
+        classes, units, maps: as in `explain`.
+        first: the number that the first image gets.
+
+    Raises:
+        InputError: a dissection of another layer or number of units.
+    """
+    reader, explanations, start = seen.reader, list[Explanation](), first
+    concepts, names = check_units(units, reader.head, seen.where), class_names(reader.model, reader.head)
+    for reading in seen.batches:
+        why = _UNASKED if not maps else None if reading.maps is not None else seen.where.why or _MISSING
+        explanations += _explain_batch(reader.head, reading, classes, concepts, names, start, why)
+        start += len(reading.x)
     return explanations
 
 
@@ -222,7 +244,7 @@ def check_units(units: "Dissection | None", head: LinearHead, where: Maps) -> li
 def _explain_batch(
     head: LinearHead,
     reading: Reading,
-    chosen: list[int] | None,
+    chosen: Sequence[int] | None,
     concepts: list[Concept | None] | None,
     names: list[str],
     start: int,

@@ -5,7 +5,6 @@ from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from dynamick.data.concepts import ConceptDataset
@@ -13,8 +12,9 @@ from dynamick.dissection import Dissection
 from dynamick.dissection.gallery import examples
 from dynamick.explanation.composition import composition, share_covered
 from dynamick.explanation.dissected import OTHER_WEIGHTS, check_data, dissected_itself
-from dynamick.explanation.head import LinearHead, Reader, find_head
+from dynamick.explanation.head import LinearHead, find_head
 from dynamick.explanation.instances import check_units, class_names, concepts_of
+from dynamick.explanation.reading import Reader, Seen
 from dynamick.metrics import sparsity
 from dynamick.metrics.sparsity import THRESHOLD
 from dynamick.report import explanation as parts
@@ -64,9 +64,10 @@ def page(
         OSError: the file cannot be written.
     """
     about = _summary(network, units) if summary is None else summary
+    reader = Reader(network)
+    check_units(units, reader.head, reader.maps(images))
     made = page_of(
-        Reader(network),
-        images,
+        reader.see(images),
         about,
         title=f"What {about.name} sees" if title is None else title,
         names=[f"image {i}" for i in range(1, len(images) + 1)] if names is None else names,
@@ -82,8 +83,7 @@ def page(
 
 
 def page_of(
-    reader: Reader,
-    images: Tensor,
+    seen: Seen,
     summary: ModelSummary,
     *,
     title: str,
@@ -94,17 +94,13 @@ def page_of(
     twin: ModelSummary | None = None,
     notes: Sequence[str] = (),
 ) -> Page:
-    """`page` without its defaults, of a network that is read already; nothing is written.
+    """`page` for images that the network was shown already, without defaults; nothing is written.
 
     Raises:
         InputError: as `page`.
     """
-    check_units(units, reader.head, reader.maps(images))
-    with torch.no_grad():
-        reading = reader.read(images)
-    x, logits = reading.x.float().cpu().numpy(), reading.logits.float().cpu().numpy()
-    maps = None if reading.maps is None else reading.maps.float().cpu().numpy()
-    why = reader.maps(images).why
+    reader, why = seen.reader, seen.where.why
+    check_units(units, reader.head, seen.where)
     notes = [*notes, *([f"No heatmaps: {why}."] if why else [])]
     if units is not None and concepts is not None and units.top_images.size:
         check_data(units, concepts)
@@ -115,10 +111,7 @@ def page_of(
         model=summary,
         head=_head(reader.head),
         classes=class_names(reader.model, reader.head),
-        instances=[
-            parts.Instance(name, image.permute(1, 2, 0).numpy(), x[i], logits[i], truth[i], None if maps is None else maps[i])
-            for i, (name, image) in enumerate(zip(names, images, strict=True))
-        ],
+        instances=_instances(seen, names, truth),
         units=[] if units is None else _units(reader, units, concepts),
         compositions=[] if units is None else _compositions(reader.model, units),
         twin=twin,
@@ -151,6 +144,17 @@ def summarise(name: str, model: nn.Module, accuracy: float | None = None, units:
 
 def _summary(network: nn.Module, units: Dissection | None = None) -> ModelSummary:
     return summarise(type(network).__name__, network, None, units)
+
+
+def _instances(seen: Seen, names: Sequence[str], truth: Sequence[int | None]) -> list[parts.Instance]:
+    made: list[parts.Instance] = []
+    for reading in seen.batches:
+        x, logits = reading.x.float().cpu().numpy(), reading.logits.float().cpu().numpy()
+        maps = [None] * len(x) if reading.maps is None else list(reading.maps.float().cpu().numpy())
+        for row, (values, scores, split) in enumerate(zip(x, logits, maps, strict=True), start=len(made)):
+            pixels = seen.images[row].permute(1, 2, 0).numpy()
+            made.append(parts.Instance(names[row], pixels, values, scores, truth[row], split))
+    return made
 
 
 def _head(head: LinearHead) -> parts.HeadNumbers:

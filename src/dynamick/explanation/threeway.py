@@ -1,17 +1,18 @@
 """The paper's Fig. 7 as numbers: a dense model by its units, the dense model by IBD, and a Dynamic-K model by its routes."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
-from dynamick.explanation.head import Reader
 from dynamick.explanation.ibd import STEPS, ConceptBasis, decompose
-from dynamick.explanation.instances import Concept, Explanation, class_names, explain
+from dynamick.explanation.instances import Concept, Explanation, explain, explanations_of
+from dynamick.explanation.reading import Preprocess, Reader, Seen
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -68,7 +69,7 @@ def three_ways(
     dynamic_units: "Dissection | None" = None,
     units: int = 100,
     steps: int = STEPS,
-    preprocess: str | Callable[[Tensor], Tensor] | None = "model",
+    preprocess: Preprocess = "model",
     batch_size: int = 64,
 ) -> ThreeWays:
     """Explain the same images in three ways and see what each leaves over.
@@ -84,28 +85,44 @@ def three_ways(
     Raises:
         InputError: as `explain`, or a basis of another number of units.
     """
-    by_units = explain(dense, images, units=dense_units, preprocess=preprocess, batch_size=batch_size, maps=False)
+    seen = Reader(dense, preprocess).see(images, batch_size, maps=False)
     routed = explain(dynamic, images, units=dynamic_units, preprocess=preprocess, batch_size=batch_size, maps=False)
-    reader = Reader(dense, preprocess)
-    names = class_names(dense, reader.head)
-    weight_OM = reader.head.effective_weight
-    classes = sorted({each.class_index for each in by_units})
-    decomposed = {c: decompose(weight_OM[c], basis, steps) for c in classes}
+    return three_ways_of(seen, explanations_of(seen, units=dense_units, maps=False), routed, basis, units, steps)
+
+
+def three_ways_of(
+    seen: Seen,
+    by_units: Sequence[Explanation],
+    routed: Sequence[Explanation],
+    basis: ConceptBasis,
+    units: int = 100,
+    steps: int = STEPS,
+) -> ThreeWays:
+    """`three_ways` for images that both models were shown already.
+
+    Args:
+        seen: what the dense model read in them.
+        by_units, routed: both models' explanations of their predictions, one an image.
+        basis, units, steps: as in `three_ways`.
+
+    Raises:
+        InputError: a basis of another number of units.
+    """
+    weight_OM = seen.reader.head.effective_weight
+    decomposed = {c: decompose(weight_OM[c], basis, steps) for c in sorted({each.class_index for each in by_units})}
+    x_NM = torch.cat([reading.x.cpu() for reading in seen.batches])
     rows = []
-    for start in range(0, len(images), batch_size):
-        x_BM = reader.read(images[start : start + batch_size]).x.cpu()
-        for x_M, mine, theirs in zip(x_BM, by_units[start:], routed[start:], strict=False):
-            c = mine.class_index
-            concepts, rest = decomposed[c].contributions(x_M[None])
-            total = float(concepts.sum() + rest)
-            labels = [basis.names[row] for row in decomposed[c].concepts]
-            rows.append(
-                {
-                    "dense units": _by_units(mine, units),
-                    "dense + IBD": _way(names[c], labels, concepts[0].tolist(), total),
-                    "dynamic": _by_units(theirs, len(theirs.units)),
-                }
-            )
+    for x_M, mine, theirs in zip(x_NM, by_units, routed, strict=True):
+        parts = decomposed[mine.class_index]
+        concepts, rest = parts.contributions(x_M[None])
+        labels, total = [basis.names[row] for row in parts.concepts], float(concepts.sum() + rest)
+        rows.append(
+            {
+                "dense units": _by_units(mine, units),
+                "dense + IBD": _way(mine.class_name, labels, concepts[0].tolist(), total),
+                "dynamic": _by_units(theirs, len(theirs.units)),
+            }
+        )
     return ThreeWays(rows, units)
 
 

@@ -12,10 +12,11 @@ from dynamick.dissection import Dissection
 from dynamick.errors import InputError
 from dynamick.explanation.attribution import METHODS, captum_attr
 from dynamick.explanation.composition import composition, share_covered
-from dynamick.explanation.faithfulness import OURS, faithfulness
-from dynamick.explanation.head import Reader
+from dynamick.explanation.faithfulness import OURS, faithfulness_of
 from dynamick.explanation.instances import Explanation
+from dynamick.explanation.maps import NO_MODULE, Maps
 from dynamick.explanation.pages import FEW_CONCEPTS
+from dynamick.explanation.reading import Reader, Seen
 from dynamick.explanation.simulability import simulability, study_questions
 from dynamick.report.study import Question, write_study
 
@@ -43,12 +44,20 @@ def measure(
     Raises:
         InputError: as `faithfulness` and `simulability`.
     """
-    reader = simulability(explanations, CONCEPTS)
-    orders, left_out = _orders(model, images)
+    return measure_seen(Reader(model).see(images, maps=False), explanations, units)
+
+
+def measure_seen(seen: Seen, explanations: Sequence[Explanation], units: Dissection | None = None) -> dict[str, Any]:
+    """`measure` for images that the network was shown already.
+
+    Raises:
+        InputError: as `simulability`.
+    """
+    orders, left_out = _orders(seen.where)
     return {
-        "faithfulness": faithfulness(model, images, orders).to_dict(),
-        "simulability": asdict(reader),
-        "covered": None if units is None else share_covered(composition(model, units), FEW_CONCEPTS),
+        "faithfulness": faithfulness_of(seen, explanations, orders).to_dict(),
+        "simulability": asdict(simulability(explanations, CONCEPTS)),
+        "covered": None if units is None else share_covered(composition(seen.reader.model, units), FEW_CONCEPTS),
         "left_out": left_out,
     }
 
@@ -82,14 +91,13 @@ def ask_people(explanations: Sequence[Explanation], images: Tensor, classes: Seq
     return write_study([Question(**vars(each)) for each in questions], page)
 
 
-def _orders(model: nn.Module, images: Tensor) -> tuple[list[str], dict[str, str]]:
+def _orders(where: Maps) -> tuple[list[str], dict[str, str]]:
     """The orders that can be measured, and of the others why not."""
     left_out = {}
     try:
         captum_attr()
     except InputError as error:
         left_out = dict.fromkeys(METHODS, str(error))
-    where = Reader(model).maps(images)
     if where.module is None:
-        left_out["grad-cam"] = where.why or ""
+        left_out["grad-cam"] = where.why or NO_MODULE
     return [order for order in (*OURS, *METHODS) if order not in left_out], left_out

@@ -1,7 +1,7 @@
 """On `ComposedScenes` the truth is known: how far learnt compositions are the true parts, and heatmaps the true masks."""
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.explanation.composition import Composition, composition
-from dynamick.explanation.head import NONLINEAR, Reader, heat
+from dynamick.explanation.maps import NONLINEAR
 from dynamick.explanation.pictures import enlarge
+from dynamick.explanation.reading import Preprocess, Reader, heat
 
 if TYPE_CHECKING:
     from dynamick.data import ComposedScenes
@@ -91,7 +92,7 @@ def heatmap_truth(
     model: nn.Module,
     scenes: "ComposedScenes",
     limit: int | None = None,
-    preprocess: str | Callable[[Tensor], Tensor] | None = "model",
+    preprocess: Preprocess = "model",
     batch_size: int = 64,
 ) -> HeatmapTruth:
     """Hold the heatmaps of each scene's true class against the masks of the class's parts.

@@ -1,0 +1,125 @@
+"""Which maps a network averages into its head's input: found out by watching one image pass through it."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+NONLINEAR = (
+    "no feature map's mean is the head's input: there are other layers between the last map and the head, "
+    "so a contribution has no exact split over the image; the units alone are shown"
+)
+NOT_FINITE = (
+    "the head's input is not finite in any of these images, so nobody can tell which maps it is the mean of; "
+    "the units alone are shown"
+)
+ONE_CELL = (
+    "the last maps have one cell, the whole image, so a contribution has no split over the image; the units alone are shown"
+)
+NO_MODULE = "no module of the model puts out the map that is averaged; pool the output of a module, such as an nn.ReLU"
+
+
+@dataclass(frozen=True)
+class Maps:
+    """Where the maps that are averaged into the head's input are found.
+
+    Attributes:
+        module: the dotted name of a module that sees them; None where there are none, or only a function's output is one.
+        side: whether they are its `input` or its `output`; `function` where no module sees them.
+        layers: the modules whose output is what enters the head, as maps or pooled; a dissection of any of them fits.
+        why: why there are no maps, in words; None where there are.
+    """
+
+    module: str | None
+    side: str
+    layers: frozenset[str]
+    why: str | None
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One tensor that was seen while an image passed: a module's input or output."""
+
+    module: str
+    side: str
+    value: Tensor
+
+
+def find_maps(head: str, x_BM: Tensor, seen: Sequence[Sight]) -> Maps:
+    """Where the maps are whose mean is the head's input, by what modules saw.
+
+    Args:
+        head: the head's dotted name.
+        x_BM: its input.
+        seen: what the modules saw in the same forward pass, in order.
+    """
+    same = [each for each in seen if each.module != head and is_mean(each.value, x_BM)]
+    cells = [_cells(each.value) for each in same]
+    finest = max(cells, default=0)
+    # The finest maps are those before the pooling: the mean of an already pooled map is the head's input too. Of several
+    # modules that see them the last is the surest, as what it sees is not changed in place any more.
+    here = [each for each, count in zip(same, cells, strict=True) if count == finest]
+    layers = frozenset(each.module for each in here if each.side == "output")
+    if finest <= 1:
+        finer = any(_cells(each.value) > 1 and each.value.shape[1] == x_BM.shape[1] for each in seen)
+        return Maps(None, "output", layers, ONE_CELL if finest and not finer else NONLINEAR)
+    return Maps(here[-1].module, here[-1].side, layers, None)
+
+
+class Watching(TorchFunctionMode):
+    """While it is entered, notes the output of every function of PyTorch's that is of a number of maps, finer than a cell.
+
+    For networks that pool with functions: no module sees the maps there.
+    """
+
+    def __init__(self, units: int) -> None:
+        super().__init__()
+        self.units = units
+        self.seen: list[Tensor] = []
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if isinstance(output, Tensor) and _cells(output) > 1 and output.shape[1] == self.units:
+            self.seen.append(output.detach())
+        return output
+
+    def maps(self, x_BM: Tensor) -> Tensor | None:
+        """The finest of the noted maps whose mean is the head's input, of several the last; None where there is none."""
+        same = [value for value in self.seen if is_mean(value, x_BM)]
+        return max(reversed(same), key=_cells, default=None)
+
+
+def is_mean(value: Tensor, x_BM: Tensor) -> bool:
+    """Whether these maps (B, M, H, W), averaged over locations, or these values (B, M), are the head's inputs."""
+    if value.ndim not in (2, 4) or value.shape[:2] != x_BM.shape or not value.is_floating_point():
+        return False
+    mean = value.detach().double().mean(dim=(2, 3)) if value.ndim == 4 else value.detach().double()
+    scale = float(x_BM.abs().max()) if x_BM.numel() else 0.0
+    if not math.isfinite(scale):
+        return False
+    tolerance = 1e-5 if x_BM.element_size() >= 4 else 1e-2
+    return bool(((mean - x_BM.double()).abs() <= tolerance * scale).all())
+
+
+def tells(x_BM: Tensor) -> bool:
+    """Whether a head's input can tell maps apart: it is finite, and something excites a unit."""
+    return bool(x_BM.isfinite().all() and (x_BM != 0).any())
+
+
+def _cells(value: Tensor) -> int:
+    """How many cells each map has; 0 for what is no batch of maps."""
+    return value.shape[2] * value.shape[3] if value.ndim == 4 else 0
+
+
+def watch(name: str, seen: list[Sight]) -> Callable[[nn.Module, tuple[Any, ...], Any], None]:
+    """A forward hook that notes what a module is given first, and what it puts out."""
+
+    def hook(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        for side, value in (("input", inputs[0] if inputs else None), ("output", output)):
+            if isinstance(value, Tensor):
+                seen.append(Sight(name, side, value))
+
+    return hook

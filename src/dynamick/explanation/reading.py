@@ -1,0 +1,268 @@
+"""What an explanation reads in one forward pass: the logits, the head's inputs, and the maps pooled into them."""
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.errors import InputError
+from dynamick.explanation.head import LinearHead, find_head
+from dynamick.explanation.maps import NOT_FINITE, Maps, Sight, Watching, find_maps, is_mean, tells, watch
+from dynamick.nn.wrapping import check_hooks, unwrapped
+from dynamick.preprocessing import Preprocessing
+
+Preprocess = str | Callable[[Tensor], Tensor] | None
+"""`model` for the model's own, None for images that are prepared, or any callable."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One batch's forward pass: logits (B, O), head inputs (B, M), maps (B, M, H, W) or None, all detached."""
+
+    logits: Tensor
+    x: Tensor
+    maps: Tensor | None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Images that a network was shown once. Explanations, measures and pages are made from it without another pass.
+
+    Attributes:
+        reader: of the network.
+        images: as they were given, (N, C, H, W).
+        batches: what it read in them, batch by batch.
+        where: where its maps are.
+    """
+
+    reader: "Reader"
+    images: Tensor
+    batches: Sequence[Reading]
+    where: Maps
+
+
+class Reader:
+    """Runs a model and reads, by hooks, what its head is given. The first image that excites it finds out where to look.
+
+    A compiled model runs uncompiled meanwhile, as hooks are not called otherwise.
+
+    Args:
+        model: any classifier that ends in a linear layer.
+        preprocess: `model` takes the model's own `preprocessing` (floating point images of a model without one go in as they
+            are); None says that the images are prepared already; or any callable on image batches.
+
+    Raises:
+        InputError: no linear classifier, TorchScript, or a `preprocessing` that cannot be called.
+    """
+
+    def __init__(self, model: nn.Module, preprocess: Preprocess = "model") -> None:
+        check_hooks(model)
+        self.model = unwrapped(model)
+        self.head = find_head(self.model)
+        self.preprocess = _preprocess(self.model, preprocess)
+        self._maps: Maps | None = None
+
+    def maps(self, images: Tensor) -> Maps:
+        """Where this model's maps are, found out with the first of these images that excites a unit, and kept."""
+        if self._maps is not None:
+            return self._maps
+        found, told = self._probe(images[:1])
+        if not told and (telling := self._first_telling(images)) is not None:
+            found, told = self._probe(telling)
+        if told:
+            self._maps = found
+        return found
+
+    def read(self, images: Tensor) -> Reading:
+        """Forward pass of a batch of images (B, C, H, W); see `Reader` for what they may be.
+
+        Raises:
+            InputError: the images have another shape or type, or the model cannot take them.
+        """
+        return self.read_prepared(self.prepare(images), self.maps(images))
+
+    def see(self, images: Tensor, batch_size: int = 64, maps: bool = True) -> Seen:
+        """Show the model some images, batch by batch, and keep what it reads; `maps=False` drops the maps, the most of it.
+
+        Raises:
+            InputError: as `read`, or there is no image.
+        """
+        check_images(images)
+        if not len(images):
+            raise InputError("images: none were given; give one or more")
+        where = self.maps(images)
+        batches = (self.read_prepared(self.prepare(batch), where) for batch in images.split(batch_size))
+        return Seen(self, images, [batch if maps else replace(batch, maps=None) for batch in batches], where)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """Network input on the model's device.
+
+        Raises:
+            InputError: no batch of images, or values that do not fit the preprocessing.
+        """
+        check_images(images)
+        if images.dtype == torch.uint8 and self.preprocess is None:
+            raise InputError("images: uint8, and the model has no preprocessing; pass preprocess=Preprocessing(...)")
+        if isinstance(self.preprocess, Preprocessing):
+            _check_range(images)
+        parameter = self.head.weight
+        images = images.to(parameter.device)
+        prepared = images if self.preprocess is None else self.preprocess(images)
+        return prepared.to(parameter.dtype)
+
+    def read_prepared(self, prepared: Tensor, where: Maps) -> Reading:
+        """Forward pass of network input, with maps from where they were found.
+
+        Raises:
+            InputError: the model cannot take it.
+        """
+        seen: dict[str, Tensor] = {}
+
+        def see_maps(_module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+            seen["maps"] = inputs[0] if where.side == "input" else output
+
+        hooks = [] if where.module is None else [self.model.get_submodule(where.module).register_forward_hook(see_maps)]
+        watching = Watching(self.head.weight.shape[1]) if where.side == "function" else None
+        logits, given = self._run(prepared, hooks, watching)
+        x_BM = given.flatten(1)
+        # Each batch is held to it, as a map may equal the input by chance in the first image.
+        maps = watching.maps(x_BM) if watching is not None else seen.get("maps")
+        return Reading(logits, x_BM, maps if maps is not None and is_mean(maps, x_BM) else None)
+
+    def logits(self, prepared: Tensor) -> Tensor:
+        """The model's logits, (B, O), also of one whose single logit is squeezed; gradients flow if they are enabled."""
+        with _uncompiled():
+            return self._logits(self.model(prepared), len(prepared))
+
+    def _probe(self, image: Tensor) -> tuple[Maps, bool]:
+        """Where the maps are, by one image, and whether that image can tell."""
+        prepared, seen = self.prepare(image), list[Sight]()
+        hooks = [module.register_forward_hook(watch(name, seen)) for name, module in self.model.named_modules() if name]
+        logits, given = self._run(prepared, hooks)
+        self._check(logits, given)
+        x_BM = given.flatten(1)
+        if not x_BM.isfinite().all():
+            return Maps(None, "output", frozenset(), NOT_FINITE), False
+        found, told = find_maps(self.head.name, x_BM, seen), tells(x_BM)
+        return self._find_in_functions(prepared, found) if told and found.why is not None else found, told
+
+    def _first_telling(self, images: Tensor) -> Tensor | None:
+        """The first image that excites a unit, and is finite: in a blank one every map of zeros looks like the right one."""
+        for batch in images.split(64):
+            x_BM = self._run(self.prepare(batch), [])[1].flatten(1)
+            if good := [place for place in range(len(batch)) if tells(x_BM[place])]:
+                return batch[good[0] : good[0] + 1]
+        return None
+
+    def _find_in_functions(self, prepared: Tensor, found: Maps) -> Maps:
+        """Where no module sees the maps, perhaps a function puts them out: `F.relu` before a functional mean."""
+        watching = Watching(self.head.weight.shape[1])
+        given = self._run(prepared, [], watching)[1]
+        return found if watching.maps(given.flatten(1)) is None else Maps(None, "function", found.layers, None)
+
+    def _check(self, logits: Tensor, given: Tensor) -> None:
+        if given.ndim not in (2, 4) or (given.ndim == 4 and given.shape[2:] != (1, 1)):
+            raise InputError(
+                f"model: its classifier {self.head.name!r} works on maps of shape {tuple(given.shape[1:])} and is pooled "
+                "later; only a linear classifier after the pooling can be explained"
+            )
+        expected = self.head.scores(given.flatten(1))
+        if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+            raise InputError(f"model: its output is not that of its last linear layer {self.head.name!r}; give the logits")
+
+    def _run(self, prepared: Tensor, hooks: list[Any], watching: Watching | None = None) -> tuple[Tensor, Tensor]:
+        """Logits and the head's input of one pass; takes all hooks away again."""
+        seen: dict[str, Tensor] = {}
+
+        def see_head(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            seen["x"] = inputs[0].detach()
+
+        hooks.append(self.head.module.register_forward_pre_hook(see_head))
+        try:
+            with evaluating(self.model), torch.no_grad(), _uncompiled(), watching or nullcontext():
+                output = self.model(prepared)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            first = str(error).splitlines()[0]
+            raise InputError(f"images: the model does not take shape {tuple(prepared.shape)} ({first})") from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        if "x" not in seen:
+            raise InputError(f"model: its last linear layer {self.head.name!r} was not called by the forward pass")
+        return self._logits(output, len(prepared)), seen["x"]
+
+    def _logits(self, output: Any, count: int) -> Tensor:
+        if not isinstance(output, Tensor):
+            raise InputError(f"model: its output is a {type(output).__name__}; give a model that returns logits")
+        # A network of one logit often leaves out that dimension.
+        squeezed = output.ndim < 2 and output.numel() == count * len(self.head.weight)
+        return output.reshape(count, -1) if squeezed else output.flatten(1)
+
+
+def heat(head: LinearHead, reading: Reading, classes_B: Tensor) -> Tensor | None:
+    """Where each image's own class gets its logit from: the sum of its routed units' maps, (B, H, W); None without maps.
+
+    Summed over the image it is the logit minus the bias (docs/definitions.md, "Dynamic-K").
+    """
+    if reading.maps is None:
+        return None
+    indices_BK = head.route(reading.x, classes_B[:, None]).indices[:, 0]
+    weight_BM = head.effective_weight[classes_B].to(reading.maps.dtype)
+    routed_BM = torch.zeros_like(weight_BM).scatter_add(1, indices_BK.clamp(min=0), (indices_BK >= 0).to(weight_BM.dtype))
+    cells = reading.maps[0, 0].numel()
+    return torch.einsum("bm,bmhw->bhw", weight_BM * routed_BM, reading.maps) / cells
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode for the body; every module's own mode is put back, also when the body raises."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def check_images(images: Tensor) -> None:
+    """Raise InputError unless this is a batch of images, (B, C, H, W), uint8 or floating point."""
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"images: {shape} is no batch; give a tensor of shape (B, 3, H, W), uint8 or 0..1")
+    if images.dtype != torch.uint8 and not images.is_floating_point():
+        raise InputError(f"images: {images.dtype} is no image type; give uint8 or floating point")
+
+
+def _check_range(images: Tensor) -> None:
+    if images.shape[1] != 3:
+        raise InputError(f"images: {images.shape[1]} channels; give three, for R, G and B: a tensor of shape (B, 3, H, W)")
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        raise InputError(
+            f"images: values from {low:.3g} to {high:.3g}; give uint8, or 0..1, or prepared images with preprocess=None"
+        )
+
+
+def _preprocess(model: nn.Module, given: Preprocess) -> Callable[[Tensor], Tensor] | None:
+    if isinstance(given, str) and given != "model":
+        raise InputError(f"preprocess: {given!r} is unknown; give 'model', None or a Preprocessing")
+    found = getattr(model, "preprocessing", None) if isinstance(given, str) else given
+    if found is not None and not callable(found):
+        kind = type(found).__name__
+        raise InputError(f"model: its preprocessing is a {kind}, no function; pass preprocess=Preprocessing(...)")
+    return found
+
+
+def _uncompiled() -> Any:
+    """Everything that torch.compile has compiled runs as it was written, as compiled code does not call new hooks."""
+    # Nothing is compiled where this part of PyTorch was never loaded, and loading it takes a second.
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
