@@ -42,6 +42,7 @@ ARROWS: dict[str, set[str]] = {
         "functional",
         "checkpoint",
     },
+    "demo": {"training", "explanation", "dissection", "report", "data", "networks", "checkpoint"},
     "optim": {"functional", "nn"},
     "report": set(),
 }

@@ -19,9 +19,9 @@ from torch import Tensor
 
 import dynamick as dk
 from benchmarks.results.tables import spread, table
-from dynamick.cli.demo_scenes import EXPLAINED, LAYER, SCENES
 from dynamick.data import ComposedScenes
 from dynamick.data.sources.scenes import SEED as SCENES_SEED
+from dynamick.demo.scenes import EXPLAINED, LAYER, SCENES
 from dynamick.dissection import dissect
 from dynamick.explanation import composition_truth, heatmap_truth
 from dynamick.figures import Run, read_run

@@ -27,6 +27,7 @@ _HOME = {
 _MODULES = (
     "comparison",
     "data",
+    "demo",
     "dissection",
     "explanation",
     "figures",

@@ -16,9 +16,10 @@ from dynamick.durations import in_words
 from dynamick.errors import InputError
 from dynamick.explanation.dissected import read_units
 from dynamick.figures.runs import WEIGHTS, Run
-from dynamick.figures.trainings import Training, untrained
+from dynamick.figures.trainings import Training
 from dynamick.training import DissectEvery
 from dynamick.training.recipe import Recipe
+from dynamick.training.timing import untrained
 
 TALLY = "tally.csv"
 TIMED = 192

@@ -1,26 +1,20 @@
 """The trainings that a figure needs: by the shipped recipes, made where they are missing."""
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from lightning.pytorch.callbacks import Callback
 
-from dynamick import models
 from dynamick.data.recipe import open_images
 from dynamick.durations import in_words
 from dynamick.errors import InputError
-from dynamick.models import Network
-from dynamick.preprocessing import Preprocessing
 from dynamick.training import read_history, train
 from dynamick.training.recipe import Recipe
-from dynamick.training.run import RESULT, autocast, differences_from
+from dynamick.training.run import RESULT, differences_from
+from dynamick.training.timing import step_seconds
 
 CIFAR, PLACES, SCENES, CAPSULES = "cifar10-small", "miniplaces64-small", "scenes-small", "scenes-capsnet"
-TIMED = 3
-"""Steps that are timed to tell how long a training takes."""
 L1 = 0.1
 """The largest strength of L1 that stays within half a point of dense with `cifar10-small` (docs/results/cifar10.md)."""
 
@@ -133,27 +127,3 @@ def estimates(left: Sequence[Training]) -> list[float]:
             times[name] = steps * step_seconds(each.recipe, len(images.classes))
         out.append(times[name] * each.epochs_left)
     return out
-
-
-def untrained(recipe: Recipe, classes: int = 2) -> Network:
-    """A network of a recipe's layers; its weights are random."""
-    return models.create(recipe.model, classes, recipe.stem, recipe.width, Preprocessing(recipe.data.side))
-
-
-def step_seconds(recipe: Recipe, classes: int) -> float:
-    """The time of a training step of a recipe, on images of noise."""
-    side = recipe.data.side
-    model = untrained(recipe, classes).train()
-    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    x, y = torch.rand(recipe.optim.batch_size, 3, side, side), torch.arange(recipe.optim.batch_size) % classes
-    began = 0.0
-    for step in range(1 + TIMED):
-        # The first one warms up.
-        if step == 1:
-            began = time.perf_counter()
-        with autocast(recipe.precision, torch.device("cpu")):
-            loss = torch.nn.functional.cross_entropy(model(x).float(), y)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return (time.perf_counter() - began) / TIMED

@@ -1,16 +1,17 @@
 """The main job, on a hundredth of its images."""
 
-import argparse
 import re
 import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 
-from dynamick.cli import demo, demo_scenes
 from dynamick.cli.main import main
+from dynamick.data.images import ImageTensors
+from dynamick.demo import Demo, budget, running, scenes
 from dynamick.errors import InputError
 from dynamick.training import Recipe, read_history
 from dynamick.training.recipe import OptimRecipe
@@ -24,14 +25,17 @@ TINY = {
 }
 
 
+HUNDRED = ImageTensors(torch.zeros(100, 3, 8, 8, dtype=torch.uint8), torch.arange(100) % 2, ["a", "b"])
+
+
 @pytest.mark.slow
 def test_the_demo_goes_from_nothing_to_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(TINY))
-    monkeypatch.setitem(demo.RECIPES, "scenes", str(tmp_path / "tiny.yaml"))
-    monkeypatch.setattr(demo_scenes, "SCENES", 40)
-    monkeypatch.setattr(demo_scenes, "EXPLAINED", 10)
+    monkeypatch.setitem(running.RECIPES, "scenes", str(tmp_path / "tiny.yaml"))
+    monkeypatch.setattr(scenes, "SCENES", 40)
+    monkeypatch.setattr(scenes, "EXPLAINED", 10)
     out = tmp_path / "demo"
     main(["demo", "--out", str(out)])
     said = capsys.readouterr().out
@@ -72,9 +76,9 @@ def made_by(out: Path) -> str:
 
 
 def test_the_command_on_the_page_names_the_folder_of_cifar10() -> None:
-    args = argparse.Namespace(data="cifar10", root="my data", seed=3)
-    assert demo._command(args, None) == "dynamick demo --data cifar10 --root 'my data' --seed 3"
-    assert demo._command(args, 1) == "dynamick demo --data cifar10 --root 'my data' --seed 3 --epochs 1"
+    demo = Demo("cifar10", "my data", seed=3)
+    assert demo.command(None) == "dynamick demo --data cifar10 --root 'my data' --seed 3"
+    assert demo.command(1) == "dynamick demo --data cifar10 --root 'my data' --seed 3 --epochs 1"
 
 
 @pytest.mark.parametrize(
@@ -90,9 +94,8 @@ def test_what_a_budget_holds(
     minutes: float, epochs: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     recipe = Recipe(optim=OptimRecipe(epochs=7, batch_size=10))
-    monkeypatch.setattr(demo, "_seconds_a_step", lambda *_: 4.0)  # of 10 steps and 3 heads: two minutes an epoch
-    args = argparse.Namespace(minutes=minutes, epochs=None, out=tmp_path, restart=False)
-    assert demo._epochs(args, recipe, SimpleNamespace(train=range(100))) == epochs  # type: ignore[arg-type]
+    monkeypatch.setattr(budget, "step_seconds", lambda *_: 4.0 / 1.2)  # of 10 steps and 3 heads: two minutes an epoch
+    assert Demo(out=tmp_path, minutes=minutes).epochs_of(recipe, SimpleNamespace(train=HUNDRED)) == epochs  # type: ignore[arg-type]
     assert capsys.readouterr().out.strip() == said
 
 
@@ -100,9 +103,8 @@ def test_what_a_budget_holds(
 def test_a_damaged_recipe_in_the_demos_folder_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "dense").mkdir()
     (tmp_path / "dense" / "config.yaml").write_bytes(content)
-    args = argparse.Namespace(minutes=None, epochs=None, out=tmp_path, restart=False)
     with pytest.raises(InputError, match=r"config.yaml: is damaged, it holds no recipe; --restart begins again$"):
-        demo._epochs(args, Recipe(), SimpleNamespace(train=range(100)))  # type: ignore[arg-type]
+        Demo(out=tmp_path).epochs_of(Recipe(), SimpleNamespace(train=HUNDRED))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,133 @@
+"""Trains the demo's networks and writes its page."""
+
+import os
+import platform
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynamick import checkpoint
+from dynamick.data import sources
+from dynamick.demo import budget
+from dynamick.demo.budget import counted
+from dynamick.demo.scenes import with_truth
+from dynamick.report.training import Comparison, Run, table, write
+from dynamick.training import Images, Recipe, train
+
+HEADS = {"dense": ("Dense", "res8"), "l1": ("L1", "res8-l1"), "dynamic-5": ("Dynamic-5", "res8-d5a")}
+"""The folder of each training, its title, and its model."""
+RECIPES = {"scenes": "scenes-small", "cifar10": "cifar10-small"}
+L1 = {"scenes": 0.01, "cifar10": 0.1}
+"""The strengths that docs/results found to be the largest within half a point of the dense head."""
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What a demo is made of.
+
+    Attributes:
+        data: `scenes` (generated) or `cifar10`.
+        root: the folder that holds cifar-10-batches-py.
+        out: where the trainings and the page go; an interrupted demo in it goes on.
+        minutes: a budget for all trainings; None trains as long as the recipe says.
+        epochs: of each training; None takes what the budget holds, else the recipe's.
+        seed: of weights, order and augmentation.
+        restart: begin again, whatever is in `out`.
+    """
+
+    data: str = "scenes"
+    root: str = "data"
+    out: Path = Path("runs/demo")
+    minutes: float | None = None
+    epochs: int | None = None
+    seed: int = 0
+    restart: bool = False
+
+    def recipe(self, name: str) -> Recipe:
+        """The recipe of one of `HEADS`."""
+        settings: dict[str, Any] = {"model": HEADS[name][1], "seed": self.seed, "data.root": self.root}
+        if name == "l1":
+            settings["optim.l1"] = L1[self.data]
+        recipe = Recipe.read(RECIPES[self.data], settings)
+        recipe.check()
+        return recipe
+
+    def command(self, epochs: int | None) -> str:
+        """What trains the same anew, on any machine: a budget is told as the epochs that it held."""
+        root = f" --root {shlex.quote(self.root)}" if self.data == "cifar10" else ""
+        return f"dynamick demo --data {self.data}{root} --seed {self.seed}" + (f" --epochs {epochs}" if epochs else "")
+
+    def epochs_of(self, recipe: Recipe, images: Images) -> int:
+        """As asked for, else the recipe's, or as many as the budget holds here; an interrupted demo keeps its number."""
+        if self.epochs is not None:
+            return self.epochs
+        if not self.restart and (kept := budget.begun(self.out / "dense")) is not None:
+            print(f"{self.out}: goes on with the trainings there, of {counted(kept)}; --restart begins again")
+            return kept
+        return recipe.optim.epochs if self.minutes is None else budget.fitting(recipe, images, self.minutes, len(HEADS))
+
+
+def run(demo: Demo) -> Path:
+    """Train what is missing, compare the networks, and write the page; what was interrupted goes on.
+
+    Returns:
+        The page's file.
+
+    Raises:
+        InputError: a budget that is none, missing data, or a folder that holds other trainings.
+        OSError: something could not be written.
+    """
+    budget.check(demo.minutes, demo.epochs)
+    recipes = {name: demo.recipe(name) for name in HEADS}
+    images = Images(recipes["dense"])
+    usual, epochs = recipes["dense"].optim.epochs, demo.epochs_of(recipes["dense"], images)
+    runs = []
+    for name, recipe in recipes.items():
+        recipe.optim.epochs = epochs
+        print(f"\n{HEADS[name][0]} ({recipe.model}), {counted(epochs)}", flush=True)
+        runs.append(_train(demo, name, recipe, images))
+    comparison = Comparison(
+        title="Dense, L1 and Dynamic-5",
+        dataset=_describe(demo.data, images),
+        classes=images.train.classes,
+        runs=runs,
+        command=demo.command(None if epochs == usual else epochs),
+        machine=_machine(),
+    )
+    if demo.data == "scenes":
+        comparison = with_truth(comparison, demo.out)
+    write(comparison, demo.out / PAGE)
+    print(f"\n{table(comparison)}\nThe page: {demo.out / PAGE}")
+    return demo.out / PAGE
+
+
+def _train(demo: Demo, name: str, recipe: Recipe, images: Images) -> Run:
+    rows = train(recipe, demo.out / name, demo.restart, images, progress=sys.stderr.isatty())
+    model: Any = checkpoint.load(demo.out / name / "last.safetensors")
+    last = rows[-1]
+    return Run(
+        name=recipe.model,
+        title=HEADS[name][0],
+        accuracy=last["top1"],
+        weights_per_class=last["weights_per_class"],
+        weights_per_class_max=int(last["weights_per_class_max"]),
+        routed=last["routed_units"],
+        seconds=sum(row["seconds"] for row in rows),
+        history={key: [row[key] for row in rows] for key in last},
+        head_weight=model.fc.weight.detach().numpy(),
+    )
+
+
+def _describe(data: str, images: Images) -> str:
+    sizes = f"{len(images.train):,} training and {len(images.val):,} validation images"
+    return f"{sources.find(data).title}: {sizes} of {len(images.train.classes)} classes"
+
+
+def _machine() -> str:
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    return f"{device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
