@@ -1,7 +1,7 @@
 """Pictures of explanations: heatmaps over the image as arrays and PNG bytes, and the figure of an explanation (Fig. 7)."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -80,7 +80,17 @@ def png(pixels: np.ndarray | Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) -> "Figure":
+Words = Callable[["Explanation", int], list[str]]
+"""What is said of a unit of an explanation, by its position there, in lines."""
+
+
+def draw(
+    explanations: "Sequence[Explanation]",
+    images: Tensor,
+    units: int = 5,
+    titles: Sequence[str] | None = None,
+    captions: Words | None = None,
+) -> "Figure":
     """The paper's Fig. 7 of some explanations: a row each with the image, and the units of largest |W x| on it.
 
     Above each unit stand its product with the share of Y - b, its number (from 1, as in tally.csv) and its concept. Yellow
@@ -90,6 +100,8 @@ def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) 
         explanations: at least one.
         images: uint8 (B, 3, H, W) or floating point in 0..1, which the explanations' `image` counts.
         units: how many of each are shown at most.
+        titles: what stands above each explanation's image; by default the class, and how the logit is a sum.
+        captions: what stands above a unit; by default the product and so on.
 
     Returns:
         A matplotlib figure; `.savefig(path)` writes it.
@@ -103,20 +115,21 @@ def draw(explanations: "Sequence[Explanation]", images: Tensor, units: int = 5) 
     if not explanations or max(each.image for each in explanations) >= len(images):
         raise InputError(f"draw: {len(explanations)} explanations of {len(images)} images; give at least one, and their images")
     size = (1.75 * (units + 1), 2.3 * len(explanations))
+    titles, captions = titles or [_sum(each) for each in explanations], captions or _captions
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.1, w_pad=0.06))
     grid = figure.add_gridspec(len(explanations), units + 1)
     for row, each in enumerate(explanations):
         image = images[each.image]
-        _titled(figure.add_subplot(grid[row, 0]), image.permute(1, 2, 0).numpy(), _sum(each))
+        _titled(figure.add_subplot(grid[row, 0]), image.permute(1, 2, 0).numpy(), titles[row])
         if each.maps is None:
-            _bars(figure.add_subplot(grid[row, 1:]), each, units)
+            _bars(figure.add_subplot(grid[row, 1:]), each, units, captions)
             continue
         places = each.largest(units)
         # One scale a row: a unit of little weight must look like one.
         peak = max((float(each.maps[place].abs().max()) for place in places), default=0.0)
         for column, place in enumerate(places, start=1):
             laid_over = heatmap(_dimmed(image), each.maps[place], peak=peak, against=True)
-            _titled(figure.add_subplot(grid[row, column]), laid_over, "\n".join(_captions(each, place)))
+            _titled(figure.add_subplot(grid[row, column]), laid_over, "\n".join(captions(each, place)))
     return figure
 
 
@@ -159,10 +172,10 @@ def _captions(explanation: "Explanation", place: int) -> list[str]:
     ]
 
 
-def _bars(axes: "Axes", explanation: "Explanation", units: int) -> None:
+def _bars(axes: "Axes", explanation: "Explanation", units: int, captions: Words) -> None:
     places = explanation.largest(units)
     values = [explanation.products[place] for place in places]
-    labels = [", ".join(part for part in _captions(explanation, place)[::-1] if part) for place in places]
+    labels = [", ".join(part for part in captions(explanation, place)[::-1] if part) for place in places]
     colours = ["#0072b2" if value >= 0 else "#d55e00" for value in values]
     axes.barh(range(len(places)), values, color=colours)
     axes.set_yticks(range(len(places)), labels, fontsize=8, parse_math=False)

@@ -5,14 +5,13 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from dynamick.data.checking import open_concepts
 from dynamick.data.images import evenly_spaced
 from dynamick.errors import InputError
-from dynamick.explanation import Explanation, Reader, decompose, explain, heatmap
+from dynamick.explanation import Explanation, Reader, decompose, explain, pictures
 from dynamick.explanation.basis import PENALTY, learn_basis
 from dynamick.figures.averages import Row, means, median_of, spread, verdict
 from dynamick.figures.figure import Material, PaperFigure
@@ -130,15 +129,25 @@ def draw(dense: Run, dynamic: Run, data: Any) -> Figure:
 
     Above each are the share W_ci x_i / (sum over all units), the unit (from 1 up) and its concept.
     """
-    places = known_by_both(dense, dynamic, data)
-    figure = Figure(figsize=(1.75 * (DRAWN_UNITS + 1), 2.35 * 2 * len(places)), layout="constrained")
-    grid = figure.subplots(2 * len(places), DRAWN_UNITS + 1, squeeze=False)
-    images, _ = data.take(places)
-    for row, image in enumerate(images):
-        for which, run in enumerate((dense, dynamic)):
-            (found,) = explain(run.network, image[None], units=run.units)
-            _strip(grid[2 * row + which], found, image, run.model)
-    return figure
+    images, _ = data.take(known_by_both(dense, dynamic, data))
+    both = [explain(run.network, images, units=run.units) for run in (dense, dynamic)]
+    rows = [each for pair in zip(*both, strict=True) for each in pair]
+    models = [dense.model, dynamic.model] * len(images)
+    titles = [f"{model}\n{_left(each)}" for model, each in zip(models, rows, strict=True)]
+    return pictures.draw(rows, images, DRAWN_UNITS, titles, _captions)
+
+
+def _left(found: Explanation) -> str:
+    """The class, and what few units leave of its sum."""
+    left = found.residual_after(FEW)
+    return found.class_name + ("" if left is None else f"\n{FEW} units leave {100 * abs(left):.1f} %")
+
+
+def _captions(found: Explanation, place: int) -> list[str]:
+    """A unit's share of the sum over all units, its number and its concept."""
+    share, concept = found.shares["share_of_all"][place], found.concepts[place]
+    amount = "none" if share is None else f"{100 * share:.1f} %"
+    return [amount, f"unit {found.units[place] + 1}", "no label" if concept is None else concept.label]
 
 
 def known_by_both(dense: Run, dynamic: Run, data: Any) -> list[int]:
@@ -150,25 +159,6 @@ def known_by_both(dense: Run, dynamic: Run, data: Any) -> list[int]:
     right = [place for place, answers in enumerate(zip(*told, labels, strict=True)) if len(set(answers)) == 1]
     right = right or list(range(len(labels)))
     return [places[right[n * len(right) // min(DRAWN_IMAGES, len(right))]] for n in range(min(DRAWN_IMAGES, len(right)))]
-
-
-def _strip(axes: list[Axes], found: Explanation, image: Any, model: str) -> None:
-    for each in axes:
-        each.set_axis_off()
-    left = found.residual_after(FEW)
-    rest = "" if left is None else f"\n{FEW} units leave {100 * abs(left):.1f} %"
-    axes[0].imshow(image.permute(1, 2, 0).numpy())
-    axes[0].set_title(f"{model}\n{found.class_name}{rest}", fontsize=8, parse_math=False)
-    maps = found.maps
-    places = found.largest(DRAWN_UNITS)
-    for panel, place in zip(axes[1:], places, strict=False):
-        # One scale a row: a unit of little weight must look like one.
-        peak = None if maps is None else max(float(maps[each].max()) for each in places)
-        panel.imshow(image.permute(1, 2, 0).numpy() if maps is None else heatmap(image, maps[place], peak=peak))
-        share, concept = found.shares["share_of_all"][place], found.concepts[place]
-        label = "no label" if concept is None else concept.label
-        amount = "none" if share is None else f"{100 * share:.1f} %"
-        panel.set_title(f"{amount}\nunit {found.units[place] + 1}\n{label}", fontsize=8, parse_math=False)
 
 
 FIGURE = PaperFigure(
