@@ -9,7 +9,9 @@
 #include <utility>
 #include <vector>
 
+#include "chosen.h"
 #include "lanes.h"
+#include "squares.h"
 
 constexpr int SHIFT = 19;        // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
 constexpr float GAP = 0x1p-20f;  // between weights that are kept and weights that have decayed

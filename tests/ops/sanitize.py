@@ -55,7 +55,8 @@ def run_tests(folder: Path) -> int:
     del os.environ["LD_PRELOAD"]
     cpu.FOLDER = folder
     cpu.kernel = cpu.load(None)
-    return int(pytest.main(["-p", "no:cacheprovider", str(Path(__file__).with_name("test_cpu_kernel.py")), *sys.argv[1:]]))
+    tests = [str(Path(__file__).with_name(name)) for name in ("test_cpu_kernel.py", "test_cpu_kernel_loading.py")]
+    return int(pytest.main(["-p", "no:cacheprovider", *tests, *sys.argv[1:]]))
 
 
 if __name__ == "__main__":
