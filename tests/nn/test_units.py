@@ -2,6 +2,7 @@
 
 import copy
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -168,3 +169,24 @@ def test_a_classifier_on_maps_is_refused() -> None:
     model = torchvision.models.squeezenet1_1(num_classes=7).eval()
     with pytest.raises(dk.InputError, match="one vector an image"):
         dk.convert(model, units=5, example=images())
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenet_v3_small"])
+def test_a_file_of_it_opens(name: str, tmp_path: Path) -> None:
+    model, x = dk.open_network(made(name), classes=[*"abcdefg"]).model, images()
+    dk.convert(model, k=3, units=8, example=x)
+    with torch.no_grad():
+        model.units.norm.running_mean.normal_()
+    dk.save(model, tmp_path / "with units.safetensors", spec=f"torchvision:{name}")
+    other: Any = dk.load(tmp_path / "with units.safetensors")
+    assert torch.equal(other(x), model(x))
+    assert other.units.place == model.units.place
+    with pytest.raises(dk.InputError, match="is not in the network's file"):
+        dk.revert(other)
+
+
+def test_a_file_of_this_projects_networks_opens(tmp_path: Path) -> None:
+    model, x = dk.models.create("res8", 4, width=4), images(32)
+    dk.convert(model, k=3, units=8, example=x)
+    dk.save(model, tmp_path / "units.safetensors")
+    assert torch.equal(dk.load(tmp_path / "units.safetensors")(x), model.eval()(x))

@@ -9,7 +9,7 @@ from dynamick.models.capsnet import CapsNet
 from dynamick.models.heads import TrainedHead, head_of_layer, heads
 from dynamick.models.names import ModelName, parse
 from dynamick.models.resnet import ResNet
-from dynamick.nn import DynamicConv2d, DynamicLinear
+from dynamick.nn import DynamicConv2d, DynamicLinear, unit_layer
 from dynamick.preprocessing import Preprocessing
 
 STEMS = ("cifar", "compact", "patch", "imagenet")
@@ -40,7 +40,9 @@ def current_config(model: Network) -> dict[str, Any]:
         return config
     name, layer = parse(config["model"]), model.fc
     head = head_of_layer(layer, name.kind)
-    if head is None or getattr(layer, "in_features", None) != model.num_features or layer.bias is None:
+    units = unit_layer(model)
+    features = model.num_features if units is None else units.conv.out_channels
+    if head is None or getattr(layer, "in_features", None) != features or layer.bias is None:
         raise InputError(f"model: fc is {layer}, which no model's name says; keep the state_dict()")
     if layer.out_features != len(model.classes):
         raise InputError(

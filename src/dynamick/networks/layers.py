@@ -1,11 +1,12 @@
 """A network's head and its Dynamic-K layers, as a file says them: read from a model, and put into a new one."""
 
+from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
-from dynamick.nn import DynamicConv2d, DynamicLinear, convert, find_classifier
+from dynamick.nn import DynamicConv2d, DynamicLinear, Place, UnitLayer, convert, find_classifier, put_units, unit_layer
 from dynamick.nn.convert import check_parameters
 
 
@@ -71,6 +72,23 @@ def put_layers(model: nn.Module, head: str | None, routed: dict[str, dict[str, A
         layer.threshold = about.get("threshold", "activations")
         if isinstance(layer, DynamicConv2d):
             layer.routing = about.get("routing", "location")
+
+
+def units_of(model: nn.Module) -> dict[str, Any] | None:
+    """Where the unit layer is, as plain values; None without one."""
+    layer: Any = unit_layer(model)
+    return None if layer is None else asdict(layer.place)
+
+
+def put_unit_layer(model: nn.Module, place: dict[str, Any], tensors: dict[str, Tensor]) -> None:
+    """Give a new network the unit layer that a file's has; its head has as many inputs already.
+
+    Raises:
+        AttributeError, KeyError: the network has no such place, or the file no such weights.
+        TypeError, ValueError: the place is none.
+    """
+    weight = tensors["units.conv.weight"]
+    put_units(model, Place(**place), UnitLayer(weight.shape[1], weight.shape[0]))
 
 
 def _give_shape(model: nn.Module, name: str, weight: Tensor, bias: bool) -> None:

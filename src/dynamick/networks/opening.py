@@ -19,6 +19,8 @@ from dynamick.networks.saving import Saved, read_if_saved, rebuilt, remember
 from dynamick.networks.source import Source
 from dynamick.networks.sources import find
 from dynamick.networks.weights import fitted, put_weights, read_weights
+from dynamick.nn import unit_layer
+from dynamick.nn.units import NAME as UNITS
 
 DEFAULT = "DEFAULT"
 """In place of a file: the weights that the source publishes."""
@@ -65,7 +67,8 @@ def open_network(
         model.preprocessing = prepared
     if head is not None:
         model.head_name = head
-    return replace(found, head=head, preprocessing=prepared, classes=names)
+    layer_above = found.layer if unit_layer(model) is None else UNITS
+    return replace(found, head=head, layer=layer_above, preprocessing=prepared, classes=names)
 
 
 def new_network(spec: str, outputs: int | None = None) -> nn.Module:

@@ -13,7 +13,7 @@ from dynamick import models
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
 from dynamick.networks.classes import names_of
-from dynamick.networks.layers import head_of, put_layers, routed_layers
+from dynamick.networks.layers import head_of, put_layers, put_unit_layer, routed_layers, units_of
 from dynamick.networks.source import Source
 from dynamick.networks.sources import find, sources
 from dynamick.networks.weights import put_weights, take_precision
@@ -26,6 +26,7 @@ KINDS: dict[str, Any] = {
     "model": str,
     "head": str | None,
     "routed": dict,
+    "units": dict | None,
     "classes": list | None,
     "preprocessing": dict | None,
     "extra": dict,
@@ -40,7 +41,8 @@ class Saved:
     Attributes:
         path: the file.
         config: what rebuilds the network: `source`, `model` (its name there), `head` (a dotted name), `routed` (the Dynamic-K
-            layers by their names), `preprocessing`, `classes`, `extra` (plain values), and what the source keeps.
+            layers by their names), `units` (where the unit layer is, if there is one), `preprocessing`, `classes`, `extra`
+            (plain values), and what the source keeps.
         tensors: the state dict.
     """
 
@@ -166,6 +168,8 @@ def _completed(new: nn.Module | None, source: Source, name: str, saved: Saved) -
     try:
         model: Any = source.build(name, config) if new is None else new
         put_layers(model, config.get("head"), config.get("routed", {}), saved.tensors)
+        if config.get("units") is not None:
+            put_unit_layer(model, config["units"], saved.tensors)
         if config.get("preprocessing") is not None:
             model.preprocessing = Preprocessing.from_dict(config["preprocessing"])
     except (KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
@@ -192,6 +196,7 @@ def _config(model: Any, spec: str | None) -> dict[str, Any]:
         "model": name,
         "head": head_of(model, name),
         "routed": routed_layers(model),
+        "units": units_of(model),
         "preprocessing": own.to_dict() if isinstance(own, Preprocessing) else None,
         "classes": names_of(getattr(model, "classes", None)),
         **source.keeps(model),

@@ -3,7 +3,7 @@
 from dynamick.nn.capsules import Capsules, RoutingCapsules
 from dynamick.nn.convert import convert, find_classifier, revert
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
-from dynamick.nn.units import Place, UnitLayer, add_units, find_place, unit_layer
+from dynamick.nn.units import Place, UnitLayer, add_units, find_place, put_units, unit_layer
 
 __all__ = [
     "Capsules",
@@ -16,6 +16,7 @@ __all__ = [
     "convert",
     "find_classifier",
     "find_place",
+    "put_units",
     "revert",
     "unit_layer",
 ]

@@ -207,18 +207,36 @@ def add_units(model: nn.Module, head: str, place: Place, layer: UnitLayer, class
     Raises:
         InputError: the network has units already, or something else of that name.
     """
+    _refuse_twice(model)
+    old = model.get_submodule(head)
+    model.set_submodule(head, classifier)
+    put_units(model, place, layer.train(old.training), (head, old))
+
+
+def put_units(model: nn.Module, place: Place, layer: UnitLayer, replaced: tuple[str, nn.Module | None] = ("", None)) -> None:
+    """Put a unit layer in its place in a network whose head reads units already, in place.
+
+    Args:
+        model: any network without a unit layer.
+        place: from `find_place`.
+        layer: its `in_channels` are the place's.
+        replaced: the head's dotted name, and the head that was there before, for `revert`; None where nobody keeps it.
+
+    Raises:
+        InputError: the network has units already, or something else of that name.
+        AttributeError: it has no such place.
+    """
+    _refuse_twice(model)
+    module, before = model.get_submodule(place.module), place.side == "input"
+    register = module.register_forward_pre_hook if before else module.register_forward_hook
+    # What it takes to put the layer out again travels with it, but is no part of the network's weights.
+    vars(layer).update(place=place, replaced=replaced, handle=register(_Entering(layer) if before else _Leaving(layer)))
+    model.add_module(NAME, layer)
+
+
+def _refuse_twice(model: nn.Module) -> None:
     if hasattr(model, NAME):
         raise InputError(f"model: has {NAME!r} already; revert it first")
-    old = model.get_submodule(head)
-    layer.train(old.training)
-    # What is needed to take it out again travels with the layer, but is no part of the network's weights.
-    vars(layer)["place"], vars(layer)["replaced"] = place, (head, old)
-    model.set_submodule(head, classifier)
-    model.add_module(NAME, layer)
-    module = model.get_submodule(place.module)
-    before = place.side == "input"
-    register = module.register_forward_pre_hook if before else module.register_forward_hook
-    vars(layer)["handle"] = register(_Entering(layer) if before else _Leaving(layer))
 
 
 def take_out_units(model: nn.Module) -> None:
