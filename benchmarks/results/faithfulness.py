@@ -31,7 +31,8 @@ from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.data.sources.scenes import SEED as SCENES_SEED
 from dynamick.dissection import Dissection, dissect
 from dynamick.errors import InputError
-from dynamick.explanation import Explanation, composition_truth, explain, heatmap_truth
+from dynamick.explanation import Explanation, Reader, composition_truth, explain, heatmap_truth
+from dynamick.explanation.instances import explanations_of
 from dynamick.explanation.trust import measure
 from dynamick.figures.paper.fig7 import FEW, residual_of_ibd
 
@@ -62,7 +63,8 @@ def measure_file(path: Path, images: int, read: int, dissected: int, concepts: P
             ComposedScenes("val", dissected, SCENES_SEED, recipe.size).write_broden(concepts)
         units = None if concepts is None else dissect(model, LAYER, open_concepts(concepts), progress=False)
         if concepts is not None and getattr(model.fc, "k", None) is None:
-            truth["left by IBD, median"] = residual_of_ibd(model, shown, concepts)
+            seen = Reader(model).see(shown, maps=False)
+            truth["left by IBD, median"] = residual_of_ibd(seen, explanations_of(seen, maps=False), concepts)
     if recipe.kind == "scenes" and units is not None:
         truth |= against_truth(model, units, recipe, images)
     explanations = explain(model, to_read, units=units, maps=False)

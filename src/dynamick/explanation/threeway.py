@@ -108,22 +108,36 @@ def three_ways_of(
     Raises:
         InputError: a basis of another number of units.
     """
+    shown = zip(by_units, by_concepts(seen, by_units, basis, steps), routed, strict=True)
+    return ThreeWays([dict(zip(WAYS, _ways(*each, units), strict=True)) for each in shown], units)
+
+
+def _ways(mine: Explanation, concepts: Way, theirs: Explanation, units: int) -> tuple[Way, Way, Way]:
+    return _by_units(mine, units), concepts, _by_units(theirs, len(theirs.units))
+
+
+def by_concepts(seen: Seen, explanations: Sequence[Explanation], basis: ConceptBasis, steps: int = STEPS) -> list[Way]:
+    """A model's scores by the concepts of IBD: one way an image, of the class that is explained.
+
+    Args:
+        seen: what the model read in the images.
+        explanations: one an image.
+        basis: concept vectors learnt on the model's last maps.
+        steps: of the decomposition.
+
+    Raises:
+        InputError: a basis of another number of units.
+    """
     weight_OM = seen.reader.head.effective_weight
-    decomposed = {c: decompose(weight_OM[c], basis, steps) for c in sorted({each.class_index for each in by_units})}
+    decomposed = {c: decompose(weight_OM[c], basis, steps) for c in sorted({each.class_index for each in explanations})}
     x_NM = torch.cat([reading.x.cpu() for reading in seen.batches])
-    rows = []
-    for x_M, mine, theirs in zip(x_NM, by_units, routed, strict=True):
-        parts = decomposed[mine.class_index]
+    ways = []
+    for x_M, each in zip(x_NM, explanations, strict=True):
+        parts = decomposed[each.class_index]
         concepts, rest = parts.contributions(x_M[None])
         labels, total = [basis.names[row] for row in parts.concepts], float(concepts.sum() + rest)
-        rows.append(
-            {
-                "dense units": _by_units(mine, units),
-                "dense + IBD": _way(mine.class_name, labels, concepts[0].tolist(), total),
-                "dynamic": _by_units(theirs, len(theirs.units)),
-            }
-        )
-    return ThreeWays(rows, units)
+        ways.append(_way(each.class_name, labels, concepts[0].tolist(), total))
+    return ways
 
 
 def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, images: int = 4, bars: int = 8) -> None:

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynamick.data.checking import open_concepts
 from dynamick.data.images import evenly_spaced
 from dynamick.errors import InputError
-from dynamick.explanation import Explanation, Reader, decompose, explain, pictures
+from dynamick.explanation import Explanation, Reader, explain, pictures
 from dynamick.explanation.basis import PENALTY, learn_basis
+from dynamick.explanation.instances import explanations_of
+from dynamick.explanation.reading import Seen
+from dynamick.explanation.threeway import by_concepts
 from dynamick.figures.averages import Row, means, median_of, spread, verdict
 from dynamick.figures.figure import Material, PaperFigure
 from dynamick.figures.page import Page, cells, spreads, table
@@ -83,25 +86,25 @@ def summary(runs: Sequence[Run], data: Any, concepts: Path | None) -> list[Row]:
 
 
 def _numbers(run: Run, images: Tensor, concepts: Path | None) -> Row:
-    found = explain(run.network, images, maps=False)
+    seen = Reader(run.network).see(images, maps=False)
+    found = explanations_of(seen, maps=False)
     left = [abs(part) for each in found if (part := each.residual_after(FEW)) is not None]
     counts = [each.n98 for each in found if each.n98 is not None]
-    by_ibd = residual_of_ibd(run.network, images, concepts) if concepts and run.head == "dense" else None
+    by_ibd = residual_of_ibd(seen, found, concepts) if concepts and run.head == "dense" else None
     return {"n98": median_of(counts), "left": median_of(left), "ibd": by_ibd}
 
 
-def residual_of_ibd(network: nn.Module, images: Tensor, concepts: Path) -> float | None:
-    """What IBD leaves of a dense network's scores for its predictions: the median size of its share; None where all are 0."""
-    basis = learn_basis(network, open_concepts(concepts), penalty=PENALTY)
-    reader = Reader(network)
-    weight, left = reader.head.effective_weight, []
-    for batch in images.split(64):
-        reading = reader.read(batch)
-        for x, c in zip(reading.x, reading.logits.argmax(1).tolist(), strict=True):
-            parts, rest = decompose(weight[c], basis).contributions(x[None])
-            if total := float(parts.sum() + rest):
-                left.append(abs(float(rest) / total))
-    return median_of(left)
+def residual_of_ibd(seen: Seen, explained: Sequence[Explanation], concepts: Path) -> float | None:
+    """What IBD leaves of a dense network's scores: the median size of its share; None where all are 0.
+
+    Args:
+        seen: what the network read in some images.
+        explained: their explanations.
+        concepts: the images with label maps, on which the concepts are learnt.
+    """
+    basis = learn_basis(seen.reader.model, open_concepts(concepts), penalty=PENALTY)
+    ways = by_concepts(seen, explained, basis)
+    return median_of([abs(each.residual) for each in ways if each.residual is not None])
 
 
 def verdicts(rows: list[Row]) -> list[str]:
