@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dynamick.cli.main import main
+
 TINY: dict[str, Any] = {
     "model": "res8-d3a",
     "stem": "compact",
@@ -34,3 +36,17 @@ def start() -> Callable[..., subprocess.Popen[str]]:
         return subprocess.Popen([sys.executable, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     return start
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Runs a command in this process; its exit status, and what it said on stderr."""
+
+    def run(*args: object) -> tuple[int, str]:
+        try:
+            main([str(each) for each in args])
+        except SystemExit as stop:
+            return int(stop.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().err
+
+    return run

@@ -211,7 +211,7 @@ def run_label(model: str, recipe: Mapping[str, Any]) -> str:
     """What trainings must share to be averaged: the model's name, and what else of a recipe makes its head another one."""
     rule, after, optim = recipe.get("rule", "at_most"), recipe.get("static_after"), recipe.get("optim", {})
     parts = [model, *([rule] if rule != "at_most" else []), *([f"static after {after} epochs"] if after else [])]
-    parts += [f"strength {optim['l1']:g}"] if optim.get("l1") else []
+    parts += [f"strength {optim[each.strength]:g}" for each in heads().values() if each.strength and optim.get(each.strength)]
     if optim.get("s") is not None:
         parts += [f"s = {optim['s']:g}", f"K = {optim['block_size']}", optim["form"], optim["estimate"]]
         parts += [] if optim["beta"] is None else [f"beta = {optim['beta']:g}"]
