@@ -1,15 +1,23 @@
-"""Files that are whole or not there, whenever a process is killed or a disk is full."""
+"""Files that are whole or not there, whenever a process is killed or a disk is full; folders with one process at a time."""
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
+import re
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from dynamick.errors import InputError
+
 NAMED = 40
 """So many letters of its name a temporary file keeps."""
+TEMPORARY = re.compile(r"\..+\.\d+-\d+")
+"""What a temporary file is called: its file, a process and a thread."""
+LOCK = ".lock"
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
@@ -51,6 +59,51 @@ def write_json(path: Path, value: Any) -> None:
         OSError: as `write_atomically`.
     """
     write_atomically(path, (json.dumps(value, indent=1) + "\n").encode())
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep other processes out of a folder, which is made. The lock is gone when this process ends, however that is.
+
+    Temporary files that a process left here when it died are taken away. A new folder that stays empty is taken away too.
+
+    Raises:
+        InputError: another process is at work in it, or it cannot be written.
+    """
+    new = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / LOCK).open("a")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            take_leftovers_away(folder)
+        except BlockingIOError:
+            raise InputError(f"{folder}: another process is filling this; wait for it, or give another folder") from None
+        except OSError:
+            # A file system without locks.
+            pass
+        try:
+            yield
+        finally:
+            _tidy(folder, new)
+
+
+def take_leftovers_away(folder: Path) -> None:
+    """Take away the temporary files in a folder; nobody may be writing into it."""
+    for path in folder.iterdir():
+        if TEMPORARY.fullmatch(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _tidy(folder: Path, new: list[Path]) -> None:
+    with contextlib.suppress(OSError):
+        if [each.name for each in folder.iterdir()] == [LOCK]:
+            (folder / LOCK).unlink()
+            for each in new:
+                each.rmdir()
 
 
 def why_no_folder(path: Path) -> str | None:

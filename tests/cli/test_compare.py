@@ -17,6 +17,7 @@ import dynamick as dk
 from dynamick import models
 from dynamick.cli.compare import _backbone, backbone_names
 from dynamick.cli.main import main
+from dynamick.comparison.cache import ASKED
 from dynamick.comparison.heads import HEADS, dynamic, tuning
 from dynamick.data.class_folders import FolderImages
 from dynamick.errors import InputError
@@ -69,8 +70,12 @@ def test_table_plots_and_a_second_run(
     for name in ("static.svg", "routed.svg"):
         assert (out / name).read_text().count("<svg") == 1
     times = {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.json")}
-    monkeypatch.setattr(models.ResNet, "forward", None)
+    seen: list[int] = []
+    real = models.ResNet.forward
+    monkeypatch.setattr(models.ResNet, "forward", lambda self, x: (seen.append(len(x)), real(self, x))[1])
     compare(weights)
+    # A few images tell whether it is still the same network.
+    assert seen == [ASKED, ASKED]
     assert "cells to compute" not in capsys.readouterr().out
     assert {path: path.stat().st_mtime_ns for path in (out / "cells").rglob("*.json")} == times
 

@@ -3,15 +3,14 @@
 import errno
 import io
 import json
-import os
 import signal
 import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 from tqdm import tqdm
@@ -71,16 +70,52 @@ def test_holds_what_enters_the_classifier(model: models.ResNet, images: ImageTen
 
 def test_bfloat16_is_half_the_size_and_rounded(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
     found = cache_features(model, images, tmp_path / "f", dtype="bfloat16")
-    assert np.load(tmp_path / "f" / "features.npy", mmap_mode="r").dtype == np.uint16
+    cache_features(model, images, tmp_path / "whole")
+    sizes = [sum(file.stat().st_size for file in (tmp_path / name).glob("chunk-*")) for name in ("f", "whole")]
+    assert sizes[1] - sizes[0] == pytest.approx(2 * found.x.numel(), rel=0.02)
     torch.testing.assert_close(found.x, expected(model, images).bfloat16().float(), rtol=1e-2, atol=1e-4)
 
 
-def test_a_finished_cache_runs_no_network(
-    model: models.ResNet, images: ImageTensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_finished_cache_asks_the_network_for_a_few_images_only(
+    model: models.ResNet, images: ImageTensors, tmp_path: Path
 ) -> None:
     before = cache_features(model, images, tmp_path / "f")
-    monkeypatch.setattr(models.ResNet, "forward", None)
+    asked: list[int] = []
+    model.register_forward_pre_hook(lambda _, inputs: asked.append(len(inputs[0])))
     assert torch.equal(cache_features(model, images, tmp_path / "f").x, before.x)
+    assert asked == [cache.ASKED]
+
+
+@pytest.mark.parametrize("done", [None, 2])
+def test_a_network_that_differs_by_its_code_alone_is_refused(
+    images: ImageTensors, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: int | None
+) -> None:
+    """Its layers, their settings and their weights are the same; a finished cache and one that was cut short are refused."""
+
+    class Net(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(3, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x.mean((2, 3)))  # type: ignore[no-any-return]
+
+    net = Net()
+    cache_features(net, images, tmp_path / "f", Preprocessing())
+    for chunk in sorted((tmp_path / "f").glob("chunk-*"))[done:] if done else []:
+        chunk.unlink()
+    monkeypatch.setattr(Net, "forward", lambda self, x: self.fc(x.amax((2, 3))))
+    with pytest.raises(InputError, match="made with another forward pass"):
+        cache_features(net, images, tmp_path / "f", Preprocessing())
+
+
+def test_a_cache_of_the_form_before_is_computed_again(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    (tmp_path / "f" / "features.npy").write_bytes(b"old")
+    (tmp_path / "f" / "cache.json").write_text(json.dumps({"key": {}, "chunks": ["a"], "shape": [70, 8]}))
+    found = cache_features(model, images, tmp_path / "f")
+    torch.testing.assert_close(found.x, expected(model, images))
+    assert not (tmp_path / "f" / "features.npy").exists()
 
 
 def test_another_head_shares_the_cache(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
@@ -219,10 +254,8 @@ def test_a_disk_too_small_is_told_at_once(images: ImageTensors, disk: Callable[[
 def test_a_disk_that_fills_up_loses_nothing(
     images: ImageTensors, disk: Callable[[str], Path], told: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cannot(*_: object) -> None:
-        raise OSError(errno.EOPNOTSUPP, "not supported")
-
-    monkeypatch.setattr(os, "posix_fallocate", cannot)
+    # Others may take what is free now.
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**9))
     place = disk("128k")
     (place / "other").write_bytes(bytes(88 * 1024))
     with pytest.raises(InputError, match="No space left"):
@@ -242,7 +275,7 @@ def test_a_file_that_may_not_grow_is_told(images: ImageTensors, tmp_path: Path, 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr(cache, "write_atomically", full)
     with pytest.raises(InputError, match="/f: cannot be written"):
         cache_features(flat(), images, tmp_path / "f", Preprocessing())
     assert not (tmp_path / "f").exists()
@@ -269,18 +302,19 @@ def test_a_folder_that_is_being_filled_is_left_alone(
 
 def test_a_truncated_file_is_refused(model: models.ResNet, images: ImageTensors, tmp_path: Path) -> None:
     cache_features(model, images, tmp_path / "f")
-    with (tmp_path / "f" / "features.npy").open("r+b") as file:
+    with (tmp_path / "f" / "chunk-00001.safetensors").open("r+b") as file:
         file.truncate(400)
-    with pytest.raises(InputError, match=r"features\.npy: truncated"):
+    with pytest.raises(InputError, match=r"chunk-00001\.safetensors: truncated"):
         cache_features(model, images, tmp_path / "f")
 
 
-@pytest.mark.parametrize("name", ["features.npy", "labels.npy"])
-def test_a_changed_byte_is_found(model: models.ResNet, images: ImageTensors, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("place", [-3, -500])
+def test_a_changed_byte_is_found(model: models.ResNet, images: ImageTensors, tmp_path: Path, place: int) -> None:
+    """Of features, and of labels."""
     cache_features(model, images, tmp_path / "f")
-    path = tmp_path / "f" / name
+    path = tmp_path / "f" / "chunk-00002.safetensors"
     content = bytearray(path.read_bytes())
-    content[-3] ^= 1
+    content[place] ^= 1
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"checksum; take the folder away"):
         open_features(tmp_path / "f")
@@ -292,9 +326,16 @@ def test_a_changed_byte_is_found(model: models.ResNet, images: ImageTensors, tmp
         (b'{"key"', "damaged"),
         (b"\xff\x00\x81", "damaged"),
         (b"[]", "no feature cache's state"),
-        (b'{"key": [], "chunks": [], "shape": [1, 2], "labels": "", "classes": [], "names": []}', "no feature cache's state"),
-        (b'{"key": {}, "chunks": [], "shape": null, "labels": "", "classes": [], "names": []}', "no feature cache's state"),
-        (b'{"key": {}, "chunks": [], "shape": ["1", 2], "labels": "", "classes": [], "names": []}', "no feature cache's state"),
+        (b'{"key": [], "chunk": 16, "classes": [], "names": ["a"]}', "no feature cache's state"),
+        (b'{"key": {}, "chunk": 16, "classes": [], "names": ["a"]}', "no feature cache's state"),
+        (
+            b'{"key": {"weights": "", "data": "", "dtype": ""}, "chunk": 0, "classes": [], "names": []}',
+            "no feature cache's state",
+        ),
+        (
+            b'{"key": {"weights": "", "data": "", "dtype": 3}, "chunk": 1, "classes": [], "names": ["a"]}',
+            "no feature cache's state",
+        ),
     ],
 )
 def test_damaged_state_is_refused(
@@ -339,7 +380,7 @@ def test_a_killed_run_goes_on(model: models.ResNet, images: ImageTensors, tmp_pa
     """
     done = subprocess.run([sys.executable, "-c", textwrap.dedent(program)], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
-    assert len(json.loads((tmp_path / "f" / "cache.json").read_text())["chunks"]) == 3
+    assert len([*(tmp_path / "f").glob("chunk-*")]) == 3
     with pytest.raises(InputError, match="48 of 70 images are done"):
         open_features(tmp_path / "f")
     found = cache_features(model, images, tmp_path / "f")

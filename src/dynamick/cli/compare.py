@@ -134,20 +134,17 @@ def check_alike(backbones: list[Backbone], out: Path) -> None:
     Raises:
         InputError: it names two backbones that differ.
     """
-    from dynamick.comparison.cache import read_state
+    from dynamick.comparison.cache import open_features, read_state
     from dynamick.errors import InputError
 
-    states = [read_state(out / "features" / each.name / "val") for each in backbones]
-    for each, state in zip(backbones, states, strict=True):
-        if state["key"]["data"] != states[0]["key"]["data"]:
+    places = [out / "features" / each.name / "val" for each in backbones]
+    data = [read_state(place)["key"]["data"] for place in places]
+    widths = [open_features(place).x.shape[1] for place in places]
+    for each, own_data, own in zip(backbones, data, widths, strict=True):
+        if own_data != data[0]:
             raise InputError(f"--weights: {each.path} was trained on other images than {backbones[0].path}; compare them apart")
-        first, units = next(
-            (other, other_state["shape"][1])
-            for other, other_state in zip(backbones, states, strict=True)
-            if other.kind == each.kind
-        )
-        if state["shape"][1] != units:
-            own = state["shape"][1]
+        first, units = next(pair for pair in zip(backbones, widths, strict=True) if pair[0].kind == each.kind)
+        if own != units:
             raise InputError(f"--weights: {each.path} has {own} units and {first.path} {units}; compare them apart")
 
 

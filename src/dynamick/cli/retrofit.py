@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.cli.backbones import classifier_of, load_network, preprocessing_of, trained_on
     from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
-    from dynamick.comparison.cache import weights_digest
+    from dynamick.comparison.entering import weights_digest
     from dynamick.comparison.heads.dynamic import train
     from dynamick.comparison.measuring import measure
     from dynamick.data.recipe import folder_recipe

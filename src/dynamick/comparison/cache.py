@@ -1,36 +1,49 @@
-"""What enters a network's classifier, kept on disk: one pass over the images, then heads train in seconds."""
+"""What enters a network's classifier, kept on disk: one pass over the images, then heads train in seconds.
 
-import contextlib
+A cache is a folder: `cache.json` says what it is of, and each file `chunk-*.safetensors` holds the features and labels of some
+images in a row. A chunk is written whole or not at all, so the files that are there are what is done.
+"""
+
 import errno
-import fcntl
 import hashlib
+import itertools
 import json
 import os
-import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import safetensors
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from dynamick.comparison.entering import entering, network_key
+from dynamick.data.images import evenly_spaced
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
-from dynamick.files import why_no_folder, write_atomically
+from dynamick.files import alone, why_no_folder, write_atomically, write_json
 from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 from dynamick.progress import bar
 
 STATE = "cache.json"
-LOCK = ".lock"
-DTYPES = ("float32", "bfloat16")
+OLD = "features.npy"
+"""A file of a cache as it was before it had chunks; such a one is computed again."""
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHUNK = 1024
 """So many images are computed, written and checksummed at a time: what an interruption can lose."""
+ASKED = 4
+"""The features of so many images are computed again before a cache is used: its network may differ by its code alone."""
+NEAR = 0.02
+"""They may differ by so much of their largest value: by bfloat16's rounding, or another machine's."""
 
-Prepare = Callable[[Tensor], Tensor]
+
+Enter = Callable[[Sequence[int]], Tensor]
+"""From places of images to what enters the classifier."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +51,7 @@ class Features:
     """Features of labelled images.
 
     Attributes:
-        x: float32, shape (N, M); memory-mapped where the cache holds float32.
+        x: float32, shape (N, M).
         labels: int64, shape (N,).
         classes: their names.
         names: a name for each image.
@@ -67,13 +80,13 @@ def cache_features(
     """The features that enter a model's classifier, computed once and kept in a folder.
 
     An interrupted run goes on where it stopped. A cache belongs to one model, its weights (but for the classifier's, which do
-    not change what enters it), its preprocessing and its images; all of them are checked, and its own checksums.
+    not change what enters it), its preprocessing and its images; all of them are checked, and its own checksums. So are the
+    features of a few images: a change of the model's code shows in nothing else.
 
     Args:
         model: any whose classifier is a linear layer that sees one vector an image; run in evaluation mode.
         data: images in memory, or in folders and decoded as needed.
-        folder: `features.npy` (N x M; bfloat16 as its bits, uint16), `labels.npy` and `cache.json`; one process fills it at a
-            time.
+        folder: for the cache; one process fills it at a time.
         preprocessing: None takes the model's own.
         dtype: `float32`, or `bfloat16` at half the size and 8 bits of precision.
         batch_size: images a forward pass.
@@ -92,19 +105,16 @@ def cache_features(
     prepare = preprocessing or getattr(model, "preprocessing", None)
     if prepare is None:
         raise InputError("features: the model does not say how its images are prepared; give a Preprocessing")
-    labels = data.labels.cpu()
-    check_classes(labels, data.classes)
-    folder = Path(folder)
-    layer = find_classifier(model) if layer is None else layer
-    key = _key(model, data, prepare, dtype, layer)
-    if not _is_filled(_open_state(folder, key), data):
+    check_classes(data.labels, data.classes)
+    layer, folder = find_classifier(model) if layer is None else layer, Path(folder)
+    key = {**network_key(model, layer, prepare), "data": data.fingerprint(), "dtype": dtype}
+    enter = partial(entering, model.to(device).eval(), layer, prepare, data)
+    if _check_same(folder, key, enter) < len(data):
         if (why := why_no_folder(folder)) is not None:
             raise InputError(f"{folder}: cannot be written ({why}); give another")
-        with _alone(folder):
+        with alone(folder):
             # Another process may have filled it in between.
-            state = _open_state(folder, key)
-            if not _is_filled(state, data):
-                _fill(folder, state, _chunks(model.to(device).eval(), layer, data, prepare, batch_size, state), data, progress)
+            _fill(folder, key, data, enter, _check_same(folder, key, enter), batch_size, progress)
     return open_features(folder)
 
 
@@ -116,25 +126,17 @@ def open_features(folder: str | Path) -> Features:
     """
     folder = Path(folder)
     state = read_state(folder)
-    rows, units = state["shape"]
-    if len(state["chunks"]) * CHUNK < rows:
-        raise InputError(f"{folder}: {len(state['chunks']) * CHUNK} of {rows} images are done; run the same command to go on")
-    stored, labels = _map(folder / "features.npy", (rows, units)), _map(folder / "labels.npy", (rows,))
-    for number, expected in enumerate(state["chunks"]):
-        _check_chunk(folder, stored, number, expected)
-    if _sha(labels) != state["labels"]:
-        raise InputError(f"{folder}/labels.npy: does not match its checksum; take the folder away and run again")
-    x = torch.from_numpy(stored)
-    return Features(
-        x.view(torch.bfloat16).float() if state["key"]["dtype"] == "bfloat16" else x,
-        torch.from_numpy(labels),
-        state["classes"],
-        state["names"],
-    )
+    rows = len(state["names"])
+    done = _chunks_done(folder) * state["chunk"]
+    if done < rows:
+        raise InputError(f"{folder}: {done} of {rows} images are done; run the same command to go on")
+    parts = [_read_chunk(folder, state, number) for number in range(-(-rows // state["chunk"]))]
+    x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Features(x, labels, state["classes"], state["names"])
 
 
 def read_state(folder: Path) -> dict[str, Any]:
-    """A cache's `cache.json`: its key, shape, checksums, classes and names.
+    """A cache's `cache.json`: its key, the size of its chunks, its classes and names.
 
     Raises:
         InputError: it is missing or damaged.
@@ -145,7 +147,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         raise InputError(f"{folder}: no feature cache; give a folder that cache_features wrote") from None
     except OSError as error:
         raise InputError(f"{folder}/{STATE}: cannot be read ({error.strerror}); give a folder of your own") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{folder}/{STATE}: damaged ({error}); take the folder away and run again") from None
     if not _is_state(state):
         raise InputError(f"{folder}/{STATE}: no feature cache's state; take the folder away and run again")
@@ -168,127 +170,60 @@ def check_classes(labels: Tensor, classes: list[str]) -> None:
         raise InputError(f"classes: no image of {', '.join(empty[:5])}; give each class one or more, or take it away")
 
 
-def _open_state(folder: Path, key: dict[str, str]) -> dict[str, Any]:
-    if not (folder / STATE).exists():
-        return {"key": key, "chunks": []}
+def _check_same(folder: Path, key: dict[str, str], enter: Enter) -> int:
+    """How many images are done of the cache that this folder holds; none of one of the form before this one.
+
+    Raises:
+        InputError: it is of something else.
+    """
+    if not (folder / STATE).exists() or (folder / OLD).exists():
+        return 0
     state = read_state(folder)
-    for name, value in key.items():
-        if state["key"].get(name) != value:
-            raise InputError(f"{folder}: made with another {name} than is given now; give another folder or take this one away")
-    return state
+    done = min(_chunks_done(folder) * state["chunk"], len(state["names"]))
+    odd = [name for name, value in key.items() if state["key"].get(name) != value]
+    if done and not odd:
+        places = evenly_spaced(done, ASKED)
+        kept = torch.stack([_read_chunk(folder, state, row // state["chunk"])[0][row % state["chunk"]] for row in places])
+        odd = [] if _are_near(kept, enter(places)) else ["forward pass"]
+    if odd:
+        raise InputError(f"{folder}: made with another {odd[0]} than is given now; give another folder or take this one away")
+    return done
 
 
-def _is_state(state: Any) -> bool:
-    kinds = {"key": dict, "chunks": list, "shape": list, "labels": str, "classes": list, "names": list}
-    return (
-        isinstance(state, dict)
-        and all(isinstance(state.get(name), kind) for name, kind in kinds.items())
-        and [type(size) for size in state["shape"]] == [int, int]
-        and {"weights", "data", "dtype"} <= set(state["key"])
-    )
-
-
-def _is_filled(state: dict[str, Any], data: LabelledImages) -> bool:
-    return len(state["chunks"]) * CHUNK >= len(data)
-
-
-@contextlib.contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder; the lock vanishes with this process. A folder that stays empty is taken away."""
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); give another") from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process is filling this; wait for it, or give another folder") from None
-        except OSError:
-            # A file system without locks.
-            pass
-        try:
-            yield
-        finally:
-            _tidy(folder, new)
-
-
-def _tidy(folder: Path, new: list[Path]) -> None:
-    with contextlib.suppress(OSError):
-        if [each.name for each in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            for each in new:
-                each.rmdir()
+def _are_near(kept: Tensor, now: Tensor) -> bool:
+    return kept.shape == now.shape and bool(((kept - now).abs().amax(1) <= NEAR * kept.abs().amax(1)).all())
 
 
 def _fill(
-    folder: Path,
-    state: dict[str, Any],
-    chunks: Iterator[Tensor],
-    data: LabelledImages,
-    progress: bool,
+    folder: Path, key: dict[str, str], data: LabelledImages, enter: Enter, done: int, batch_size: int, progress: bool
 ) -> None:
-    """Write what is not done yet."""
-    done, names = len(state["chunks"]), data.names
-    with bar("/".join(folder.absolute().parts[-2:]), len(data), done * CHUNK, progress) as shown:
-        for number, x in enumerate(chunks, done):
-            first = number * CHUNK
-            _check_finite(x, names[first : first + len(x)])
-            stored = x.bfloat16().view(torch.uint16).numpy() if state["key"]["dtype"] == "bfloat16" else x.numpy()
+    """Compute and write the chunks that are not there."""
+    (folder / OLD).unlink(missing_ok=True)
+    size = read_state(folder)["chunk"] if done else CHUNK
+    with bar("/".join(folder.absolute().parts[-2:]), len(data), done, progress) as shown:
+        for first in range(done, len(data), size):
+            rows = range(first, min(first + size, len(data)))
+            batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
+            x = torch.cat([enter(batch) for batch in batches])
+            tensors = {"x": x.to(DTYPES[key["dtype"]]), "labels": data.labels[list(rows)].cpu()}
+            row = tensors["x"][0].nbytes
             try:
-                if number == 0:
-                    _begin(folder, state, data, stored)
-                _write_rows(folder / "features.npy", (len(data), stored.shape[1]), first, stored)
-                # The state goes last: what it says is done has been written.
-                state["chunks"].append(_sha(stored))
-                write_atomically(folder / STATE, json.dumps(state).encode())
+                if shutil.disk_usage(folder).free < row * (len(data) - first):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                if first == 0:
+                    about = {"chunk": size, "classes": list(data.classes), "names": list(data.names)}
+                    write_json(folder / STATE, {"key": key, **about})
+                sealed = safetensors.torch.save(tensors, {"sha256": _checksum(key, **tensors)})
+                write_atomically(_chunk(folder, first // size), sealed)
             except OSError as error:
-                if number == 0:
-                    _take_back(folder)
-                raise _no_room(folder, error, len(data) * stored[0].nbytes) from error
-            shown.update(len(x))
+                raise _no_room(folder, error, row * len(data), first == 0) from error
+            shown.update(len(rows))
 
 
-def _begin(folder: Path, state: dict[str, Any], data: LabelledImages, stored: np.ndarray[Any, Any]) -> None:
-    labels = data.labels.cpu().numpy()
-    np.lib.format.open_memmap(folder / "features.npy", "w+", stored.dtype, (len(data), stored.shape[1]))
-    _reserve(folder / "features.npy")
-    np.save(folder / "labels.npy", labels)
-    state.update(shape=[len(data), stored.shape[1]], labels=_sha(labels), classes=list(data.classes), names=data.names)
-
-
-def _reserve(path: Path) -> None:
-    """Take the space of a sparse file at once: a disk too small is told before hours of work."""
-    if not hasattr(os, "posix_fallocate"):
-        return
-    with path.open("r+b") as file:
-        try:
-            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
-        except OSError as error:
-            # Some file systems cannot.
-            if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):
-                raise
-
-
-def _write_rows(path: Path, shape: tuple[int, int], first: int, rows: np.ndarray[Any, Any]) -> None:
-    # Not through the map: there a full disk kills the process.
-    place = _map(path, shape).offset + first * rows[0].nbytes
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(np.ascontiguousarray(rows).data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _take_back(folder: Path) -> None:
-    """Remove what a cache just begun has written: it says nothing yet."""
-    for name in ("features.npy", "labels.npy"):
-        (folder / name).unlink(missing_ok=True)
-
-
-def _no_room(folder: Path, error: OSError, needed: int) -> InputError:
+def _no_room(folder: Path, error: OSError, needed: int, begun: bool) -> InputError:
+    if begun:
+        # It says nothing yet.
+        (folder / STATE).unlink(missing_ok=True)
     free = shutil.disk_usage(folder).free
     return InputError(
         f"{folder}: cannot be written ({error.strerror}); its features need {needed / 1e6:.1f} MB in all, and "
@@ -296,113 +231,42 @@ def _no_room(folder: Path, error: OSError, needed: int) -> InputError:
     )
 
 
-@torch.no_grad()
-def _chunks(
-    model: nn.Module,
-    layer: str,
-    data: LabelledImages,
-    prepare: Prepare,
-    batch_size: int,
-    state: dict[str, Any],
-) -> Iterator[Tensor]:
-    """Features of CHUNK images at a time, float32 on the CPU, from the first chunk that is not done on."""
-    caught: list[tuple[Tensor, Tensor]] = []
-    classifier: Any = model.get_submodule(layer)
-    hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
-    # The classifier may be of another precision than what comes before it.
-    body = (each for name, each in model.named_parameters() if each.is_floating_point() and not name.startswith(f"{layer}."))
-    like = next(body, classifier.weight)
-    try:
-        for first in range(len(state["chunks"]) * CHUNK, len(data), CHUNK):
-            rows = []
-            end = min(first + CHUNK, len(data))
-            for start in range(first, end, batch_size):
-                images, _ = data.take(range(start, min(start + batch_size, end)))
-                output = model(prepare(images.to(like.device)).to(like.dtype))
-                seen = [tuple(x.shape) for x, _ in caught]
-                if len(seen) != 1 or len(seen[0]) != 2 or seen[0][0] != len(images):
-                    raise InputError(
-                        f"features: {layer!r} sees {seen} of {len(images)} images; it must see a vector of each; "
-                        "name the layer that puts out the logits (--layer)"
-                    )
-                x, y = caught.pop()
-                if not _puts_out(output, y):
-                    raise InputError(
-                        f"features: the output of {layer!r} is not the model's; name the layer that puts out the logits "
-                        "(--layer), or give a model that returns them"
-                    )
-                rows.append(x.float().cpu())
-            yield torch.cat(rows)
-    finally:
-        hook.remove()
-
-
-def _puts_out(output: Any, y: Tensor) -> bool:
-    """Whether a model's output, or a part of it, is these logits or what is usually made of them."""
-    if not isinstance(output, Tensor):
-        named = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
-        parts = output if isinstance(output, tuple | list) else named.values()
-        return any(_puts_out(part, y) for part in parts if isinstance(part, Tensor))
-    if output.shape != y.shape:
+def _is_state(state: Any) -> bool:
+    if not isinstance(state, dict) or type(state.get("chunk")) is not int or state["chunk"] < 1:
         return False
-    rtol = 1e-3 if y.dtype in (torch.float32, torch.float64) else 2e-2
-    forms = (lambda y: y, torch.sigmoid, lambda y: y.softmax(1), lambda y: y.log_softmax(1))
-    return any(torch.allclose(output.float(), form(y.float()), rtol=rtol, atol=1e-5, equal_nan=True) for form in forms)
+    key, classes, names = (state.get(name) for name in ("key", "classes", "names"))
+    if not isinstance(key, dict) or not {"weights", "data", "dtype"} <= set(key):
+        return False
+    lists = isinstance(classes, list) and isinstance(names, list) and names
+    return bool(lists) and all(isinstance(text, str) for text in (*classes, *names, *key.values()))
 
 
-def _check_finite(x: Tensor, names: list[str]) -> None:
-    bad = (~x.isfinite()).nonzero()
-    if len(bad):
-        row, unit = bad[0].tolist()
-        raise InputError(
-            f"features: {x[row, unit].item()} at unit {unit} of {names[row]} ({len(bad)} such values); "
-            "mend the model or the image"
-        )
+def _chunk(folder: Path, number: int) -> Path:
+    return folder / f"chunk-{number:05}.safetensors"
 
 
-def _key(model: nn.Module, data: LabelledImages, prepare: Prepare, dtype: str, head: str) -> dict[str, str]:
-    """What a cache belongs to; the names are those of a refusal's message."""
-    # Neither the classifier's weights nor its form change what enters it.
-    parts = [f"{type(module).__name__}({module.extra_repr()})" for name, module in model.named_modules() if name != head]
-    return {
-        # Addresses and devices differ between runs of the same model.
-        "model": re.sub(r" at 0x[0-9a-f]+| \(GPU \d+\)", "", f"{head} of {' '.join(parts)}"),
-        "weights": weights_digest(model, head),
-        "preprocessing": json.dumps(prepare.to_dict()) if isinstance(prepare, Preprocessing) else repr(prepare),
-        "data": data.fingerprint(),
-        "dtype": dtype,
-    }
+def _chunks_done(folder: Path) -> int:
+    return next(number for number in itertools.count() if not _chunk(folder, number).exists())
 
 
-def weights_digest(model: nn.Module, without: str | None = None) -> str:
-    """A checksum of a model's weights; `without` names a module that does not count."""
-    sha = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        if without is None or not name.startswith(f"{without}."):
-            sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return sha.hexdigest()
-
-
-def _map(path: Path, shape: tuple[int, ...]) -> Any:
-    """A file's array, memory-mapped, copy on write: tensors over it may be written to without changing the file."""
+def _read_chunk(folder: Path, state: dict[str, Any], number: int) -> tuple[Tensor, Tensor]:
+    """Features (float32) and labels of one chunk, held to its checksum."""
+    path = _chunk(folder, number)
     try:
-        stored = np.load(path, mmap_mode="c")
-    except (OSError, ValueError, EOFError) as error:
-        raise InputError(f"{path}: truncated or damaged ({error}); take the folder away and run again") from None
-    if stored.shape != shape:
-        raise InputError(f"{path}: its shape is {stored.shape}, not {shape}; take the folder away and run again")
-    return stored
+        with safetensors.safe_open(path, "pt") as file:
+            said, x, labels = file.metadata() or {}, file.get_tensor("x"), file.get_tensor("labels")
+    except (safetensors.SafetensorError, OSError) as error:
+        why = " ".join(str(error).split())
+        raise InputError(f"{path}: truncated or damaged ({why}); take the folder away and run again") from None
+    rows = (min(state["chunk"], len(state["names"]) - number * state["chunk"]),)
+    if x.shape[:-1] != rows or labels.shape != rows or said.get("sha256") != _checksum(state["key"], x, labels):
+        raise InputError(f"{path}: does not match its checksum; take the folder away and run again")
+    return x.float(), labels
 
 
-def _check_chunk(folder: Path, stored: np.ndarray[Any, Any], number: int, expected: str) -> None:
-    rows = stored[number * CHUNK : (number + 1) * CHUNK]
-    if _sha(rows) != expected:
-        raise InputError(
-            f"{folder}/features.npy: rows {number * CHUNK} to {number * CHUNK + len(rows) - 1} do not match their checksum; "
-            "take the folder away and run again"
-        )
-
-
-def _sha(values: np.ndarray[Any, Any]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
+def _checksum(key: dict[str, str], x: Tensor, labels: Tensor) -> str:
+    """Of a chunk, and of what its cache is of: a chunk of another cache does not match."""
+    sha = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
+    for values in (x, labels):
+        sha.update(values.contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()

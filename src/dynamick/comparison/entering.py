@@ -1,0 +1,103 @@
+"""What enters a network's classifier for some images, and what tells one network from another."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.data.labelled import LabelledImages
+from dynamick.errors import InputError
+from dynamick.preprocessing import Preprocessing
+
+Prepare = Callable[[Tensor], Tensor]
+
+
+@torch.no_grad()
+def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImages, places: Sequence[int]) -> Tensor:
+    """What enters a classifier for some images: float32, shape (B, M), on the CPU.
+
+    Args:
+        model: in evaluation mode.
+        layer: the classifier's dotted name.
+        prepare: as the model's images are prepared.
+        data: the images.
+        places: of these, B.
+
+    Raises:
+        InputError: the classifier does not see one vector an image, or its output is not the model's; a value is NaN or
+            infinite (the message names image and unit).
+    """
+    caught: list[tuple[Tensor, Tensor]] = []
+    classifier: Any = model.get_submodule(layer)
+    # The classifier may be of another precision than what comes before it.
+    body = (each for name, each in model.named_parameters() if each.is_floating_point() and not name.startswith(f"{layer}."))
+    like = next(body, classifier.weight)
+    images, _ = data.take(places)
+    hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
+    try:
+        output = model(prepare(images.to(like.device)).to(like.dtype))
+    finally:
+        hook.remove()
+    seen = [tuple(x.shape) for x, _ in caught]
+    if len(seen) != 1 or len(seen[0]) != 2 or seen[0][0] != len(images):
+        raise InputError(
+            f"features: {layer!r} sees {seen} of {len(images)} images; it must see a vector of each; "
+            "name the layer that puts out the logits (--layer)"
+        )
+    x, y = caught[0]
+    if not _puts_out(output, y):
+        raise InputError(
+            f"features: the output of {layer!r} is not the model's; name the layer that puts out the logits "
+            "(--layer), or give a model that returns them"
+        )
+    _check_finite(x, [data.names[row] for row in places])
+    return x.float().cpu()
+
+
+def _check_finite(x: Tensor, names: list[str]) -> None:
+    bad = (~x.isfinite()).nonzero()
+    if len(bad):
+        row, unit = bad[0].tolist()
+        raise InputError(
+            f"features: {x[row, unit].item()} at unit {unit} of {names[row]} ({len(bad)} such values); "
+            "mend the model or the image"
+        )
+
+
+def _puts_out(output: Any, y: Tensor) -> bool:
+    """Whether a model's output, or a part of it, is these logits or what is usually made of them."""
+    if not isinstance(output, Tensor):
+        named = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+        parts = output if isinstance(output, tuple | list) else named.values()
+        return any(_puts_out(part, y) for part in parts if isinstance(part, Tensor))
+    if output.shape != y.shape:
+        return False
+    rtol = 1e-3 if y.dtype in (torch.float32, torch.float64) else 2e-2
+    forms = (lambda y: y, torch.sigmoid, lambda y: y.softmax(1), lambda y: y.log_softmax(1))
+    return any(torch.allclose(output.float(), form(y.float()), rtol=rtol, atol=1e-5, equal_nan=True) for form in forms)
+
+
+def network_key(model: nn.Module, layer: str, prepare: Prepare) -> dict[str, str]:
+    """What decides what enters a classifier; the names are those of a refusal's message."""
+    # Neither the classifier's weights nor its form change what enters it.
+    parts = [f"{type(module).__name__}({module.extra_repr()})" for name, module in model.named_modules() if name != layer]
+    return {
+        # Addresses and devices differ between runs of the same model.
+        "model": re.sub(r" at 0x[0-9a-f]+| \(GPU \d+\)", "", f"{layer} of {' '.join(parts)}"),
+        "weights": weights_digest(model, layer),
+        "preprocessing": json.dumps(prepare.to_dict()) if isinstance(prepare, Preprocessing) else repr(prepare),
+    }
+
+
+def weights_digest(model: nn.Module, without: str | None = None) -> str:
+    """A checksum of a model's weights; `without` names a module that does not count."""
+    sha = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        if without is None or not name.startswith(f"{without}."):
+            sha.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            sha.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()

@@ -1,0 +1,50 @@
+"""Folders that one process fills at a time, and what dead processes left in them."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dynamick.errors import InputError
+from dynamick.files import LOCK, alone, write_atomically
+
+DIES = """
+import os, pathlib, signal, sys
+from dynamick.files import alone, write_atomically
+pathlib.Path.replace = lambda self, to: os.kill(os.getpid(), signal.SIGKILL)
+folder = pathlib.Path(sys.argv[1])
+with alone(folder):
+    write_atomically(folder / "weights.bin", bytes(1000))
+"""
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    with alone(tmp_path / "out"), pytest.raises(InputError, match="another process is filling this"), alone(tmp_path / "out"):
+        pass
+    with alone(tmp_path / "out"):
+        pass
+
+
+def test_a_new_folder_that_stays_empty_is_taken_away(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), alone(tmp_path / "a" / "b"):
+        1 / 0  # noqa: B018
+    assert list(tmp_path.iterdir()) == []
+    with alone(tmp_path / "a" / "b"):
+        write_atomically(tmp_path / "a" / "b" / "file", b"content")
+    assert {each.name for each in (tmp_path / "a" / "b").iterdir()} == {"file", LOCK}
+
+
+def test_what_a_dead_process_left_is_taken_away_at_the_next_start(tmp_path: Path) -> None:
+    for _ in range(2):
+        died = subprocess.run([sys.executable, "-c", DIES, tmp_path], capture_output=True, text=True)
+        assert died.returncode == -signal.SIGKILL, died.stderr
+    (tmp_path / ".hidden").write_text("the user's own")
+    (left,) = (each for each in tmp_path.iterdir() if each.name.startswith(".weights"))
+    assert left.stat().st_size == 1000
+    assert f"{os.getpid()}-" not in left.name
+    with alone(tmp_path):
+        pass
+    assert {each.name for each in tmp_path.iterdir()} == {LOCK, ".hidden"}
