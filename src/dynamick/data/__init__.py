@@ -4,14 +4,14 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "Augmentation": "dynamick.data.images",
-    "Batches": "dynamick.data.images",
+    "Augmentation": "dynamick.data.in_memory",
+    "Batches": "dynamick.data.in_memory",
     "Broden": "dynamick.data.broden",
     "ComposedScenes": "dynamick.data.scenes",
     "ConceptFolder": "dynamick.data.folder",
     "DataRecipe": "dynamick.data.recipe",
     "FolderImages": "dynamick.data.class_folders",
-    "ImageTensors": "dynamick.data.images",
+    "ImageTensors": "dynamick.data.in_memory",
     "Label": "dynamick.data.concepts",
     "LabelledImages": "dynamick.data.labelled",
     "Sample": "dynamick.data.concepts",

@@ -1,6 +1,7 @@
 """Images in a folder for each class, decoded into memory or when they are asked for."""
 
 import copy
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from dynamick.data.images import ImageTensors, check_batch, describe
-from dynamick.data.photographs import is_image, random_resized_crop, read_image
+from dynamick.data.finding import IMAGES, folders_in, images_under, is_in
+from dynamick.data.in_memory import ImageTensors, check_batch, describe
+from dynamick.data.photographs import random_resized_crop, read_image
 from dynamick.errors import InputError
 from dynamick.seeding import seed_of
-from dynamick.torchvision_shim import torchvision
 
 
 def image_folder(root: str | Path, split: str, size: int) -> ImageTensors:
@@ -58,8 +59,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
     in_memory = False
 
     def __post_init__(self) -> None:
-        folder = _listing(self.root, self.split)
-        self.samples, self.classes = folder.samples, folder.classes
+        self.samples, self.classes = _listing(self.root, self.split)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -128,7 +128,8 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
                 about = Path(path).stat()
             except OSError as error:
                 raise InputError(f"{path}: cannot be read ({error.strerror}); mend it or take it away") from None
-            sha.update(f"{Path(path).relative_to(self.root)} {about.st_size} {about.st_mtime_ns}".encode())
+            said = f"{Path(path).relative_to(self.root)} {about.st_size} {about.st_mtime_ns}"
+            sha.update(said.encode(errors="surrogateescape"))
         return sha.hexdigest()
 
     def batches(self, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0) -> DataLoader[Any]:
@@ -150,27 +151,43 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
 
 
-class _ClassFolders(torchvision.datasets.ImageFolder):
-    """GIFs too, and nothing hidden, such as a notebook's checkpoints."""
-
-    def __init__(self, root: str) -> None:
-        super().__init__(root, is_valid_file=is_image)
-
-    def find_classes(self, directory: str) -> tuple[list[str], dict[str, int]]:
-        names = [name for name in super().find_classes(directory)[0] if not name.startswith(".")]
-        if not names:
-            raise FileNotFoundError(f"no class folder in {directory}")
-        return names, {name: number for number, name in enumerate(names)}
-
-
-def _listing(root: str | Path, split: str) -> Any:
+def _listing(root: str | Path, split: str) -> tuple[list[tuple[str, int]], list[str]]:
+    """The images of a split, as (file, label) in the order of classes and names, and the classes."""
     place = Path(root) / split
     if not place.is_dir():
         raise InputError(f"{place}: no such folder; give the folder that holds train/CLASS/* and val/CLASS/*")
+    classes = folders_in(place)
+    if not classes:
+        raise InputError(f"{place}: no images in class folders (it holds no folder); give a folder of images for each class")
+    homes = [os.path.realpath(place / name) for name in classes]
+    _check_classes(place, classes, homes)
+    samples: list[tuple[str, int]] = []
+    for label, name in enumerate(classes):
+        files = sorted(images_under(place / name, set(homes)), key=os.path.split)
+        if not files:
+            raise InputError(f"{place}: no images in class folders ({name} has none that ends in {', '.join(IMAGES)})")
+        samples += [(file, label) for file in files]
+    if len(classes) < 2:
+        raise InputError(f"{place}: one class only ({classes[0]}); give a folder for each of two classes or more")
+    return samples, classes
+
+
+def _check_classes(place: Path, classes: list[str], homes: list[str]) -> None:
+    """Each class has a folder of its own, and a name that can be written down."""
+    for name, home in zip(classes, homes, strict=True):
+        if not _is_utf8(name):
+            raise InputError(f"{place}: {name!a} is no name in UTF-8; rename it")
+        if not (place / name).is_symlink():
+            continue
+        others = (other for other, its in zip(classes, homes, strict=True) if other != name and is_in(home, its))
+        if (other := next(others, None)) is not None:
+            raise InputError(f"{place / name}: leads into the folder of the class {other}; give each class its own images")
+        if is_in(os.path.realpath(place), home):
+            raise InputError(f"{place / name}: leads to a folder that holds all classes; take the link away")
+
+
+def _is_utf8(name: str) -> bool:
     try:
-        folder = _ClassFolders(str(place))
-    except FileNotFoundError as error:
-        raise InputError(f"{place}: no images in class folders ({str(error).splitlines()[0]})") from None
-    if len(folder.classes) < 2:
-        raise InputError(f"{place}: one class only ({folder.classes[0]}); give a folder for each of two classes or more")
-    return folder
+        return bool(name.encode())
+    except UnicodeEncodeError:
+        return False

@@ -1,19 +1,39 @@
 """Image files as arrays, with one line that says what is wrong with a file that cannot be read."""
 
-from collections.abc import Sequence
+import re
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
 from dynamick.errors import InputError
 
 _COLOUR = ("RGB", "RGBA", "P")
-_ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)
-"""EXIF's tag, and its values where height and width change places."""
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
+"""What is opened. Pillow knows more, and runs a program (Ghostscript) for one of them, whatever the file is called."""
+_TAG = 0x0112
+"""EXIF's number for how an image is to be turned."""
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes it upright, by that tag's value; from 5 on height and width change places."""
+_IN_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""")
+_SAYING = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
+_ALONE = threading.Lock()
+"""Python's filters of warnings are one for all threads."""
 
 
 def read_image(path: Path) -> NDArray[np.uint8]:
@@ -22,14 +42,14 @@ def read_image(path: Path) -> NDArray[np.uint8]:
 
 
 def open_image(path: Path) -> Image.Image:
-    """The image in a file as RGB, upright as its EXIF says; of 16 bits the upper 8.
+    """The image in a file as RGB, upright as its EXIF or XMP says; of 16 bits the upper 8.
 
     Raises:
         InputError: there is no such file, it cannot be decoded, or its numbers have no range.
     """
     image = _open(path)
-    if _orientation(image) != 1:
-        image = ImageOps.exif_transpose(image)
+    if (orientation := _orientation(image)) in _UPRIGHT:
+        image = image.transpose(_UPRIGHT[orientation])
     if image.mode == "F":
         raise InputError(f"{path}: mode is F, numbers without a range; an image must have 8 or 16 bits a channel")
     if image.mode.startswith("I"):
@@ -48,7 +68,7 @@ def read_size(path: Path) -> tuple[int, int]:
         InputError: there is no such file, or it is no image.
     """
     image = _open(path, decode=False)
-    return (image.width, image.height) if _orientation(image) in _TURNED else (image.height, image.width)
+    return (image.width, image.height) if _orientation(image) >= 5 else (image.height, image.width)
 
 
 def read_label_map(path: Path) -> NDArray[np.int32]:
@@ -83,21 +103,48 @@ def text(size: Sequence[int]) -> str:
 
 
 def _orientation(image: Image.Image) -> int:
-    """As EXIF numbers it: 1 is upright."""
-    return int(image.getexif().get(_ORIENTATION, 1)) if "exif" in image.info else 1
+    """As EXIF numbers it: 1 is upright, and so is what is said in another form than EXIF's. Pillow itself turns TIFFs."""
+    if not _SAYING & image.info.keys():
+        return 1
+    try:
+        with _quietly():
+            said = image.getexif().get(_TAG)
+    except Exception:  # of damaged EXIF Pillow raises what it likes
+        said = None
+    if isinstance(said, int) and 1 <= said <= 8:
+        return said
+    xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
+    found = _IN_XMP.search(xmp.encode() if isinstance(xmp, str) else xmp)
+    return int(found[1]) if found else 1
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without Pillow's warnings of damaged EXIF: it goes on without it, and so do we."""
+    with _ALONE, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    """Those of them that this Pillow, with what else is installed, can open."""
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
 def _open(path: Path, decode: bool = True) -> Any:
     """The image in a file, or only what its header says."""
     try:
-        with Image.open(path) as image:
+        with _quietly():
+            opened = Image.open(path, formats=_formats())
+        with opened as image:
             if decode:
                 image.load()
             return image
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; an image must be there") from None
-    except _UNREADABLE as error:
-        reason = (
-            "no known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error) or type(error).__name__
-        )
+    except Exception as error:  # of damaged files Pillow's decoders raise what they like
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "no known image format" if unknown else str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as an image ({reason}); it must be a whole PNG or JPEG") from None

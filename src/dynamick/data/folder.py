@@ -11,10 +11,10 @@ from torch.utils.data import Dataset
 
 from dynamick.data.concepts import Label, Sample
 from dynamick.data.decode import read_image, read_mask, read_size, text
+from dynamick.data.finding import IMAGES, folders_in, images_under
 from dynamick.errors import InputError
 from dynamick.files import fingerprint
 
-ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm")
 CATEGORY = "concept"
 MAP_SIZE = (112, 112)
 """As Broden's label maps for images of 224 x 224."""
@@ -23,7 +23,7 @@ MAP_SIZE = (112, 112)
 class ConceptFolder(Dataset[Sample]):
     """A folder of images and masks, as a `ConceptDataset`:
 
-        images/NAME.jpg (or .png, .jpeg, .webp, .bmp, .ppm)
+        images/NAME.jpg (or another of `dynamick.data.finding.IMAGES`)
         masks/CONCEPT/NAME.png
 
     A mask is of its image's size and not black where the concept is; masks of several concepts may overlap. An image
@@ -110,7 +110,7 @@ def scan(root: Path) -> tuple[list[str], list[str], dict[str, list[tuple[int, Pa
         other = by_stem.setdefault(_stem(name), name)
         if other != name:
             problems.append(f"{images / name}: {other} differs by its ending alone, and a mask would be of both; rename one")
-    concepts = sorted(each.name for each in masks.iterdir() if each.is_dir() and not each.name.startswith("."))
+    concepts = folders_in(masks)
     found: dict[str, list[tuple[int, Path]]] = {}
     for name in (*names, *concepts):
         try:
@@ -130,15 +130,14 @@ def scan(root: Path) -> tuple[list[str], list[str], dict[str, list[tuple[int, Pa
             else:
                 found.setdefault(by_stem[_stem(file)], []).append((number, folder / file))
     if not names:
-        problems.append(f"{images}: no images; it must hold some ({', '.join(ENDINGS)})")
+        problems.append(f"{images}: no images; it must hold some ({', '.join(IMAGES)})")
     if not found:
         problems.append(f"{masks}: no labels; it must hold masks/CONCEPT/NAME.png for an image NAME")
     return names, concepts, found, problems
 
 
 def _images_under(folder: Path) -> list[str]:
-    paths = (path.relative_to(folder) for path in folder.rglob("*") if path.suffix.lower() in ENDINGS and not path.is_dir())
-    return sorted(path.as_posix() for path in paths if not any(part.startswith(".") for part in path.parts))
+    return sorted(Path(path).relative_to(folder).as_posix() for path in images_under(folder))
 
 
 def _stem(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Image files of any usual kind, as RGB, resized and cropped."""
+"""An image file as RGB, resized and cropped."""
 
 from pathlib import Path
 
@@ -6,16 +6,9 @@ import numpy as np
 from PIL import Image
 
 from dynamick.data import decode
-from dynamick.torchvision_shim import torchvision
 
-IMAGES = (*torchvision.datasets.folder.IMG_EXTENSIONS, ".gif")
-"""How the names of image files end, in lower case."""
-
-
-def is_image(path: str | Path) -> bool:
-    """Whether a file is called as an image is, and not hidden."""
-    name = Path(path).name
-    return name.lower().endswith(IMAGES) and not name.startswith(".")
+LONG = 8
+"""An image is cropped before it is resized, and not after, where it is longer than so many of its shorter sides."""
 
 
 def read_image(path: str | Path, size: int | None = None, center_crop: bool = False) -> Image.Image:
@@ -36,8 +29,13 @@ def read_image(path: str | Path, size: int | None = None, center_crop: bool = Fa
     shorter = round(size * 8 / 7) if center_crop else size
     scale = shorter / min(image.size)
     width, height = (max(shorter, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
     left, top = (width - size) // 2, (height - size) // 2
+    if max(width, height) > LONG * shorter:
+        # The whole of a line of pixels would take gigabytes, enlarged.
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return image.resize((size, size), Image.Resampling.BILINEAR, box)
+    image = image.resize((width, height), Image.Resampling.BILINEAR)
     return image.crop((left, top, left + size, top + size))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from dynamick.data.images import Augmentation, ImageTensors
+from dynamick.data.in_memory import Augmentation, ImageTensors
 from dynamick.data.recipe import DataRecipe
 from dynamick.data.sources import Source
 from dynamick.errors import InputError

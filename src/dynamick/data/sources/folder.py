@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from dynamick.data.class_folders import FolderImages, image_folder
-from dynamick.data.images import Augmentation, ImageTensors
+from dynamick.data.in_memory import Augmentation, ImageTensors
 from dynamick.data.recipe import DataRecipe
 from dynamick.data.sources import Source
 

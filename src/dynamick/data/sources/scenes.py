@@ -1,6 +1,6 @@
 """Generated scenes of parts (`dynamick.data.ComposedScenes`): they need no files."""
 
-from dynamick.data.images import Augmentation, ImageTensors
+from dynamick.data.in_memory import Augmentation, ImageTensors
 from dynamick.data.recipe import DataRecipe
 from dynamick.data.scenes import SMALLEST_SIDE, ComposedScenes
 from dynamick.data.sources import Source
