@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 import dynamick as dk
-from dynamick.cli.explain import _truth
 from dynamick.cli.main import main
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
@@ -285,10 +284,6 @@ def test_hidden_images_are_not_explained_and_one_cannot_be_measured(
     assert explain(place, *given, "--out", tmp_path / "p.html", "--measure", tmp_path / "m.json") == 2
     assert "--measure: 1 image" in capsys.readouterr().err
     assert not (tmp_path / "p.html").exists()
-
-
-def test_classes_of_one_name_are_no_mistakes(tmp_path: Path) -> None:
-    assert [_truth(Path(f"{name}/1.png"), ["crane", "crane", "cat"]) for name in ("crane", "cat", "dog")] == [None, 2, None]
 
 
 def test_dead_units_do_not_vouch_for_a_dissection_and_half_precision_is_served(place: Path) -> None:

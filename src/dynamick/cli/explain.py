@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dynamick.cli.subjects import Subject, add_network_arguments, check_options, open_subject
 
 if TYPE_CHECKING:
+    from dynamick.data.pictures import Pictures
     from dynamick.explanation import Explanation
 
 LEAST = 2
@@ -56,8 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    import torch
 
+    from dynamick.data.pictures import read_pictures
     from dynamick.errors import InputError
     from dynamick.explanation import Reader, explain
     from dynamick.explanation.dissected import check_fits, read_units
@@ -68,19 +69,19 @@ def run(args: argparse.Namespace) -> None:
     subject = open_subject(args.weights, read_units(args.units), args)
     twin = None if args.twin is None else open_subject(args.twin, read_units(args.twin_units), args)
     model: Any = subject.model
-    images, files, skipped = read_images(args.images, args.limit, args.size or subject.size, subject.center_crop)
-    root = args.images if args.images.is_dir() else args.images.parent
-    names = [file.relative_to(root).as_posix() for file in files]
-    batch = torch.stack(images)
-    if args.measure and len(images) < LEAST:
-        raise InputError(f"--measure: {len(images)} image; a reader learns from some and answers others, give {LEAST} or more")
+    read = read_pictures(args.images, args.limit, args.size or subject.size, subject.center_crop)
+    for line in read.refused:
+        print(f"left out: {line}", file=sys.stderr)
+    batch, names = read.images, read.names
+    if args.measure and len(batch) < LEAST:
+        raise InputError(f"--measure: {len(batch)} image; a reader learns from some and answers others, give {LEAST} or more")
     check_fits(args.units, subject.units, Reader(model), batch)
     if twin is not None:
         check_fits(args.twin_units, twin.units, Reader(twin.model), batch)
     if subject.state:
         print(subject.state, file=sys.stderr)
     if args.out:
-        _write_page(args, subject, twin, batch, files, names, skipped)
+        _write_page(args, subject, twin, read)
     if args.json or args.measure or args.study or args.pictures:
         explanations = explain(model, batch, units=subject.units, maps=args.pictures is not None)
     if args.json:
@@ -133,7 +134,7 @@ def _check_outputs(args: argparse.Namespace) -> None:
 
 def _check_apart(args: argparse.Namespace) -> None:
     """Raise InputError where a file would be written over another one, or over what is read."""
-    from dynamick.data.photographs import is_image
+    from dynamick.data.finding import is_image
     from dynamick.errors import InputError
     from dynamick.report.study import files_of
 
@@ -168,19 +169,17 @@ def _write_page(
     args: argparse.Namespace,
     subject: Subject,
     twin: Subject | None,
-    images: Any,
-    files: list[Path],
-    names: list[str],
-    skipped: int,
+    read: "Pictures",
 ) -> None:
     from dynamick.data.checking import open_concepts
+    from dynamick.data.pictures import class_of
     from dynamick.explanation import page, summarise
     from dynamick.explanation.dissected import OTHER_WEIGHTS
 
     units = subject.units
     notes = [subject.state] if subject.state else []
-    if skipped:
-        notes.append(f"{skipped} of the files could not be read as images and were left out.")
+    if read.refused:
+        notes.append(f"{len(read.refused)} of the files could not be read as images and were left out.")
     if args.concepts and (units is None or not units.top_images.size):
         print("no top images are shown: only a dissection.json (--units) says which they are", file=sys.stderr)
     summaries = [
@@ -188,19 +187,19 @@ def _write_page(
     ]
     made = page(
         subject.model,
-        images,
+        read.images,
         args.out,
         units,
         concepts=None if args.concepts is None else open_concepts(args.concepts),
-        truth=[_truth(file, subject.classes) for file in files],
+        truth=[class_of(file, args.images, subject.classes) for file in read.files],
         twin=summaries[1],
         summary=summaries[0],
-        names=names,
+        names=read.names,
         notes=notes,
     )
     if OTHER_WEIGHTS in made.notes:
         print(OTHER_WEIGHTS, file=sys.stderr)
-    print(f"{len(files)} image{'s' if len(files) > 1 else ''} explained: {args.out}")
+    print(f"{len(read.files)} image{'s' if len(read.files) > 1 else ''} explained: {args.out}")
 
 
 def _write_pictures(explanations: "list[Explanation]", images: Any, names: list[str], folder: Path) -> None:
@@ -231,49 +230,3 @@ def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images
     )
     basis.draw_some(ways, images, args.three_way)
     print(f"{basis.table(ways)}\nthe figure: {args.three_way}")
-
-
-def read_images(root: Path, limit: int, size: int | None, center_crop: bool = False) -> tuple[list[Any], list[Path], int]:
-    """Up to `limit` images, spread evenly over the folder's files; files that are none are named on stderr and counted.
-
-    Args:
-        root: a folder, or one image.
-        size: side in pixels; None takes the first image's shorter side for all.
-        center_crop: only the middle 7/8 of the images are shown; all of them where nobody knows a size.
-
-    Raises:
-        InputError: there is no such folder, or no readable image in it.
-    """
-    import numpy as np
-    import torch
-
-    from dynamick.data.photographs import IMAGES, is_image, read_image
-    from dynamick.errors import InputError
-
-    if limit < 1:
-        raise InputError(f"--limit: {limit} must be an integer from 1 up")
-    if not root.exists():
-        raise InputError(f"{root}: no such folder; give one with images in it")
-    found = [path for path in root.rglob("*") if is_image(path) and path.is_file()]
-    shown = [path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    files = [root] if root.is_file() else sorted(shown)
-    chosen = [files[i * len(files) // limit] for i in range(limit)] if len(files) > limit else files
-    images, good, skipped = [], [], 0
-    center_crop = center_crop and size is not None
-    for path in chosen:
-        try:
-            # Without a size of the model's own, the first image's shorter side is everyone's, as all go through together.
-            size = size or min(read_image(path).size)
-            images.append(torch.from_numpy(np.array(read_image(path, size, center_crop))))
-            good.append(path)
-        except InputError as error:
-            print(f"left out: {error}", file=sys.stderr)
-            skipped += 1
-    if not good:
-        raise InputError(f"{root}: no readable image ({', '.join(sorted(IMAGES))}); give a folder with some")
-    return [image.permute(2, 0, 1).contiguous() for image in images], good, skipped
-
-
-def _truth(file: Path, classes: list[str]) -> int | None:
-    """The class that an image's folder is called after; None where none or more than one is called so."""
-    return classes.index(file.parent.name) if classes.count(file.parent.name) == 1 else None

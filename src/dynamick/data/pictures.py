@@ -1,0 +1,76 @@
+"""Some images of a folder of any kind, with classes or without: what a user wants explained."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dynamick.data.finding import IMAGES, images_under
+from dynamick.data.in_memory import evenly_spaced
+from dynamick.data.photographs import read_image
+from dynamick.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Images that were read.
+
+    Attributes:
+        images: uint8, shape (N, 3, S, S).
+        files: where each was read from.
+        names: the same, below the folder.
+        refused: a line for each file that was left out, which says why.
+    """
+
+    images: Tensor
+    files: list[Path]
+    names: list[str]
+    refused: list[str]
+
+
+def read_pictures(root: str | Path, limit: int, size: int | None = None, center_crop: bool = False) -> Pictures:
+    """Up to `limit` images, spread evenly over a folder's files. Files that cannot be read are left out.
+
+    Args:
+        root: a folder, or one image.
+        limit: at most so many files are read.
+        size: side in pixels; None takes the first image's shorter side for all.
+        center_crop: as in `read_image`; without a size images are whole.
+
+    Raises:
+        InputError: there is no such folder, or no readable image in it.
+    """
+    root = Path(root)
+    if limit < 1:
+        raise InputError(f"--limit: {limit} must be an integer from 1 up")
+    if not root.exists():
+        raise InputError(f"{root}: no such folder; give one with images in it")
+    found = [root] if root.is_file() else sorted(map(Path, images_under(root)))
+    center_crop = center_crop and size is not None
+    images, files, refused = [], [], []
+    for path in (found[place] for place in evenly_spaced(len(found), limit)):
+        try:
+            # Without a size of the model's own, the first image's shorter side is everyone's, as all go through together.
+            size = size or min(read_image(path).size)
+            images.append(torch.from_numpy(np.array(read_image(path, size, center_crop))).permute(2, 0, 1))
+            files.append(path)
+        except InputError as error:
+            refused.append(str(error))
+    if not files:
+        why = f"; the first: {refused[0]}" if refused else ""
+        raise InputError(f"{root}: no readable image ({', '.join(IMAGES)}); give a folder with some{why}")
+    names = [path.relative_to(root if root.is_dir() else root.parent).as_posix() for path in files]
+    return Pictures(torch.stack(images), files, names, refused)
+
+
+def class_of(file: Path, root: Path, classes: Sequence[str]) -> int | None:
+    """The class of an image by its folders' names: the outermost below a root that is called as a class is.
+
+    Where none is, the root's own name may be a class. None where no name is one, or where classes share it.
+    """
+    folders = [*file.relative_to(root).parts[:-1], root.absolute().name] if root in file.parents else [file.parent.name]
+    name = next((each for each in folders if each in classes), "")
+    return list(classes).index(name) if list(classes).count(name) == 1 else None
