@@ -52,7 +52,6 @@ TODO_LONG = {
     "src/dynamick/comparison/cache.py",
     "src/dynamick/report/assets/explanation.js",
     "tests/comparison/test_cells.py",
-    "tests/data/test_broden.py",
     "tests/explanation/test_instances.py",
     "tests/ops/test_cpu_kernel.py",
     "tests/optim/test_interpretable_sgd.py",
