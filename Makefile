@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
+# What the tests of ops and nn need beside PyTorch, by the releases that go with it.
+TORCH_TESTS := torchvision numpy hypothesis pytest pytest-timeout
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test check sanitize format clean
+.PHONY: help install demo test test-torch check sanitize format clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
 
 install: $(VENV)/.installed ## make the environment and install the package into it
 
@@ -17,6 +19,12 @@ demo: install ## train dense, L1 and Dynamic-5 on generated scenes; writes $(OUT
 
 test: $(VENV)/.installed-dev ## run the tests (real data is found by DYNAMICK_DATA)
 	$(BIN)/python -m pytest
+
+test-torch: $(VENV)/.installed ## run the tests of ops and nn with another PyTorch: make test-torch VERSION=2.6.0
+	@test -n "$(VERSION)" || { echo "make test-torch: say which PyTorch, as in VERSION=2.6.0"; exit 2; }
+	$(PYTHON) -m venv $(VENV)-torch-$(VERSION)
+	$(VENV)-torch-$(VERSION)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(VERSION) $(TORCH_TESTS)
+	PYTHONPATH=src $(VENV)-torch-$(VERSION)/bin/python -m pytest -p no:cacheprovider tests/ops tests/nn
 
 check: $(VENV)/.installed-dev ## lint, formatting, types
 	$(BIN)/ruff check .

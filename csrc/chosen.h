@@ -1,4 +1,4 @@
-// Some lanes only: those that a mask has.
+// Work on some lanes only: those that a mask marks.
 #pragma once
 
 #include <algorithm>
@@ -6,7 +6,7 @@
 
 #include "lanes.h"
 
-// For every mask of a part's lanes, which lanes it has, one behind the other.
+// For every mask over a part: the lanes that it marks, in order.
 template <int masks> struct Fronts {
     alignas(16) uint8_t lane[masks][8]{};
 
@@ -17,10 +17,10 @@ template <int masks> struct Fronts {
     }
 };
 
-// Those of the mask's lanes one behind the other, and anything behind them.
+// Moves the lanes that the mask marks to the front, in order. What stands behind them has no meaning.
 #if defined(__AVX512F__)
 inline Part to_front(PartMask m, Part values) {
-    // Into the register that it comes from: into another one, some processors wait for what that held before.
+    // The result goes into the register of the input. With another register, some processors wait for its old content.
     asm("vcompressps %0, %0 %{%1%}%{z%}" : "+v"(values) : "Yk"(m));
     return values;
 }
@@ -40,7 +40,7 @@ inline Part to_front(PartMask m, Part values) {
 }
 #endif
 
-// Writes those of the mask's lanes one behind the other, and anything to the rest of a register; returns how many they are.
+// Writes the lanes that the mask marks, in order, and returns how many they are. It always writes a whole register.
 inline int64_t append(PartMask m, Part values, float* to) {
     store_part(to_front(m, values), to);
     return __builtin_popcount(bits(m));
@@ -52,14 +52,14 @@ inline int64_t append(Mask m, Floats values, float* to) {
     return number;
 }
 
-// All lanes.
+// Stands for all lanes.
 struct All {
     static constexpr int parts = PARTS;
     const Floats& of(const Floats& values) const { return values; }
     int64_t operator[](int64_t n) const { return n; }
 };
 
-// The lanes of a mask that has no more than fit into one register, and in the register's other places a lane that it has not.
+// The lanes that a mask marks, where one register can hold them. The register's other places show a lane that is not marked.
 class Chosen {
 public:
     static constexpr int parts = 1;

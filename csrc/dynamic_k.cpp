@@ -1,8 +1,9 @@
 // The Dynamic-K sum and its gradients on a CPU (Algorithm 2; docs/definitions.md, "Dynamic-K"), without the B*O*M products.
 //
-// Small K, and weights most of which have decayed, are served by tiles (tiles.h), all else by rows (rows.h). Only each output's
-// K-th product (tau) and the last index routed among its equals are kept: the backward pass finds the routed set again from them.
-// Where a number is not finite, or a sum could overflow, it says so and stops: those are the caller's.
+// There are two ways. Tiles (tiles.h) serve small K, and weights most of which have decayed; rows (rows.h) serve all else. For each
+// output only two numbers are kept: its K-th largest product (tau), and the last index that is routed among the products equal to
+// tau. From these the backward pass finds the routed set again. Where a number is not finite, or a sum could overflow, the call
+// returns NOT_SERVED, and the caller computes it another way.
 
 #include <algorithm>
 #include <atomic>
@@ -21,14 +22,14 @@
 #include "tiles.h"
 namespace {
 
-constexpr int64_t BLOCK = 16;         // classes that go through a tile of inputs while it is in the cache
-constexpr int64_t SMALL_K = 12;       // up to this K tiles serve all classes
-constexpr int64_t DENSE = 8;          // K products of M are many from one in so many on
-constexpr int64_t LOOKED_AT = 8;      // classes, to see whether weights have decayed
+constexpr int64_t BLOCK = 16;         // classes that are computed for a tile of inputs while it is in the cache
+constexpr int64_t SMALL_K = 12;       // up to this K, tiles serve all classes
+constexpr int64_t DENSE = 8;          // K is a large part of M if it is at least M / DENSE
+constexpr int64_t LOOKED_AT = 8;      // so many classes are tested to see whether weights have decayed
 enum Outcome { DONE = 0, OUT_OF_MEMORY = 1, NOT_SERVED = 2 };
-constexpr int32_t PLAIN = -2;  // in place of a last index: the forward pass was not served
+constexpr int32_t PLAIN = -2;  // stands in place of a last index where the forward pass was not served
 
-// Outputs of a block of classes for one tile, between the lanes here and the caller's rows (B, O).
+// The outputs of a block of classes for one tile, in lanes. The caller has them in rows, (B, O).
 struct Outputs {
     Floats of[BLOCK];
 
@@ -41,20 +42,20 @@ struct Outputs {
     }
 };
 
-// Whether every sum of K products of a class stays finite; those of anything but finite numbers do not.
+// Whether every sum of K products of a class stays finite. False if a number is not finite.
 bool sums_stay_finite(const Problem& problem, int64_t c, double peak) {
     const double most = largest_magnitude(problem.row(c).weight, problem.M) * peak * static_cast<double>(problem.K);
     return most <= static_cast<double>(std::numeric_limits<float>::max());
 }
 
-// Where a pass leaves what it finds: sums with the bias (O,) or null (B, O), K-th products and last indices (O, B). Those two are null
-// where no backward pass follows.
+// Where the forward pass writes its results: the sums (B, O), with the bias (O,) added unless it is null; the K-th products and the last
+// indices (O, B), both null if no backward pass follows.
 struct Results {
     const float* bias;
     float *y_BO, *tau_OB;
     int32_t* last_OB;
 
-    // Keeps what goes with an output; returns the output.
+    // Writes what the backward pass needs of an output, and returns the output.
     Floats keep(const Problem& problem, int64_t c, int64_t t, const Found& found) const {
         const int64_t at = c * problem.B + t * LANES;
         if (const int64_t lanes = problem.lanes(t); tau_OB && lanes < LANES) {
@@ -68,10 +69,10 @@ struct Results {
     }
 };
 
-// Where much of a row is routed, rows need no more visits in the backward pass, whatever serves the forward pass.
+// Where a large part of each row is routed, the backward pass is faster by rows, whichever way served the forward pass.
 bool backward_takes_rows(const Problem& problem) { return problem.K > SMALL_K && problem.K * DENSE >= problem.M; }
 
-// One tile after the other; where a class has many weights of about the same size and K is large, by rows after all.
+// By tiles. A class that has many weights of about the same size goes by rows all the same if K is large.
 template <bool exactly> int forward_by_tiles(const Problem& problem, const Results& results) {
     const tiles::Tiles tiles(problem);
     const bool both = exactly || tiles.some_negative();
@@ -110,7 +111,7 @@ template <bool exactly> int forward_by_tiles(const Problem& problem, const Resul
     return finite ? DONE : NOT_SERVED;
 }
 
-// Large K: all products.
+// By rows, which form all products: for large K.
 template <bool exactly> int forward_by_rows(const Problem& problem, const Results& results) {
     const double peak = largest_magnitude(problem.x, problem.B * problem.M);
     if (!std::isfinite(peak)) return NOT_SERVED;
@@ -139,7 +140,7 @@ template <bool exactly> int forward_by_rows(const Problem& problem, const Result
     return finite ? DONE : NOT_SERVED;
 }
 
-// The inputs' gradients of each thread, in lanes, and their sum. The first thread's are where the sum is to be, if they fit.
+// Each thread's gradients of the inputs, in lanes, and their sum. The first thread writes its own straight into the result if they fit.
 class Parts {
 public:
     Parts(const Problem& problem, int64_t threads, float* gx)
@@ -212,7 +213,7 @@ void backward_by_tiles(const Problem& problem, const float* gy_BO, const float* 
     if (gx) parts.write_sum();
 }
 
-// No two threads write the same place: in every round each has its own part of the inputs and of the classes.
+// No two threads write to the same place: in each round every thread has inputs and classes of its own.
 void backward_by_rows(const Problem& problem, bool exactly, const float* gy_BO, const float* tau_OB, const int32_t* last_OB, float* gx, float* gw) {
     const int64_t parts = std::min(problem.threads, std::min(problem.B, problem.O)), B = problem.B, O = problem.O, M = problem.M;
     for (int64_t round = 0; round < parts; round++)
@@ -226,7 +227,7 @@ void backward_by_rows(const Problem& problem, bool exactly, const float* gy_BO, 
         });
 }
 
-// Tiles serve small K, and large K where classes keep no more than K weights and the others have decayed: some are looked at.
+// Tiles serve small K. They serve large K too if most classes keep at most K weights and the others have decayed; a few classes are tested.
 bool takes_tiles(const Problem& problem, bool exactly) {
     if (problem.K <= SMALL_K || exactly) return problem.K <= SMALL_K;
     Class its;
@@ -242,13 +243,13 @@ bool takes_tiles(const Problem& problem, bool exactly) {
 
 }  // namespace
 
-// All arrays are dense: x (B, M), w (O, M), mask (O, M) and bias (O,) or null, y and gy (B, O), tau and last (O, B), both null where no
-// backward pass follows, gx (B, M) and gw (O, M) or null.
-// All else is hidden: of two libraries that a process has loaded, none is to find what is the other's.
+// All arrays are dense: x (B, M), w (O, M), y and gy (B, O), tau and last (O, B), gx (B, M), gw (O, M), mask (O, M), bias (O,). These may
+// be null: mask and bias; both tau and last, if no backward pass follows; gx and gw, if they are not wanted.
+// Only these functions are visible from outside. A process may load libraries of several levels, and each must use its own functions.
 #pragma GCC visibility push(default)
 extern "C" {
 
-// GOMP_parallel of the OpenMP library that PyTorch uses, or null for threads of our own.
+// Takes GOMP_parallel of the OpenMP library that PyTorch uses; null: the kernel starts its own threads.
 void dynamick_set_parallel(Parallel parallel) { openmp = parallel; }
 
 int dynamick_forward(const float* x, const float* w, const uint8_t* mask, int64_t B, int64_t O, int64_t M, int64_t K, int exactly,

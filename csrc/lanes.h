@@ -1,4 +1,5 @@
-// Floats that advance together: 32 in two registers of AVX-512, 16 in two of AVX or four of 128 bits; and masks over them.
+// A group of floats that are computed together, and masks over them: 32 floats with AVX-512 (two registers), 16 elsewhere (two
+// registers of AVX, or four of 128 bits).
 #pragma once
 
 #include <cstdint>
@@ -6,7 +7,7 @@
 
 #include "parts.h"
 
-// Copied part by part, from register to register: compilers copy whole structs through memory, in pieces for which loads wait.
+// Copied part by part, so that a copy stays in registers. Compilers copy a whole struct through memory, and later loads wait for it.
 #define COPIED_BY_PARTS(Type, Its)                                                                       \
     template <int parts> struct Type {                                                                   \
         Its part[parts];                                                                                 \
@@ -20,7 +21,7 @@
 COPIED_BY_PARTS(MaskOf, PartMask)
 COPIED_BY_PARTS(FloatsOf, Part)
 
-// Whole numbers, for the order of floats alone: processors order them faster than floats.
+// Whole numbers that stand for floats where only the order counts: processors compare them faster than floats.
 typedef int32_t Whole __attribute__((vector_size(sizeof(Part))));
 inline Whole larger(Whole a, Whole b) { return a > b ? a : b; }
 inline Whole smaller(Whole a, Whole b) { return a > b ? b : a; }
@@ -28,7 +29,7 @@ inline Whole smaller(Whole a, Whole b) { return a > b ? b : a; }
 COPIED_BY_PARTS(WholesOf, Whole)
 #undef COPIED_BY_PARTS
 
-// Of all lanes of a tile.
+// All lanes of a tile.
 using Mask = MaskOf<PARTS>;
 using Floats = FloatsOf<PARTS>;
 using Wholes = WholesOf<PARTS>;
@@ -64,8 +65,8 @@ OF_PARTS MaskOf<parts> operator~(MaskOf<parts> a) BY_PARTS(MaskOf, static_cast<P
 OF_PARTS WholesOf<parts> larger(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, larger(a.part[i], b.part[i]))
 OF_PARTS WholesOf<parts> smaller(WholesOf<parts> a, WholesOf<parts> b) BY_PARTS(WholesOf, smaller(a.part[i], b.part[i]))
 
-// Numbers that order as the floats do: their bits, if those below 0 (and -0) need not be told apart, and otherwise with those
-// of negative floats turned round (-0 made 0). `value` brings the floats back.
+// Whole numbers in the same order as the floats. They are the floats' bits; under `exactly`, where the order of negative floats
+// counts too, the bits of negative floats are reversed, and -0 becomes 0. `value` gives the floats back.
 OF_PARTS WholesOf<parts> bits_of(FloatsOf<parts> a) BY_PARTS(WholesOf, (Whole)a.part[i])
 OF_PARTS FloatsOf<parts> floats_of(WholesOf<parts> a) BY_PARTS(FloatsOf, (Part)a.part[i])
 OF_PARTS WholesOf<parts> turned(WholesOf<parts> a) BY_PARTS(WholesOf, a.part[i] ^ ((a.part[i] >> 31) & 0x7fffffff))
@@ -91,7 +92,7 @@ template <int parts> inline bool any(MaskOf<parts> m) {
     return any(some);
 }
 
-// Bit b is lane b's.
+// Bit b stands for lane b.
 template <int parts> inline uint32_t bits(MaskOf<parts> m) {
     uint32_t all = 0;
     for (int i = 0; i < parts; i++) all |= bits(m.part[i]) << (i * WIDTH);
@@ -114,7 +115,7 @@ inline void set_lane(Floats& values, int64_t at, float value) {
     std::memcpy(reinterpret_cast<char*>(&values) + at * sizeof value, &value, sizeof value);
 }
 
-// first, first + 1, ..., a lane each
+// first, first + 1, ...: one in each lane
 inline Wholes from(int32_t first) {
     Wholes values;
     for (int32_t n = 0; n < LANES; n++) {
@@ -134,7 +135,7 @@ inline void store(const Floats& values, float* to) {
     for (int i = 0; i < PARTS; i++) store_part(values.part[i], to + i * WIDTH);
 }
 
-// The first `number` lanes; `rest` for the others.
+// Loads the first `number` lanes; the others get `rest`.
 inline Floats load(const float* from, int64_t number, float rest) {
     Floats values = every(rest);
     std::memcpy(reinterpret_cast<float*>(&values), from, number * sizeof *from);

@@ -1,4 +1,4 @@
-// A class's weights in the order of their visits: about the largest first, and no further than they are asked for.
+// A class's weights in the order in which they are visited: roughly the largest first. Only as many are put in order as are needed.
 #pragma once
 
 #include <algorithm>
@@ -13,17 +13,17 @@
 #include "lanes.h"
 #include "squares.h"
 
-constexpr int SHIFT = 19;        // a bucket holds magnitudes alike in these upper bits: 16 buckets a power of 2
-constexpr float GAP = 0x1p-20f;  // between weights that are kept and weights that have decayed
-constexpr int REACH = 2;         // powers of 2 that are put in order first, and first after a gap; then it is one at a time
+constexpr int SHIFT = 19;        // magnitudes with the same bits above these are in one bucket: 16 buckets for each power of 2
+constexpr float GAP = 0x1p-20f;  // weights that have decayed are smaller than the kept ones by at least this factor
+constexpr int REACH = 2;         // so many powers of 2 are put in order at first, and after a gap; later it is one at a time
 constexpr int BUCKETS = 16 * REACH + 1;
-constexpr int64_t AHEAD = 8;     // places behind the last that may be looked up, but mean nothing
+constexpr int64_t AHEAD = 8;     // places behind the last that may be read; what they hold has no meaning
 
-// Memory that nobody has filled yet.
+// Memory that is not filled yet.
 template <typename Value> std::unique_ptr<Value[]> unfilled(int64_t count) { return std::unique_ptr<Value[]>(new Value[count]); }
 
-// The same for vectors; up to MOST bytes the calling thread holds on to, for what comes and goes among PyTorch's tensors makes the heap
-// grow. One of each use at a time.
+// The same for vectors. The calling thread keeps up to MOST bytes for its next call: memory that comes and goes between PyTorch's tensors
+// makes the heap grow. Each `use` can exist once at a time.
 template <int use> class Space {
 public:
     explicit Space(int64_t count) {
@@ -36,7 +36,7 @@ public:
         thread_local int64_t room = 0;
         if (room < count) {
             held = nullptr;
-            room = 0;  // if there is no memory for more
+            room = 0;  // in case the next line finds no memory
             held = unfilled<Floats>(count);
             room = count;
         }
@@ -52,7 +52,7 @@ private:
     Floats* values;
 };
 
-// The bits of a float's magnitude: they order as magnitudes do, infinity and NaN last.
+// The bits of a float's magnitude. They have the order of the magnitudes, with infinity and NaN last.
 inline int32_t magnitude_bits(float value) {
     int32_t bits;
     std::memcpy(&bits, &value, sizeof bits);
@@ -65,14 +65,14 @@ inline float from_bits(int32_t bits) {
     return value;
 }
 
-// The largest magnitude of some numbers; NaN or infinity where one is.
+// The largest magnitude of some numbers; NaN or infinity if there is one among them.
 inline float largest_magnitude(const float* values, int64_t count) {
     int32_t most = 0;
     for (int64_t i = 0; i < count; i++) most = std::max(most, magnitude_bits(values[i]));
     return from_bits(most);
 }
 
-// A class's row of weights; where the mask (or null) is 0 a connection is pruned and may not be routed.
+// A class's row of weights. Where the mask is 0, a connection is pruned and may not be routed; the mask may be null.
 struct Row {
     const float* weight;
     const uint8_t* mask;
@@ -80,7 +80,7 @@ struct Row {
 
     bool may_route(int64_t i) const { return !mask || mask[i]; }
 
-    // As many weights as there are lanes, from i on; 0 for those that are pruned or beyond the end.
+    // The weights from i on, one a lane; 0 for those that are pruned or beyond the end.
     Floats operator[](int64_t i) const {
         const int64_t number = std::min(LANES, M - i);
         if (!mask) return number == LANES ? load(weight + i) : load(weight + i, number, 0);
@@ -90,7 +90,7 @@ struct Row {
     }
 };
 
-// What the lists of a thread put in order one after the other.
+// Space in which the lists of a thread put weights in order, one list after the other.
 struct Picked {
     std::unique_ptr<float[]> weight;
     std::unique_ptr<int32_t[]> index, bucket;
@@ -99,16 +99,16 @@ struct Picked {
         : weight(unfilled<float>(M + LANES)), index(unfilled<int32_t>(M + LANES)), bucket(unfilled<int32_t>(M + LANES)) {}
 };
 
-// Some weights of a class, by bucket of magnitude, and within a bucket as they come. `grow` brings the next powers of 2.
+// Some weights of a class, in buckets by magnitude; within a bucket in the order of their indices. `grow` adds the next powers of 2.
 class List {
 public:
-    int64_t count = 0;  // of those in order so far
-    float left = 0;     // the largest magnitude that is not
-    bool fresh = true;  // nothing is in order yet, or all that is lies far above the rest
-    std::vector<float> weight, gradient;  // gradients begin with 0: the backward pass adds them up
+    int64_t count = 0;  // how many are in order so far
+    float left = 0;     // the largest magnitude that is not in order yet
+    bool fresh = true;  // nothing is in order yet, or what is in order is far larger than the rest
+    std::vector<float> weight, gradient;  // gradients start at 0, and the backward pass adds to them
     std::vector<int32_t> index;
 
-    // The weights of one sign.
+    // Starts with the weights of one sign.
     void start(Row its, float of_sign, Picked& space) {
         row = its;
         sign = of_sign;
@@ -120,7 +120,7 @@ public:
         fresh = true;
     }
 
-    // The weights that are 0.
+    // Starts with the weights that are 0; all of them are in the list at once.
     void start_zeros(Row its) {
         hold(0);
         for (int64_t i = 0; i < its.M; i++)
@@ -166,7 +166,7 @@ public:
         }
     }
 
-    // No weight from a place on is larger in magnitude.
+    // No weight from this place on has a larger magnitude.
     template <int parts> FloatsOf<parts> bound(int64_t j) const {
         return floats_of(bits_of(every<parts>(weight[j])) | every_whole<parts>((1 << SHIFT) - 1));
     }
@@ -176,7 +176,7 @@ private:
     float sign = 1;
     Picked* picked = nullptr;
 
-    // Room for so many, with zeros where there was less.
+    // Makes room for so many; what is new is 0.
     void hold(int64_t number) {
         count = number;
         weight.resize(count);
@@ -185,11 +185,11 @@ private:
     }
 };
 
-// The positive weights of a class, the negative ones where they can be routed, and for `exactly` those that are 0.
+// The weights of a class: the positive ones, the negative ones if they can be routed, and under `exactly` those that are 0.
 struct Class {
     List positive, negative, zero;
-    int64_t certain = 0;  // so many positive weights, the first, are routed wherever the input is not 0: at most K, far above the rest
-    float rest = 0;       // the largest of the rest
+    int64_t certain = 0;  // the first so many positive weights are routed wherever the input is not 0: at most K, and far above the rest
+    float rest = 0;       // the largest weight of the rest
 
     void start(Row row, bool both, bool exactly, Picked& space) {
         positive.start(row, 1, space);
@@ -198,9 +198,9 @@ struct Class {
         certain = 0;
     }
 
-    // Looks whether a class keeps at most K weights, and the others have decayed.
+    // Tests whether a class keeps at most K weights and the others have decayed.
     void find_gap(int64_t K) {
-        // Infinity has no next power of 2, nor is it served here.
+        // Infinity has no next power of 2, and such a row is not served here.
         while (positive.left > 0 && std::isfinite(positive.left) && positive.count <= K) {
             positive.grow();
             if (positive.fresh) break;

@@ -9,16 +9,16 @@
 #endif
 
 #if defined(__AVX512F__)
-constexpr int64_t LANES = 32;  // what is done once for each weight serves more inputs, and all fits into 32 registers
+constexpr int64_t LANES = 32;  // each weight is read once for more inputs, and the 32 registers suffice
 #else
 constexpr int64_t LANES = 16;
 #endif
 
-// What is sorted stays in registers only where the loops around it are part of the same function.
+// What is sorted stays in registers only if the loops around it are compiled as one function.
 #define INLINED __attribute__((always_inline))
 #define ALWAYS_INLINE INLINED inline
 
-// A part is what one register holds. Neither NaN nor the order of 0 and -0 matters to what uses these.
+// A part is what one register holds. The code that uses these works for any treatment of NaN, and for any order of 0 and -0.
 #if defined(__AVX512F__)
 using Part = __m512;
 using PartMask = __mmask16;
@@ -85,7 +85,7 @@ inline Part load_part(const float* from) {
 
 inline void store_part(Part part, float* to) { std::memcpy(to, &part, sizeof part); }
 
-// The first `number` of what a register holds; `rest` for the others.
+// Loads the first `number` floats of a register; the others get `rest`.
 inline Part load_part(const float* from, int64_t number, float rest) {
     Part part = all_lanes(rest);
     std::memcpy(&part, from, number * sizeof *from);

@@ -1,4 +1,4 @@
-// What a call is given, and what the ways to serve it share.
+// What a call is given, and what tiles and rows both need.
 #pragma once
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 
 constexpr float TINY = std::numeric_limits<float>::denorm_min();
 constexpr float LOWEST = -std::numeric_limits<float>::infinity();
-constexpr int64_t SMALL = 1 << 21;  // products below which a second thread costs more than it brings
+constexpr int64_t SMALL = 1 << 21;  // with fewer products than this a second thread costs more than it saves
 
 struct Problem {
     const float *x, *w;
@@ -23,19 +23,21 @@ struct Problem {
     Row row(int64_t c) const { return {w + c * M, mask ? mask + c * M : nullptr, M}; }
 };
 
-// Where a product does not count, however low: no product is at or below it.
+// A product is routed only if it is above this. Under `exactly` every product is.
 constexpr float floor_of(bool exactly) { return exactly ? LOWEST : 0; }
 
-// In place of the last indices of a tile: what it routes besides the certain changes no sum, and is for the backward pass to find.
+// Stands in place of the last indices of a tile: what else it routes, besides the certain weights, changes no sum. The backward pass
+// finds it.
 constexpr int32_t LATER = -3;
 
-// What a tile of inputs routes of a class: the sums, the K-th products, and the last index routed among their equals (M: all).
+// What a tile of inputs routes of a class: the sums, the K-th products, and the last index that is routed among the products equal to
+// the K-th (M: all of them are).
 struct Found {
     Floats sum, tau;
     int32_t last[LANES];
 };
 
-// Among products equal to tau the lowest indices are routed: the last of `wanted` such.
+// The index of the `wanted`-th product that is equal to tau. Among equal products the lowest indices are routed.
 inline int32_t last_index(const Problem& problem, int64_t c, int64_t b, float tau, int64_t wanted) {
     const Row row = problem.row(c);
     const float* x = problem.input(b);
@@ -44,7 +46,7 @@ inline int32_t last_index(const Problem& problem, int64_t c, int64_t b, float ta
     return -1;
 }
 
-// Puts a product where it belongs among the sorted keys from place k on; returns what falls out behind the last.
+// Puts a product in its place among the sorted keys, from place k on, and returns the one that falls out at the end.
 template <int k, int K, int parts> ALWAYS_INLINE WholesOf<parts> sift(WholesOf<parts> (&keys)[K], WholesOf<parts> product) {
     if constexpr (k == K) return product;
     else {

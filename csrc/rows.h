@@ -1,7 +1,8 @@
-// The way to serve large K: all products of an input and a class, a register of units at a time, as they lie in memory.
+// Rows serve large K. All products of an input and a class are formed, a register of units at a time, in the order of memory.
 //
-// Forward, the products above a line a little below where the K-th is expected are gathered; if they are K or more, the K-th is
-// among them, and is found by counting. Backward, sixteen pairs of an input and a class at a time look at their products again.
+// Forward: a line is drawn a little below the value that the K-th product is expected to have, and the products above it are gathered.
+// If they are K or more, the K-th is among them, and is found by counting. Backward: the products are formed again, for four inputs and
+// four classes at a time.
 #pragma once
 
 #include <memory>
@@ -11,23 +12,23 @@
 
 namespace rows {
 
-constexpr int64_t TOGETHER = 4;         // classes whose weights stay in the cache while an input passes by
-constexpr int NEAR = 4;                // so many products below a trial value are looked for in one pass
-constexpr float AIM = 1.5f;            // so many fewer than K are to be above a trial value
-constexpr float MISSED = 0.01f;        // of the lanes may find fewer than K products above the line, and have to look again
-constexpr float AGAIN = 0.6f;          // the line's part at which they do
-constexpr float CAUTION = 0.02f;       // how fast the line follows what is found
-constexpr float MEMORY = 0.125f;       // how much the last class counts in where the K-th product is expected
-constexpr int64_t QUAD = 4;            // inputs, and classes, of the backward pass that meet while they are in registers
-constexpr int64_t SPAN = 128;          // units that the backward pass goes along before it takes the next inputs
+constexpr int64_t TOGETHER = 4;         // so many classes are computed together for an input: their weights stay in the cache
+constexpr int NEAR = 4;                // so many products below a trial value are found in one pass
+constexpr float AIM = 1.5f;            // a trial value is chosen so that about K - AIM products are above it
+constexpr float MISSED = 0.01f;        // this part of the lanes may find fewer than K products above the line, and then looks again
+constexpr float AGAIN = 0.6f;          // they look again with the line at this part
+constexpr float CAUTION = 0.02f;       // how fast the line follows what was found
+constexpr float MEMORY = 0.125f;       // the weight of the last class in the expected K-th product
+constexpr int64_t QUAD = 4;            // the backward pass takes so many inputs and so many classes at a time, in registers
+constexpr int64_t SPAN = 128;          // the backward pass works on so many units before it takes the next inputs
 
-// The weights of some classes: NaN where a connection is pruned, so that no comparison routes it.
+// The weights of some classes, with NaN where a connection is pruned: NaN is never above a line, so it is not routed.
 class Weights {
 public:
     Weights(const Problem& problem, int64_t classes)
         : problem(problem), copies(unfilled<float>(problem.mask ? classes * problem.M : 0)) {}
 
-    // The weights of class c, which takes this place among the copies.
+    // The weights of class c; a copy of them is kept at this place.
     const float* of(int64_t c, int64_t place) {
         const int64_t M = problem.M;
         const float* w = problem.w + c * M;
@@ -42,7 +43,7 @@ private:
     std::unique_ptr<float[]> copies;
 };
 
-// Gathers the products above a line; returns how many they are. It may write a register more.
+// Gathers the products above a line and returns how many they are. It may write up to a register beyond them.
 inline int64_t gather(const float* x, const float* w, int64_t M, float line, float* to) {
     const Part lines = all_lanes(line);
     float* const start = to;
@@ -69,21 +70,21 @@ inline Floats number_above(const Floats* products, int64_t count, Floats trial) 
     return (number[0] + number[1]) + (number[2] + number[3]);
 }
 
-// Products of a tile of inputs and one class, lane by lane: of each lane all that are above its line, and -infinity behind them.
+// The products of one class and a tile of inputs, in lanes: each lane has all its products above its line, then -infinity.
 struct Gathered {
     const Floats* products;
     int64_t size;
     Floats line, number;
 };
 
-// Finds what is routed of a few classes after the other for the tiles of a thread, and learns from each where to look in the next.
+// Finds what is routed, for a few classes at a time. From each class it learns where to draw the line for the next.
 template <bool exactly> class Search {
 public:
     Search(const Problem& problem, int64_t together)
         : problem(problem), stride(problem.M + WIDTH), products(unfilled<float>(together * LANES * stride + LANES)),
           columns(unfilled<Floats>(problem.M + LANES)), usual(problem.tiles(), every(0)), spacing(problem.tiles(), every(0)) {}
 
-    // Calls keep(n, found) for the n-th of some classes, no more than were told, with weights w[n].
+    // Calls keep(n, found) for each of some classes; the n-th has the weights w[n]. There are at most as many as `together` said.
     template <typename Keep> void find(int64_t first_c, int64_t classes, const float* const* w, int64_t t, Keep keep) {
         const float floor = floor_of(exactly);
         const Floats expected = select(usual[t] > every(0), usual[t] * every(margin), every(floor));
@@ -106,16 +107,16 @@ private:
     const Problem& problem;
     const int64_t stride;
     std::unique_ptr<float[]> products;    // a row for each class and lane
-    std::unique_ptr<Floats[]> columns;    // those of one class, lane by lane
-    std::vector<Floats> usual, spacing;   // of each tile: about its K-th products, and about the distance from one product to the next
-    float margin = 0.8f;                  // the line is at this part of the usual K-th product
+    std::unique_ptr<Floats[]> columns;    // those of one class, in lanes
+    std::vector<Floats> usual, spacing;   // for each tile: roughly its K-th products, and the distance from one product to the next
+    float margin = 0.8f;                  // the line is drawn at this part of the usual K-th product
 
     void learn_margin(int64_t looked, int64_t missed) {
         const float change = 1 + CAUTION * (MISSED * static_cast<float>(looked) - static_cast<float>(missed));
         margin = std::min(1.0f, margin * std::max(0.5f, change));
     }
 
-    // Gathers K products or more, or all that there are; lowers the line where it has to.
+    // Gathers at least K products, or all that there are; lowers the line if it has to.
     int64_t gather_enough(int64_t b, const float* w, float& line, float* to, int64_t& missed) {
         const float floor = floor_of(exactly), *x = problem.input(b);
         int64_t count = gather(x, w, problem.M, line, to);
@@ -132,25 +133,25 @@ private:
         float each[LANES];
         std::copy_n(counts, LANES, each);
         const Floats number = load(each);
-        const int64_t whole = (*most + LANES - 1) / LANES * LANES;  // what lies behind the last is looked at by nobody
+        const int64_t whole = (*most + LANES - 1) / LANES * LANES;  // nobody reads what is behind the last
         rows_to_lanes(&products[n * LANES * stride], stride, whole, LANES, columns.get());
         for (int64_t j = *least; j < *most; j++)
             columns[j] = select(number > every(static_cast<float>(j)), columns[j], every(LOWEST));
         return {columns.get(), *most, load(line), number};
     }
 
-    // Products of each lane above a trial value are counted until K are, or so few less that the next ones are soon found.
+    // Finds each lane's K-th product. It counts the products above trial values until K are above one, or only a few less.
     Found settle(const Gathered& its, int64_t c, int64_t t) {
         const Floats* const products = its.products;
         const Floats K = every(static_cast<float>(problem.K)), floor = every(floor_of(exactly));
-        // More than K products are above `low`, fewer above `high`, and nothing above the first `high`.
+        // More than K products are above `low`, and fewer than K above `high`. Nothing is above the first `high`.
         Floats low = its.line, above_low = its.number, high = every(LOWEST), above_high = every(0);
         for (int64_t j = 0; j < its.size; j++) high = larger(high, products[j]);
         const Mask few = K > above_low;
-        Mask exact = few | (above_low == K);  // all that is above `line` is routed
+        Mask exact = few | (above_low == K);  // exactly the products above `line` are routed
         Floats line = select(few, floor, low);
         for (int round = 0;; round++) {
-            // Half-way in the order of floats: products may lie orders of magnitude apart.
+            // The middle in the order of floats: products may differ by orders of magnitude.
             const Floats half = value<exactly>(middle(key<exactly>(low), key<exactly>(high)));
             const Mask open = ~(exact | (every(NEAR) >= K - above_high) | (low >= half) | (half >= high));
             if (!any(open)) break;
@@ -172,7 +173,7 @@ private:
         if (any(~exact)) {
             const Floats wanted = K - above_high;
             tau = next_below(its, high, wanted, tied);
-            tied = (tied | (wanted > every(NEAR))) & ~exact;  // between `low` and `high` all products are the same
+            tied = (tied | (wanted > every(NEAR))) & ~exact;  // all products between `low` and `high` are equal
             line = select(exact, line, select(tied, tau, just_below(tau)));
         }
         Floats sum = every(0), least = every(-LOWEST);
@@ -194,7 +195,7 @@ private:
         return exactly ? select(tau == every(0), every(-TINY), below) : below;  // not -0
     }
 
-    // The wanted-th largest product of each lane that is at most `high`, for up to NEAR; `tied`: the next one is the same.
+    // Each lane's `wanted`-th largest product of those that are at most `high`; `wanted` is at most NEAR. `tied`: the next one is equal.
     static Floats next_below(const Gathered& its, Floats high, Floats wanted, Mask& tied) {
         Wholes keys[NEAR + 1];
         for (auto& each : keys) each = key<exactly>(every(floor_of(exactly)));
@@ -213,7 +214,7 @@ private:
         return tau;
     }
 
-    // Of products equal to tau only some are routed, the first ones; none is in the sum yet.
+    // Among products equal to tau only the first ones are routed; none of them is in the sum yet.
     void settle_ties(const Gathered& its, int64_t c, int64_t t, Mask tied, Found& found) {
         const Floats above = number_above(its.products, its.size, found.tau);
         for (uint32_t left = bits(tied); left; left &= left - 1) {
@@ -231,14 +232,14 @@ private:
     }
 };
 
-// A copy of some rows' numbers for SPAN units: rows that lie a power of 2 apart in memory would push each other out of the cache.
+// A copy of SPAN units of some rows. Rows whose distance in memory is a power of 2 would push each other out of the cache.
 struct Copy {
     static constexpr int64_t STRIDE = SPAN + LANES;
     std::unique_ptr<Floats[]> values;
     explicit Copy(int64_t rows) : values(unfilled<Floats>(rows * STRIDE / LANES)) {}
     float* row(int64_t r) { return reinterpret_cast<float*>(values.get()) + r * STRIDE; }
 
-    // Units from i on of one row; `rest` beyond its end.
+    // Copies `number` units of one row; the others get `rest`.
     void read(int64_t r, const float* from, int64_t number, float rest) {
         std::copy_n(from, number, row(r));
         std::fill_n(row(r) + number, SPAN - number, rest);
@@ -249,7 +250,7 @@ struct Copy {
     }
 };
 
-// The backward pass of a part of the inputs and a part of the classes. gx (B, M) and gw (O, M) are added to; null if not wanted.
+// The backward pass for some inputs and some classes. It adds to gx (B, M) and gw (O, M); null if not wanted.
 class Gradients {
 public:
     Gradients(const Problem& problem, bool exactly, const float* gy_BO, const float* tau_OB, const int32_t* last_OB, float* gx,
@@ -270,14 +271,14 @@ public:
     }
 
 private:
-    static constexpr int64_t INPUTS = 128;  // that stay in the cache while the classes pass by
+    static constexpr int64_t INPUTS = 128;  // so many inputs stay in the cache while the classes are computed
     const Problem& problem;
     const bool exactly;
     const float *gy_BO, *tau_OB;
     const int32_t* last_OB;
     float *gx, *gw;
     Copy x, of_x, w, of_w;
-    // What is routed of QUAD classes and all inputs: products of at least so much, and what a tie asks for.
+    // What is routed of QUAD classes and all inputs: products of at least `least`; where there are ties, `tau` and `last` decide.
     float least[QUAD][INPUTS], gy[QUAD][INPUTS], tau[QUAD][INPUTS], last[QUAD][INPUTS];
 
     static void add_to(float* sum, const float* part, int64_t number) {
@@ -292,7 +293,7 @@ private:
         for (int64_t n = 0; gw && n < classes; n++) add_to(gw + (first_c + n) * problem.M + i, of_w.row(n), units);
     }
 
-    // Where a connection is pruned, and beyond the end, there is NaN: no comparison routes it.
+    // NaN where a connection is pruned, and beyond the end: NaN is never routed.
     void read_weights(int64_t n, int64_t c, int64_t i, int64_t units) {
         const int64_t at = c * problem.M + i;
         w.read(n, problem.w + at, units, std::numeric_limits<float>::quiet_NaN());
@@ -300,7 +301,7 @@ private:
             if (!problem.mask[at + m]) w.row(n)[m] = std::numeric_limits<float>::quiet_NaN();
     }
 
-    // Pairs that there are not, beyond the last input and the last class, route nothing.
+    // Pairs beyond the last input or the last class route nothing.
     bool read_kept(int64_t first_b, int64_t inputs, int64_t first_c, int64_t classes) {
         bool ties = false;
         for (int64_t n = 0; n < QUAD; n++) {
@@ -321,8 +322,8 @@ private:
         return ties;
     }
 
-    // What QUAD inputs from b on and QUAD classes add to the gradients of SPAN units from i on: as many of them at a time as one
-    // register holds, for what is read and summed here takes all registers.
+    // Adds QUAD inputs from b on, with QUAD classes, to the gradients of SPAN units from i on. It takes as many units at a time as one
+    // register holds: all registers are in use then.
     template <bool ties> void add_pairs(int64_t b, int64_t i) {
         float first[WIDTH];
         for (int64_t n = 0; n < WIDTH; n++) first[n] = static_cast<float>(i + n);

@@ -1,4 +1,4 @@
-// Between lanes and rows: squares of numbers whose rows become columns, and sums over lanes.
+// From rows to lanes and back: squares of numbers are transposed. And sums over lanes.
 #pragma once
 
 #include <cstdint>
@@ -9,7 +9,7 @@
 typedef float Four __attribute__((vector_size(16)));
 
 inline void transpose(Four& a, Four& b, Four& c, Four& d) {
-    // Written out, for compilers have no common name for a shuffle; they find the instructions.
+    // Written out by element: compilers name shuffles differently, but all find the right instructions for this.
     const Four first{a[0], b[0], c[0], d[0]}, second{a[1], b[1], c[1], d[1]}, third{a[2], b[2], c[2], d[2]};
     d = Four{a[3], b[3], c[3], d[3]};
     a = first;
@@ -33,7 +33,7 @@ inline float largest_lane(const Floats& values) {
     return first > last ? first : last;
 }
 
-// Four sums, of every fourth lane each.
+// Four sums, each over every fourth lane.
 inline Four quarters(const Floats& values) {
     Part sum = values.part[0];
     for (int i = 1; i < PARTS; i++) sum = sum + values.part[i];
@@ -61,7 +61,7 @@ inline void add_sums(const Floats (&values)[1], float* to) {
 }
 
 #if defined(__AVX512F__)
-// Rows of a 16 x 16 square become columns: pairs of numbers first, then fours, then the fours among the registers.
+// Transposes a 16 x 16 square: first pairs of numbers, then groups of four, then whole groups between registers.
 inline void transpose(Part (&v)[16]) {
     Part pairs[16], fours[16];
 #pragma GCC unroll 8
@@ -90,7 +90,7 @@ inline void transpose(Part (&v)[16]) {
 #endif
 
 #if defined(__AVX2__) && !defined(__AVX512F__)
-// The same of an 8 x 8 square.
+// The same for an 8 x 8 square.
 inline void transpose(Part (&v)[8]) {
     Part fours[8];
 #pragma GCC unroll 2
@@ -110,7 +110,7 @@ inline void transpose(Part (&v)[8]) {
 }
 #endif
 
-// tile[i] = the i-th number of 16 rows, lane by lane; `stride` numbers lie between the rows.
+// tile[i] = the i-th number of each row, one row a lane; a row begins `stride` numbers after the one before.
 inline void rows_to_lanes(const float* rows, int64_t stride, int64_t count, int64_t lanes, Floats* tile) {
     int64_t i = 0;
 #if defined(__AVX2__)

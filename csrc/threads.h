@@ -1,4 +1,4 @@
-// Work in parts, on PyTorch's own threads where its OpenMP library is known, so that no two pools fight for the cores.
+// Work in parts. It runs on PyTorch's own threads if its OpenMP library is known: two pools of threads would compete for the cores.
 #pragma once
 
 #include <algorithm>
@@ -10,12 +10,12 @@
 #include <thread>
 #include <vector>
 
-// What compilers call for `#pragma omp parallel`: runs function(data) on so many threads of the library's pool.
+// What compilers call for `#pragma omp parallel`: it runs function(data) on that many threads of the library's pool.
 using Parallel = void (*)(void (*function)(void*), void* data, unsigned threads, unsigned flags);
 inline Parallel openmp = nullptr;
 
-// While it lives, its thread keeps subnormal numbers apart from 0, as comparisons with TINY need, whatever the caller has set
-// (torch.set_flush_denormal).
+// While it lives, its thread does not round subnormal numbers to 0, even if the caller has asked for that
+// (torch.set_flush_denormal). Comparisons with TINY need it.
 class Subnormals {
 public:
     Subnormals() {
@@ -30,8 +30,8 @@ private:
     std::fenv_t before;
 };
 
-// Runs work(part, first, last) on parts of [0, count): the same parts for the same number of threads. The calling thread takes the
-// first, so that of two threads each finds in its own cache what it wrote before.
+// Runs work(part, first, last) on parts of [0, count). The same number of threads gives the same parts. The calling thread always
+// takes the first part: with two threads, each then finds in its cache what it wrote before.
 template <typename Work> void split(int64_t count, int64_t threads, Work work) {
     threads = std::max<int64_t>(1, std::min(threads, count));
     std::vector<std::exception_ptr> wrong(threads);
@@ -54,7 +54,7 @@ template <typename Work> void split(int64_t count, int64_t threads, Work work) {
         others.reserve(threads);
         try {
             for (int64_t t = 1; t < threads; t++) others.emplace_back(take);
-        } catch (const std::system_error&) {  // no more threads to be had: those there are take the other parts
+        } catch (const std::system_error&) {  // no more threads can be started: those there are take the other parts
         }
         take();
         for (auto& other : others) other.join();

@@ -1,9 +1,9 @@
-// The way to serve small K, and weights most of which have decayed: some inputs, the lanes of a tile, advance together through
-// the weights of a class, largest first.
+// Tiles serve small K, and weights most of which have decayed. A tile is a group of inputs, one a lane, that go through the weights of
+// a class together, the largest weights first.
 //
-// A lane that cannot find a larger product any more (the next weight times the lane's largest input is below its K-th product) is
-// done; when all are, so is the tile. Where a class keeps no more weights than are routed, and the others have decayed so far that
-// their products change no sum, the forward pass leaves these to the backward pass.
+// A lane is done when it can find no larger product: when the next weight times the lane's largest input is below its K-th product.
+// The tile is done when all its lanes are. Where a class keeps at most K weights, and the others have decayed so far that their
+// products change no sum, the forward pass does not look at those others; the backward pass does.
 #pragma once
 
 #include <memory>
@@ -16,19 +16,19 @@
 
 namespace tiles {
 
-constexpr int64_t STEP = 4;  // visits between two looks at the bound
+constexpr int64_t STEP = 4;  // so many weights are visited between two tests of the bound
 constexpr int64_t CACHE_LINE = 64;
 #ifndef SORTED
-#define SORTED 16  // each number is compiled by itself: tests under sanitizers ask for fewer
+#define SORTED 16  // each number up to this is compiled separately; tests under sanitizers ask for fewer
 #endif
-constexpr int MOST = SORTED;     // products of a lane that can be kept sorted
-constexpr int FEW = 2;           // products that are sorted without a look whether they belong there: a branch would cost more
-constexpr float LOST = 0x1p-26f;  // of a sum: what is added of this size or less is lost in rounding
-constexpr int SOUGHT = std::min(MOST, 8);  // products of a lane, at most, that the backward pass finds by itself
-constexpr int64_t NEVER = -1;  // for `later`: all is to be found now
-constexpr int32_t VISITS = 255;  // of a sorted product's bits these say at which visit it was met
+constexpr int MOST = SORTED;     // so many products of a lane can be kept sorted
+constexpr int FEW = 2;           // so few products are sorted without a test whether that is needed: the branch would cost more
+constexpr float LOST = 0x1p-26f;  // a term smaller than this part of the sum is lost in rounding
+constexpr int SOUGHT = std::min(MOST, 8);  // the backward pass itself finds at most so many products of a lane
+constexpr int64_t NEVER = -1;  // as `later`: everything has to be found now
+constexpr int32_t VISITS = 255;  // these bits of a sorted product tell at which visit it was found
 
-// Calls work with 0 to number - 1 as constants: what is indexed by them stays in registers.
+// Calls work with the constants 0 to number - 1: what they index stays in registers.
 template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
     if constexpr (number > 0) {
         each<number - 1>(work);
@@ -36,12 +36,12 @@ template <int64_t number, typename Work> ALWAYS_INLINE void each(Work work) {
     }
 }
 
-// Inputs (B, M) as tiles: tile t holds M vectors, whose lanes are inputs LANES t, LANES t + 1, ...; missing ones are 0.
+// The inputs (B, M) as tiles: tile t holds M vectors, whose lanes are the inputs LANES t, LANES t + 1, ...; missing inputs are 0.
 struct Tiles {
     int64_t count, M;
     Space<0> x;
     std::unique_ptr<Floats[]> highest, lowest;
-    std::unique_ptr<float[]> magnitude;  // the largest of each tile
+    std::unique_ptr<float[]> magnitude;  // the largest magnitude of each tile
 
     explicit Tiles(const Problem& problem)
         : count(problem.tiles()), M(problem.M), x(count * M), highest(unfilled<Floats>(count)),
@@ -75,19 +75,19 @@ private:
     }
 };
 
-// Calls look(list, place, number, state) for places of a list, from one on, a few at a time, until no product can be at least
-// guard(state), which may rise. `peak` is the largest input of that sign, lane by lane.
+// Calls look(list, place, number, state) for the places of a list, a few at a time, until no further product can reach guard(state).
+// The guard may rise while this goes on. `peak` is each lane's largest input of that sign.
 template <bool exactly, int parts, typename State, typename Guard, typename Look>
 ALWAYS_INLINE void sweep(List& list, int64_t from, const Floats* tile, FloatsOf<parts> peak, float sign, State& state, Guard guard,
                          Look look) {
     const auto over = [&](FloatsOf<parts> bound, const State& now) INLINED {
         FloatsOf<parts> reach = peak * bound, least = guard(now);
-        // Below 0 there is no such bound: of products that are negative, small weights have the largest.
+        // A guard below 0 allows no such bound: among negative products the small weights have the largest.
         if (exactly) reach = select(least > every<parts>(0), reach, least);
         return !any(reach >= least);
     };
     for (int64_t j = from;;) {
-        State now = state;  // a copy that no call in between forces out of the registers
+        State now = state;  // a copy: it can stay in registers, for no call gets its address
         bool done = false;
         for (; j + STEP <= list.count && !(done = over(list.template bound<parts>(j), now)); j += STEP) {
             each<STEP>([&](auto n) INLINED {
@@ -104,8 +104,8 @@ ALWAYS_INLINE void sweep(List& list, int64_t from, const Floats* tile, FloatsOf<
     }
 }
 
-// Calls look(list, place, number, state) for the weights of a class whose products can be at least guard(state); not for the first
-// `routed`.
+// Calls look(list, place, number, state) for all weights of a class whose products can reach guard(state), without the first `routed`
+// positive ones.
 template <bool exactly, typename State, typename Guard, typename Look>
 ALWAYS_INLINE void visit(Class& its, int64_t routed, const Tiles& tiles, int64_t t, State& state, Guard guard, Look look) {
     const Floats* tile = &tiles.x[t * tiles.M];
@@ -115,18 +115,18 @@ ALWAYS_INLINE void visit(Class& its, int64_t routed, const Tiles& tiles, int64_t
     for (int64_t j = 0; j < its.zero.count; j++) look(its.zero, j, std::integral_constant<int64_t, 1>{}, state);
 }
 
-// What is known of a lane before its other products are sorted.
+// What is known of each lane before its other products are sorted.
 struct Begun {
-    Floats sum, least;  // of products that are routed for certain
-    Floats wanted;      // how many more may be routed
+    Floats sum, least;  // the sum of the products that are certainly routed, and the least of them
+    Floats wanted;      // how many more products may be routed
 };
 
-// The largest products of each lane, largest first, and the largest of what has fallen out.
+// The largest products of each lane, the largest first, and the largest product that fell out of them.
 template <int K, int parts = PARTS> struct Sorted {
     WholesOf<parts> keys[K], lost;
 };
 
-// The `wanted` largest products of each lane, MOST at most, stay sorted: no branch but the early stop.
+// Keeps the `wanted` largest products of each lane sorted, MOST at most. The only branch is the early stop.
 template <int K, bool exactly>
 void insert(const Problem& problem, Class& its, const Begun& begun, const Tiles& tiles, int64_t c, int64_t t, Found& found) {
     const Floats* tile = &tiles.x[t * tiles.M];
@@ -149,7 +149,7 @@ void insert(const Problem& problem, Class& its, const Begun& begun, const Tiles&
         each<number()>([&](auto n) INLINED { now.lost = larger(now.lost, sift<0>(now.keys, products[n])); });
     };
     visit<exactly>(its, its.certain, tiles, t, sorted, guard, look);
-    Floats top[K];  // a copy, so that the keys themselves need no place in memory
+    Floats top[K];  // a copy: the keys themselves then need no place in memory
     each<K>([&](auto k) INLINED { top[k] = value<exactly>(sorted.keys[k]); });
     found.sum = begun.sum;
     found.tau = top[K - 1];
@@ -175,7 +175,7 @@ void insert_any(std::integer_sequence<int, below...>, int64_t wanted, const Prob
     with[wanted - 1](problem, its, begun, tiles, c, t, found);
 }
 
-// The weights that are routed wherever their input is not 0.
+// Sums the products of the certain weights: those that are routed wherever their input is not 0.
 ALWAYS_INLINE Begun begin(const Problem& problem, const Class& its, const Tiles& tiles, int64_t t) {
     const Floats* tile = &tiles.x[t * tiles.M];
     Begun begun{every(0), every(-LOWEST), every(static_cast<float>(problem.K))};
@@ -190,13 +190,13 @@ ALWAYS_INLINE Begun begin(const Problem& problem, const Class& its, const Tiles&
     return begun;
 }
 
-// Finds what is routed of a class and a tile. Where weights that have decayed change no sum, and no more than `later` of them are routed
-// of each lane, they are not looked at: `last` is LATER then. False: more products have to be sorted than MOST.
+// Finds what is routed of a class and a tile. Weights that have decayed are not looked at if they change no sum and each lane routes at
+// most `later` of them; `last` is then LATER. Returns false if more than MOST products would have to be sorted.
 template <bool exactly>
 bool find(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, int64_t later, Found& found) {
     const Begun begun = begin(problem, its, tiles, t);
     const Floats reach = tiles.highest[t] * every(its.rest);
-    // The other products must be smaller than the certain ones.
+    // All other products must be smaller than the certain ones.
     if (its.certain && any(reach >= begun.least)) return false;
     const auto wanted = static_cast<int64_t>(largest_lane(begun.wanted));
     if (its.certain && wanted <= later && !any((begun.wanted > every(0)) & (reach >= begun.sum * every(LOST)))) {
@@ -212,25 +212,25 @@ bool find(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int
     return true;
 }
 
-// What is routed of a class and a tile: `wanted` products, no more than these and all those of at least tau.
+// What the forward pass kept of a class and a tile: the routed products are those of at least tau, `wanted` of them.
 struct Kept {
     Floats tau, last, wanted;
-    bool ties;  // whether `last` has to be asked
+    bool ties;  // whether `last` has to be compared
 
     Kept(const Problem& problem, int64_t lanes, const float* tau_B, const int32_t* last_B, Floats wanted)
-        : tau(lanes == LANES ? load(tau_B) : load(tau_B, lanes, -LOWEST)),  // lanes without an input route nothing
+        : tau(lanes == LANES ? load(tau_B) : load(tau_B, lanes, -LOWEST)),  // a lane without an input routes nothing
           last(every(0)), wanted(wanted), ties(false) {
         for (int64_t b = 0; b < lanes; b++) ties |= last_B[b] < problem.M;
         for (int64_t b = 0; ties && b < lanes; b++) set_lane(last, b, static_cast<float>(last_B[b]));
     }
 };
 
-// What a lane's products must be at least, and how many more of them are routed; nothing suffices once all are found.
+// What a lane's products must reach, and how many more of them are routed. Once all are found, the guard is infinite.
 struct Sought {
     Floats guard, left;
 };
 
-// Adds what is routed, of the positive weights behind the first `done`, to the gradients.
+// Adds the routed products to the gradients, without the first `done` positive weights.
 template <bool exactly, bool ties>
 void add_kept(Class& its, int64_t done, const Tiles& tiles, int64_t t, const Kept& kept, Floats gy, Floats* of_x) {
     const Floats* tile = &tiles.x[t * tiles.M];
@@ -260,9 +260,9 @@ void add_kept(Class& its, int64_t done, const Tiles& tiles, int64_t t, const Kep
     visit<exactly>(its, done, tiles, t, sought, [](const Sought& now) INLINED { return now.guard; }, add);
 }
 
-// Finds the `wanted` largest products, K at most, of some lanes behind the certain ones, and adds what these few bring to the
-// gradients. While products are sorted, their lowest bits say at which visit they were met. False: that takes a closer look, for two
-// are about the same, or many weights were visited.
+// Finds the `wanted` largest products of some lanes, K at most, among the weights that are not certain, and adds them to the gradients.
+// While products are sorted, their lowest bits tell at which visit they were found. Returns false, and adds nothing, where these bits do
+// not suffice: two products are about the same, or very many weights were visited.
 template <int K, typename Lanes>
 bool add_found(Class& its, const Lanes& lanes, const Floats& wanted, const Tiles& tiles, int64_t t, const Floats& gy, Floats* of_x) {
     constexpr int parts = Lanes::parts;
@@ -283,7 +283,7 @@ bool add_found(Class& its, const Lanes& lanes, const Floats& wanted, const Tiles
         WholesOf<parts> keys[number()];
         each<number()>([&](auto n) INLINED {
             const auto product = bits_of(lanes.of(tile[list.index[j + n]]) * every<parts>(list.weight[j + n]));
-            // 0 stays 0.
+            // 0 remains 0.
             keys[n] = (product & every_whole<parts>(~VISITS)) | smaller(product, every_whole<parts>(visit + n));
         });
         if constexpr (K > FEW) {
@@ -296,7 +296,7 @@ bool add_found(Class& its, const Lanes& lanes, const Floats& wanted, const Tiles
     sweep<false>(list, its.certain, tile, lanes.of(tiles.highest[t]), 1, sorted, guard, look);
     const auto is_found = [&](WholesOf<parts> key) INLINED { return (floats_of(key) > nothing) & (without_end > floats_of(key)); };
     auto unsure = is_found(sorted.keys[K - 1]) & (product_of(sorted.keys[K - 1]) == product_of(sorted.lost));
-    // Of a subnormal product there is nothing left but these bits.
+    // A subnormal product may have no other bits than these.
     each<K>([&](auto k) INLINED { unsure = unsure | (is_found(sorted.keys[k]) & (product_of(sorted.keys[k]) == nothing)); });
     if (many || any(unsure)) return false;
     for (const auto& keys : sorted.keys)
@@ -322,7 +322,7 @@ bool add_any(std::integer_sequence<int, below...>, int64_t most, Class& its, con
     return of_few[at](its, Chosen(lanes), wanted, tiles, t, gy, of_x);
 }
 
-// Adds what the certain weights bring; returns how many more each lane routes.
+// Adds the certain weights' products to the gradients; returns how many more products each lane routes.
 inline Floats add_certain(const Problem& problem, Class& its, const Tiles& tiles, int64_t t, const Floats& gy, Floats* of_x) {
     const Floats* tile = &tiles.x[t * tiles.M];
     List& list = its.positive;
@@ -345,7 +345,7 @@ inline Floats add_certain(const Problem& problem, Class& its, const Tiles& tiles
     return select(tiles.highest[t] > every(0), wanted, every(0));
 }
 
-// Adds what one class and tile bring to the gradients.
+// Adds one class and one tile to the gradients.
 template <bool exactly>
 void add_gradients(const Problem& problem, Class& its, const Tiles& tiles, int64_t c, int64_t t, const float* tau_OB,
                    const int32_t* last_OB, const Floats& gy, Floats* of_x) {
@@ -359,7 +359,7 @@ void add_gradients(const Problem& problem, Class& its, const Tiles& tiles, int64
     const auto most = static_cast<int64_t>(largest_lane(wanted));
     if (!most || add_any(std::make_integer_sequence<int, SOUGHT>{}, most, its, wanted, tiles, t, gy, of_x)) return;
     Found found;
-    find<exactly>(problem, its, tiles, c, t, NEVER, found);  // true, for the forward pass has asked what could make it false
+    find<exactly>(problem, its, tiles, c, t, NEVER, found);  // true: the forward pass has already tested what could make it false
     add(its.certain, {problem, lanes, reinterpret_cast<const float*>(&found.tau), found.last, wanted});
 }
 

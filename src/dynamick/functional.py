@@ -71,7 +71,7 @@ def dynamic_linear(
 ) -> Tensor:
     """The Dynamic-K linear map: every output sums the at most K inputs that speak most for it (Algorithm 2).
 
-    Under autocast narrower inputs are computed in float32: which products are largest should not hang on rounding.
+    Under autocast narrower inputs are computed in float32: rounding should not decide which products are the largest.
 
     Args:
         x: inputs, shape (..., M).
@@ -104,7 +104,7 @@ def dynamic_linear(
 def thresholded_linear(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, k: int = 5, rule: str = "at_most", mask: Tensor | None = None
 ) -> Tensor:
-    """torch.nn.functional.linear, but an input gives a gradient to the weights of its routed products alone.
+    """torch.nn.functional.linear, but each input gives a gradient only to the weights of its routed products.
 
     It is the twin of Algorithm 3 without coins (docs/definitions.md, "Interpretable SGD"). Inputs and bias get their
     gradients in full. Where a routed sum is not finite, its weights get none.

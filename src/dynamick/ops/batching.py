@@ -9,9 +9,10 @@ from torch import Tensor
 def call_batched(
     operator: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
-    """Call an operator whose first argument and all results have rows first, as `register_vmap` wants it.
+    """Call an operator on batched arguments, as `register_vmap` wants it. Its first argument and its results have rows first.
 
-    Batched rows alone are only more rows. Where something else is batched, weights for instance, it is called for each.
+    Where only the rows are batched, they are simply more rows. Where something else is batched, weights for instance, the
+    operator is called once for each.
 
     Args:
         operator: what to call.
@@ -31,7 +32,7 @@ def call_batched(
     ]
     size = next(len(each) for each in apart if each is not None)
     if size == 0:
-        # Of what shape the results would be, a call with zeros tells.
+        # A call with zeros tells which shapes the results would have.
         dims = zip(arguments, in_dims, strict=True)
         one = [each if dim is None else each.new_zeros(each.movedim(dim, 0).shape[1:]) for each, dim in dims]
         results = tuple(each.new_empty(0, *each.shape) for each in operator(*one))

@@ -1,4 +1,4 @@
-"""The PyTorch path: products of a few rows at a time, so that memory is bounded by a setting and never grows as B*O*M."""
+"""The PyTorch path: products of a few rows at a time. A setting bounds its memory, which never grows as B*O*M."""
 
 import torch
 from torch import Tensor
@@ -6,7 +6,7 @@ from torch import Tensor
 from dynamick.ops.registry import compute_dtype, register
 
 chunk_bytes = 64 * 2**20
-"""How many bytes of products may exist at once. One row's (O*M) products are the least that it can work with."""
+"""How many bytes of products may exist at once; but always at least one row's, O*M products."""
 
 
 def rows_per_chunk(row_elements: int, element_size: int) -> int:
@@ -16,7 +16,7 @@ def rows_per_chunk(row_elements: int, element_size: int) -> int:
 
 @register("chunked", priority=0, supports=lambda x, weight: True)
 def route_chunked(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor]:
-    """Form the products of a chunk of rows, keep the K routed ones of each, forget the rest."""
+    """Form the products of a chunk of rows and keep the K routed ones of each."""
     dtype = compute_dtype(x.dtype)
     x_BM, w_OM = x.detach().to(dtype), weight.detach().to(dtype)
     B, M, O = x_BM.shape[0], x_BM.shape[1], w_OM.shape[0]
@@ -46,7 +46,7 @@ def largest_allowed(p: Tensor, mask: Tensor | None, k: int, rule: str) -> tuple[
     if mask is None:
         top, index = largest(p, k, floor=0.0 if rule == "at_most" else None)
     else:
-        # -inf is kept for what the mask forbids, so that an allowed product of -inf still ranks above it.
+        # Only what the mask forbids is -inf here, so that an allowed product of -inf still ranks above it.
         rank = p.clamp(min=torch.finfo(p.dtype).min).masked_fill(~mask, -torch.inf)
         top, index = largest(rank, k)
         forbidden = top == -torch.inf
@@ -63,14 +63,14 @@ def largest(values: Tensor, k: int, floor: float | None = None) -> tuple[Tensor,
     Args:
         values: shape (..., M).
         k: at most M.
-        floor: values at or below it may come in any order among themselves, which saves time where many are equal.
+        floor: values at or below it may come in any order, which saves time where many of them are equal.
 
     Returns:
         The values and their indices, both of shape (..., k).
     """
     M = values.shape[-1]
     if k < M:
-        # topk may take any of several equal values: its values are right, which indices it took is settled below.
+        # Of several equal values topk may take any: its values are right, and the right indices are found below.
         top, index = values.topk(k + 1, dim=-1)
         edge, beyond = top[..., k - 1], top[..., k]
         tied = (edge == beyond) | (edge.isnan() & beyond.isnan())
@@ -84,20 +84,20 @@ def largest(values: Tensor, k: int, floor: float | None = None) -> tuple[Tensor,
 
 
 def _stable(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same by a stable sort, which keeps equal values in the order of their indices; PyTorch sorts NaN as largest."""
+    """The same by a stable sort: equal values keep the order of their indices. PyTorch sorts NaN as the largest."""
     ordered, index = values.sort(dim=-1, descending=True, stable=True)
     return ordered[..., :k], index[..., :k]
 
 
 def _order(top: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Put a selection into order: by index first, then stably by value."""
+    """Order a selection by value, and equal values by index."""
     index, by_index = index.sort(dim=-1)
     top, by_value = top.gather(-1, by_index).sort(dim=-1, descending=True, stable=True)
     return top, index.gather(-1, by_value)
 
 
 def sums_stay_finite(x: Tensor, weight: Tensor, terms: int) -> bool:
-    """Whether every product, and every sum of so many, is below half of the largest number. NaN is not below anything."""
+    """Whether every product, and every sum of so many, is below half of the largest float. False if there is a NaN."""
     if not (x.numel() and weight.numel()):
         return True
     dtype = compute_dtype(x.dtype)

@@ -1,8 +1,8 @@
 """The registered operator `dynamick::dynamic_conv2d`: Dynamic-K routing among the input channels of a convolution.
 
 The product of input channel i for output c is (W_ci * X_i)(h, w), the part of the convolution that the channel contributes.
-Routed by location, products are formed for a block of images or outputs at a time and forgotten; the backward pass forms
-the same ones again. Routed by map, an image's outputs are a plain convolution by its routed filters alone.
+By location: products are formed for a block of images or outputs at a time and not kept; the backward pass forms them again.
+By map: an image's outputs are a plain convolution with its routed filters alone.
 """
 
 from typing import Any
@@ -18,9 +18,9 @@ from dynamick.ops.registry import compute_dtype, without_autocast
 
 ROUTINGS = ("location", "map")
 INSERTED = 16
-"""Up to so many products an output are kept by insertion on a CPU, where PyTorch's topk is several times slower."""
+"""Up to this many products an output, a CPU sorts by insertion: PyTorch's topk is several times slower there."""
 TILE = 2**16
-"""How many columns an insertion goes through at once: its K rows stay in the processor's cache."""
+"""Insertion takes this many columns at a time: the K rows of them stay in the processor's cache."""
 
 
 @torch.library.custom_op(
@@ -41,13 +41,13 @@ def dynamic_conv2d(
         settings: those of `Settings`, one after the other.
 
     Returns:
-        Outputs (B, O, H', W'), channels-last where x is, and what finds the routed channels again. By location: the
-        largest product that is not routed, (B, O, H', W'), float32 or float64; 0 (`at_most`) or -inf (`exactly`) at
-        least, and NaN where it does not decide. By map: the routed channels within the group, (B, O, min(k, C / groups)),
-        int64, -1 where nothing is routed.
+        Outputs (B, O, H', W'), channels-last where x is, and a tensor that finds the routed channels again. By location:
+        the largest product that is not routed, (B, O, H', W'), float32 or float64; never below 0 (`at_most`); NaN where it
+        equals a routed product or a number is not finite. By map: the routed channels within the group, int64,
+        (B, O, min(k, C / groups)), -1 where nothing is routed.
     """
     conv = Products(x, weight, mask, Settings(*settings))
-    # Autocast is switched off in here: an exported program would not keep it where the operator is called.
+    # Switched off here, inside the operator: an exported program would lose a context around the call.
     with torch.autocast(x.device.type, enabled=False):
         y, kept = _by_location(conv) if conv.settings.routing == "location" else _by_map(conv)
     if bias is not None:
@@ -83,7 +83,7 @@ def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     want_x, want_w, want_b = ctx.needs_input_grad[:3]
     gx = gw = gb = None
     if (want_x or want_w) and torch.is_grad_enabled():
-        # A second backward may follow: the same sums once more, in operators that PyTorch differentiates.
+        # A second derivative may be asked for: form the same sums again in operators that PyTorch differentiates.
         with without_autocast(x):
             y = from_all_products(x, weight, None, mask, ctx.settings)
             gradients = iter(torch.autograd.grad(y, [x] * want_x + [weight] * want_w, gy, create_graph=True))
@@ -106,7 +106,7 @@ def dynamic_conv2d_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x and weight: the convolution's own, over the routed channels only.
 
-    A tensor without elements for what is not wanted. An input that is not finite may reach unrouted weights' gradients too.
+    What is not wanted is a tensor without elements. Inputs that are not finite may reach gradients of unrouted weights, too.
     """
     *settings, want_x, want_w = settings_and_wanted
     conv = Products(x, weight, mask, Settings(*settings))
@@ -159,7 +159,7 @@ def _(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int
 
 
 def from_all_products(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, how: Settings) -> Tensor:
-    """The outputs of `dynamic_conv2d` from constant routes, in PyTorch's own operators: every kind of derivative is theirs.
+    """The outputs of `dynamic_conv2d`, with constant routes, in PyTorch's own operators: these have every kind of derivative.
 
     It holds all products at once, B * O * C * H' * W' numbers.
     """
@@ -182,13 +182,13 @@ def from_all_products(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tens
 def memory_format(x: Tensor) -> torch.memory_format:
     """The format of the outputs: channels-last where the inputs are, as nn.Conv2d's."""
     _, C, H, W = x.shape
-    # By its strides, for under vmap it may not be asked whether it is channels-last.
+    # By its strides: under vmap, PyTorch does not answer whether a tensor is channels-last.
     last = C > 1 and H * W > 1 and x.stride()[1:] == (1, W * C, C)
     return torch.channels_last if last else torch.contiguous_format
 
 
 def _by_location(conv: Products) -> tuple[Tensor, Tensor]:
-    """Outputs without bias, and the largest product of each that is left out; NaN where that does not decide."""
+    """Outputs without bias, and for each the largest product that is left out; NaN where it equals a routed one."""
     y = torch.empty(conv.B, conv.O, *conv.size, dtype=conv.dtype, device=conv.x.device)
     left_out = torch.empty_like(y)
     finite = sums_stay_finite(conv.x, conv.weight, conv.I * conv.T)
@@ -216,13 +216,13 @@ def _sums(P_IN: Tensor, allowed_IN: Tensor | None, k: int, rule: str) -> tuple[T
 
 
 def _plain_sums(P_IN: Tensor, allowed_IN: Tensor | None, conv: Products) -> tuple[Tensor, Tensor]:
-    """The same where numbers are not finite: nothing but the definition decides there."""
+    """The same where numbers are not finite: only the definition itself decides there."""
     top, _ = largest_allowed(P_IN.t(), None if allowed_IN is None else allowed_IN.t(), conv.k, conv.settings.rule)
     return top.sum(-1), P_IN.new_full(P_IN.shape[1:], torch.nan)
 
 
 def _largest(P_IN: Tensor, k: int, floor: float) -> Tensor:
-    """The k + 1 largest numbers of each column, descending, floor where there are fewer above it: (k + 1, N)."""
+    """The k + 1 largest numbers of each column, descending, (k + 1, N); floor where fewer are above it."""
     I, N = P_IN.shape
     if P_IN.device.type != "cpu" or k > INSERTED:
         top = P_IN.topk(min(k + 1, I), dim=0).values.clamp(min=floor)
@@ -234,7 +234,7 @@ def _largest(P_IN: Tensor, k: int, floor: float) -> Tensor:
         spare, other = torch.empty_like(places[0]), torch.empty_like(places[0])
         for p in P_IN[:, tile].unbind():
             for place in places[:-1]:
-                # The larger stays, the smaller goes on to the next place.
+                # The larger number stays, the smaller goes on to the next place.
                 torch.minimum(place, p, out=spare)
                 torch.maximum(place, p, out=place)
                 p, spare, other = spare, other, spare
@@ -276,7 +276,7 @@ def _members(P_IN: Tensor, left_out_N: Tensor, allowed_IN: Tensor | None, conv: 
 def _one_hot(index: Tensor, channels: int) -> Tensor:
     """Which channels are among the indices of the last axis: boolean, (..., channels)."""
     member = torch.zeros(*index.shape[:-1], channels + 1, dtype=torch.bool, device=index.device)
-    # Index -1 goes to a place of its own that is cut off again.
+    # Index -1 gets a place of its own, which is cut off.
     return member.scatter(-1, index.where(index >= 0, channels), True)[..., :channels]
 
 
@@ -291,7 +291,7 @@ def _by_map(conv: Products) -> tuple[Tensor, Tensor]:
             x = conv.x[b : b + 1].to(conv.dtype)
             y[b : b + 1] = F.conv2d(x, filters, None, *conv.settings.geometry, conv.settings.groups)
         return y, index
-    # A filter of zeros would make NaN of an infinite input.
+    # A filter of zeros times an infinite input would be NaN.
     for block in conv.blocks():
         routed = conv.part(member_BOI, block).movedim(-1, 0)[..., None]
         p = conv.of(block, conv.patches(block)).reshape(*routed.shape[:-1], conv.L)
@@ -303,7 +303,7 @@ def _by_map(conv: Products) -> tuple[Tensor, Tensor]:
 def _votes(conv: Products) -> Tensor:
     """One vote a channel, (B, O, I): the sum over locations of its positive products, or of all."""
     votes = torch.empty(conv.B, conv.O, conv.I, dtype=conv.dtype, device=conv.x.device)
-    # The products' sum is that of the summed inputs, but for what is not finite.
+    # The sum of products is the product with the summed inputs, unless a number is not finite.
     factors = (conv.weight, conv.weight.new_ones(1))
     summed = conv.settings.rule == "exactly" and all(sums_stay_finite(conv.x, each, conv.L * conv.T) for each in factors)
     for block in conv.blocks():

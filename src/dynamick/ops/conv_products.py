@@ -85,10 +85,10 @@ class Products:
         self.geometry: dict[str, Any] = {"kernel_size": weight.shape[2:], **dict(sizes)}
 
     def blocks(self) -> Iterator[Block]:
-        """Parts whose products fit into `chunked.chunk_bytes`; one output of one image is the least there is."""
+        """Blocks whose products fit into `chunked.chunk_bytes`; a block has at least one output of one image."""
         outputs = self.O // self.settings.groups
         fit = max(1, chunked.chunk_bytes // max(1, self.I * self.L * torch.finfo(self.dtype).bits // 8))
-        per_group = max(outputs, self.T)  # the patches that a product is formed of need room, too
+        per_group = max(outputs, self.T)  # the patches need memory, too
         steps = (
             max(1, fit // (self.settings.groups * per_group)),
             min(self.settings.groups, max(1, fit // per_group)),
@@ -111,7 +111,7 @@ class Products:
         return w_GoIT.permute(2, 0, 1, 3)[:, None].expand(-1, images, -1, -1, -1).reshape(-1, w_GoIT.shape[1], self.T)
 
     def of(self, block: Block, patches: Tensor) -> Tensor:
-        """P_IN; the same bits for the same block."""
+        """P_IN. The same block always gives the same bits."""
         return torch.bmm(self.filters(block), patches).reshape(self.I, -1)
 
     def allowed(self, block: Block) -> Tensor | None:

@@ -22,16 +22,16 @@ from dynamick.ops.registry import Implementation, add, register_absent
 
 FOLDER = Path(__file__).parent / "_native"
 LEVELS = ("v4", "v3", "v2") if platform.machine().lower() in ("x86_64", "amd64") else ("portable",)
-# The levels that the CPU has, by what PyTorch finds; ATEN_CPU_CAPABILITY, which lowers PyTorch's, lowers ours.
+# Which levels this CPU can run, by what PyTorch says of it. ATEN_CPU_CAPABILITY lowers PyTorch's answer and so our level.
 SUPPORTED = {"AVX512": LEVELS, "AVX2": LEVELS[-2:]}
 COMPILED = ": compiled by"
 DONE, OUT_OF_MEMORY, NOT_SERVED = 0, 1, 2
 MOST = 2**24
-"""Inputs that the kernel can tell apart: it compares their indices as floats."""
+"""The kernel takes at most so many inputs: it compares their indices as floats."""
 PLAIN = -2
-"""What `last` holds where the kernel did not serve: its backward pass does not either."""
+"""What `last` holds where the kernel did not serve: the backward pass then does without the kernel, too."""
 LATER = -3
-"""What it holds where products that are too small to change an output were not looked at: its backward pass does."""
+"""What `last` holds where products too small to change an output were not looked at: the backward pass looks at them."""
 
 
 class MissingKernelError(RuntimeError):
@@ -40,7 +40,7 @@ class MissingKernelError(RuntimeError):
 
 @dataclass(frozen=True)
 class Kernel:
-    """A loaded library, the level that it was compiled for, and why those above it do not run, a line each."""
+    """A loaded library, its level, and why the levels above it do not run, a line each."""
 
     level: str
     library: ctypes.CDLL
@@ -48,10 +48,10 @@ class Kernel:
 
 
 def load(forced: str | None) -> Kernel:
-    """Load the best library that this CPU can run, or the one of a forced level.
+    """Load the best library that this CPU can run, or the library of a forced level.
 
     Raises:
-        MissingKernelError: none can be loaded, or not the forced one.
+        MissingKernelError: no library can be loaded, or the forced one cannot.
     """
     runs = SUPPORTED.get(torch.backends.cpu.get_cpu_capability(), LEVELS[-1:])
     if forced == "none":
@@ -70,7 +70,7 @@ def load(forced: str | None) -> Kernel:
 
 
 def _built() -> list[str]:
-    """What the install noted of the levels, a line each."""
+    """What the installation wrote down about the levels, a line each."""
     try:
         return (FOLDER / "build.txt").read_text().splitlines()
     except OSError:
@@ -80,7 +80,7 @@ def _built() -> list[str]:
 def _open(path: Path, built: str) -> ctypes.CDLL:
     size = re.search(r", (\d+) bytes", built)
     if size and path.exists() and path.stat().st_size != int(size[1]):
-        # The loader would end the process.
+        # The system's loader would end the whole process.
         raise OSError(f"{path.name} has {path.stat().st_size} bytes, not the {size[1]} that were compiled; install again")
     library = ctypes.CDLL(str(path))
     pointer, number = ctypes.c_void_p, ctypes.c_int64
@@ -92,7 +92,7 @@ def _open(path: Path, built: str) -> ctypes.CDLL:
 
 
 kernel: Kernel | None = None
-"""The library in use; None where there is none: all functions here then take the PyTorch path."""
+"""The library in use, or None; without one all functions here take the PyTorch path."""
 
 
 @torch.library.custom_op("dynamick::dynamic_linear_cpu", mutates_args=())
@@ -107,9 +107,9 @@ def dynamic_linear_cpu(x: Tensor, weight: Tensor, mask: Tensor | None, k: int, r
         rule: `at_most` or `exactly`.
 
     Returns:
-        Outputs (B, O) in float32. The K-th largest product of each, tau (O, B), float32: 0 (`at_most`) or -inf (`exactly`)
-        where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are; LATER where
-        neither is known yet.
+        Outputs (B, O) in float32. tau (O, B), float32: the K-th largest product of each output; 0 (`at_most`) or -inf
+        (`exactly`) where fewer are routed. last (O, B), int32: the last index that is routed among the products equal to tau;
+        M where all of them are; LATER where neither is known yet.
     """
     kept = _unfilled_kept(x, weight)
     return _forward(x, weight, None, mask, k, rule, kept), *kept
@@ -129,7 +129,7 @@ def _forward(
     rule: str,
     kept: tuple[Tensor, Tensor] | tuple[None, None],
 ) -> Tensor:
-    """The sums; fills tau and last, where there are any."""
+    """The sums. Fills `kept`, tau and last, if there are such tensors."""
     (B, M), O = x.shape, weight.shape[0]
     tau, last = kept
     y = x.new_empty(B, O, dtype=torch.float32)
@@ -213,7 +213,7 @@ dynamic_linear_cpu.register_autograd(_backward, setup_context=keep_for_sums)
 
 
 class _Sum(torch.autograd.Function):
-    """The registered operator's sums and the bias, without its way through the dispatcher: 0.15 ms a step."""
+    """The sums of the registered operator, and the bias, without PyTorch's dispatcher, which costs 0.15 ms a step."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
@@ -247,7 +247,7 @@ def _are_plain(*tensors: Tensor | None) -> bool:
 
 def _dense(values: Tensor) -> Tensor:
     if values.dtype == torch.float32 and values.is_contiguous() and not values.is_neg():
-        return values  # every call costs microseconds
+        return values  # each of the calls below costs microseconds
     return values.detach().to(torch.float32).resolve_neg().contiguous()
 
 

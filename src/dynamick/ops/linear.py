@@ -1,6 +1,6 @@
 """The linear map, and the registered operator `dynamick::dynamic_linear`: schema, fake, autograd.
 
-The operator forms the routes, by one of the implementations. An implementation that needs no routes serves without it.
+The operator forms the routes, by one of the implementations. An implementation of sums alone serves without the operator.
 """
 
 from typing import Any
@@ -52,7 +52,7 @@ def is_differentiated(*inputs: Tensor | None) -> bool:
 def _by_torch_func(
     x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str, implementation: str | None
 ) -> tuple[Tensor, Tensor]:
-    """The same from constant routes in PyTorch's own operators: torch.func does not see a registered operator's derivative."""
+    """The same from constant routes in PyTorch's own operators: torch.func sees no derivative of a registered operator."""
     _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, k, rule, implementation)
     y = routed_products(x, weight, indices).sum(-1)
     return add_bias(y, bias).to(x.dtype), indices
@@ -62,18 +62,18 @@ def routed_products(x: Tensor, weight: Tensor, indices: Tensor) -> Tensor:
     """The products at routed indices (B, O, K), differentiable, in float32 (float64 where x is); 0 where nothing is routed."""
     dtype, routed = compute_dtype(x.dtype), indices >= 0
     place = indices.clamp(min=0)
-    # Each factor by itself: of an infinite product that is not routed, the derivative would be 0 times infinity.
+    # Each factor is set to 0 by itself: the derivative of an infinite product that is not routed would be 0 times infinity.
     x_BOK, w_BOK = _inputs_at(place, x.to(dtype)), _weights_at(place, weight.to(dtype))
     return torch.where(routed, x_BOK, 0) * torch.where(routed, w_BOK, 0)
 
 
 def _inputs_at(place: Tensor, x: Tensor) -> Tensor:
-    """The inputs (B, M) at some places (B, O, K). Without an expanded (B, O, M), whose derivative would be as large."""
+    """The inputs (B, M) at some places (B, O, K). An expanded (B, O, M) would have a derivative of that size."""
     return x.gather(1, place.flatten(1)).reshape(place.shape)
 
 
 def _weights_at(place: Tensor, weight: Tensor) -> Tensor:
-    """The weights (O, M) at some places (B, O, K), likewise."""
+    """The weights (O, M) at some places (B, O, K)."""
     place_OBK = place.transpose(0, 1)
     return weight.gather(1, place_OBK.flatten(1)).reshape(place_OBK.shape).transpose(0, 1)
 
@@ -137,7 +137,7 @@ def routed_gradients(
 ) -> tuple[Tensor | None, Tensor | None]:
     """dY_c/dW_ci = x_i and dY_c/dx_i = W_ci for i in R^c, 0 elsewhere; memory grows as B*O*K.
 
-    Written in differentiable PyTorch, so that a second backward works: the routing is constant, the rest is bilinear.
+    Written in differentiable PyTorch, so that a second derivative works: the routes are constant, and the rest is bilinear.
 
     Args:
         gy: the gradient of the outputs, shape (B, O).
@@ -170,18 +170,18 @@ dynamic_linear_routed.register_autograd(_backward, setup_context=_setup_context)
 
 
 def keep_for_sums(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """What an operator of (x, weight, mask, k, rule) keeps, whose results are sums, and what finds the routed sets again."""
+    """What a backward pass needs of an operator (x, weight, mask, k, rule): its inputs, and all results but the first."""
     x, weight, mask, ctx.k, ctx.rule = inputs
     ctx.save_for_backward(x, weight, mask, *output[1:])
     ctx.mark_non_differentiable(*output[1:])
 
 
 def sum_gradients(operator: Any, ctx: Any, gy: Tensor) -> tuple[Tensor | None, ...]:
-    """The backward pass of such an operator, by an operator of (gy, x, weight, mask, *kept, k, rule, want_x, want_w)."""
+    """The backward pass of such an operator. `operator` takes (gy, x, weight, mask, *kept, k, rule, want_x, want_w)."""
     x, weight, mask, *kept = ctx.saved_tensors
     want_x, want_w = ctx.needs_input_grad[:2]
     if torch.is_grad_enabled() or torch_internals.is_batched(gy):
-        # A second backward may follow: the routes once more, then the bilinear form that PyTorch differentiates and batches.
+        # A second derivative may be asked for: form the routes again and use operators that PyTorch differentiates and batches.
         _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
         gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
     else:
@@ -190,6 +190,6 @@ def sum_gradients(operator: Any, ctx: Any, gy: Tensor) -> tuple[Tensor | None, .
 
 
 def unfilled_gradients(gy: Tensor, x: Tensor, weight: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
-    """Tensors like those that the second operator yields: without elements for what is not wanted."""
+    """Tensors of the shapes that such an `operator` returns: without elements for what is not wanted."""
     want_x, want_w = others[-2:]
     return x.new_empty(x.shape if want_x else (0,)), weight.new_empty(weight.shape if want_w else (0,))

@@ -1,8 +1,8 @@
 """The GPU kernel, in Triton (kernels.py): the sums and gradients without the B*O*M products, O(B*O) saved.
 
-Nobody has measured it on a GPU yet: it was run in Triton's interpreter only, and compiled for a GPU. So it serves by name
-("triton") and never by default, its priority being below the chunked path's. It needs a CUDA device, or TRITON_INTERPRET=1
-in the environment before Triton is first imported, which runs it on the CPU, slowly. The first call imports Triton.
+Nobody has measured it on a GPU yet: it has only been run in Triton's interpreter, and compiled for a GPU. So it serves by name
+("triton") and never by default: its priority is below the chunked path's. It needs a CUDA device. Or set TRITON_INTERPRET=1 in
+the environment before Triton is first imported, and it runs on the CPU, slowly. The first call imports Triton.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ def dynamic_linear_triton(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The sums of the routed products (Algorithm 2), and what finds the routed sets again.
 
-    Whether all is finite is asked of the device first, which waits for it once; the backward pass does not wait again.
+    It first asks the device whether all numbers are finite, and waits for the answer. The backward pass does not wait again.
 
     Args:
         x: inputs, shape (B, M), float32 or narrower.
@@ -38,9 +38,10 @@ def dynamic_linear_triton(
         rule: `at_most` or `exactly`.
 
     Returns:
-        Outputs (B, O) in float32. The K-th largest product of each, tau (O, B), float32: 0 (`at_most`) or -inf (`exactly`)
-        where fewer may be routed. The last index routed among those equal to tau, (O, B), int32; M where all are. Whether
-        the kernel served, a boolean on the CPU; where it did not, the PyTorch path did, and tau and last say nothing.
+        Outputs (B, O) in float32. tau (O, B), float32: the K-th largest product of each output; 0 (`at_most`) or -inf
+        (`exactly`) where fewer are routed. last (O, B), int32: the last index that is routed among the products equal to tau;
+        M where all of them are. served, a boolean on the CPU: False where the PyTorch path served; tau and last then have no
+        meaning.
     """
     (B, M), O = x.shape, weight.shape[0]
     tau = x.new_empty(O, B, dtype=torch.float32)
@@ -132,7 +133,7 @@ def missing() -> str | None:
         found = importlib.metadata.version("triton")
         if tuple(int(part) for part in found.split(".")[:2]) < (3, 3):
             return f"triton {found} is too old, 3.3 or later is needed"
-    if not INTERPRETED and torch.cuda.device_count() == 0:  # which, unlike is_available, leaves CUDA uninitialised
+    if not INTERPRETED and torch.cuda.device_count() == 0:  # unlike is_available, this does not initialise CUDA
         return "there is no CUDA device, and TRITON_INTERPRET=1 is not set"
     return None
 
