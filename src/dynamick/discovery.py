@@ -5,15 +5,16 @@ import pkgutil
 from types import ModuleType
 
 
-def modules_in(package: str) -> list[ModuleType]:
-    """The modules of a package, imported, in the order of their names.
+def names_in(package: str) -> list[str]:
+    """The names of a package's modules, in alphabetical order; none is imported.
 
     Args:
         package: its dotted name, such as `dynamick.models.heads`. Folders that were added to its `__path__` count too.
     """
     path = importlib.import_module(package).__path__
-    return [importlib.import_module(f"{package}.{each.name}") for each in sorted(pkgutil.iter_modules(path), key=_name)]
+    return sorted(each.name for each in pkgutil.iter_modules(path))
 
 
-def _name(module: pkgutil.ModuleInfo) -> str:
-    return module.name
+def modules_in(package: str) -> list[ModuleType]:
+    """The modules of a package, imported, in the order of `names_in`."""
+    return [importlib.import_module(f"{package}.{name}") for name in names_in(package)]

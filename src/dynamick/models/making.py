@@ -1,6 +1,5 @@
 """A model by its name, and the configuration that makes it again."""
 
-from functools import partial
 from typing import Any
 
 from dynamick.errors import InputError
@@ -95,7 +94,7 @@ def create(
     if parsed.routing is not None:
         model = CapsNet(num_classes, stem, width, parsed.routing)
     else:
-        model = ResNet(parsed.depth, num_classes, stem, width, partial(parsed.kind.layer, k=parsed.k, rule=rule))
+        model = ResNet(parsed.depth, num_classes, stem, width, lambda m, c: parsed.kind.layer(m, c, parsed.k, rule))
     model.preprocessing = preprocessing or Preprocessing()
     model.classes = list(classes) if classes is not None else [str(number) for number in range(num_classes)]
     model.config = {

@@ -4,11 +4,11 @@ A new source is one new file; nothing else lists them.
 """
 
 import importlib
-import pkgutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dynamick.discovery import names_in
 from dynamick.errors import InputError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class Source:
 
 def names() -> list[str]:
     """The names of all sources, in alphabetical order."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__))
+    return names_in(__name__)
 
 
 def find(name: str) -> Source:
