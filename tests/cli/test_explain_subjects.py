@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,9 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dynamick as dk
-from dynamick.cli import retrofit
-from dynamick.cli.dissect import load_model
 from dynamick.cli.main import main
+from dynamick.comparison import retrofitting
 from dynamick.data import ComposedScenes
 from dynamick.torchvision_shim import torchvision
 from dynamick.training.recipe import DataRecipe
@@ -131,24 +131,20 @@ def test_options_of_no_effect_are_refused(
 
 def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
-    model = torchvision.models.resnet18(num_classes=3)
+    model: Any = dk.networks.new_network("resnet18", 3)
     head = dk.DynamicLinear(512, 3, 2, rule="exactly")
-    retrofit.prune_unrouted(head.requires_grad_(False), torch.rand(9, 512))
-
-    class Args:
-        model, k, rule, out, data = "resnet18", 2, "exactly", tmp_path, tmp_path
-
+    retrofitting.prune_unrouted(head.requires_grad_(False), torch.rand(9, 512))
     model.preprocessing, model.classes = PREPARED, NAMES
-    retrofit.save(model, "fc", head, DataRecipe(), Args)
+    retrofitting.write(dk.open_network(model), head, DataRecipe(), tmp_path / "weights.safetensors")
     assert explain(tmp_path, "--weights", tmp_path / "weights.safetensors", "--images", folder) == 0
     assert isinstance(model.fc, dk.DynamicLinear)
     assert logits_said(tmp_path) == logits_wanted(model, folder, NAMES)
     assert all(len(each["units"]) == 2 for each in json.loads((tmp_path / "e.json").read_text()))
-    again = load_model("resnet18", str(tmp_path / "weights.safetensors"))
+    again: Any = dk.open_network("resnet18", tmp_path / "weights.safetensors").model
     assert torch.equal(again.fc.weight, model.fc.weight)
     assert again.preprocessing == PREPARED
     with pytest.raises(dk.InputError, match="holds a resnet18, not a resnet34"):
-        load_model("resnet34", str(tmp_path / "weights.safetensors"))
+        dk.open_network("resnet34", tmp_path / "weights.safetensors")
 
 
 def test_a_network_of_the_users_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

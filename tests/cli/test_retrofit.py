@@ -12,8 +12,8 @@ from torch import nn
 
 import dynamick as dk
 from dynamick import models
-from dynamick.cli import retrofit
 from dynamick.cli.main import main
+from dynamick.comparison import retrofitting
 from dynamick.comparison.heads import dynamic
 from dynamick.data.class_folders import image_folder
 from dynamick.torchvision_shim import torchvision
@@ -92,7 +92,7 @@ def test_a_network_of_the_users_own(
     assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
     assert written["before"] is None
     with safetensors.safe_open("out/weights.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["preprocessing"])["size"] == 16
+        assert json.loads(file.metadata()["dynamick"])["preprocessing"]["size"] == 16
 
 
 def test_a_network_of_torchvision_with_as_many_outputs_as_its_file(
@@ -168,7 +168,7 @@ def test_pruning_changes_no_training_logit() -> None:
     head = dk.DynamicLinear(6, 3, 2)
     before = head(x)
     head.requires_grad_(False)
-    retrofit.prune_unrouted(head, x)
+    retrofitting.prune_unrouted(head, x)
     assert torch.equal(head(x), before)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dynamick.cli.backbones import add_network_arguments
+from dynamick.cli import options
 from dynamick.data import sources
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--concepts", type=Path, help="images with label maps, in Broden's form: counts detectors")
     parser.add_argument("--jobs", type=int, default=1, help="processes at once (default %(default)s)")
-    add_network_arguments(parser)
+    options.add_features(parser)
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def check(args: argparse.Namespace) -> None:
     Raises:
         InputError: the first that is not.
     """
-    from dynamick.cli.dissect import open_device
     from dynamick.comparison import cells
     from dynamick.data.class_folders import FolderImages
     from dynamick.data.recipe import USUAL_SIZE
+    from dynamick.devices import open_device
     from dynamick.errors import InputError
 
     open_device(args.device)
@@ -150,10 +150,9 @@ def check_alike(backbones: list[Backbone], out: Path) -> None:
 
 def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
     """A network's file and the data that it was trained on, with what the options change."""
-    from dynamick import checkpoint
-    from dynamick.cli.backbones import data_recipe
     from dynamick.data.recipe import folder_recipe
     from dynamick.errors import InputError
+    from dynamick.networks import open_network, read_config
     from dynamick.training.recipe import run_label
 
     if args.model:
@@ -162,8 +161,8 @@ def _backbone(args: argparse.Namespace, path: Path, name: str) -> Backbone:
         # Its size is known when it is loaded.
         recipe = folder_recipe(args.root)
         return Backbone(path, name, args.model, recipe)
-    recipe = data_recipe(path, args.data, args.root, args.size)
-    config = checkpoint.read_config(path)
+    recipe = open_network(path).images(args.data, args.root, args.size)
+    config = read_config(path)
     return Backbone(path, name, run_label(config["model"], config["extra"].get("recipe", {})), recipe)
 
 
@@ -173,16 +172,17 @@ def _cache(
     """Cache a backbone's features of its own data, and of foreign data; with concepts dissect what enters its head."""
     from dataclasses import replace
 
-    from dynamick import checkpoint
-    from dynamick.cli.backbones import classifier_of, load_network, preprocessing_of
     from dynamick.comparison.cache import cache_features
     from dynamick.comparison.detecting import dissect_features
     from dynamick.data.images import check_same_classes
     from dynamick.data.recipe import USUAL_SIZE, DataRecipe, folder_recipe, open_images
     from dynamick.errors import InputError
+    from dynamick.networks import open_network
 
-    model: Any = load_network(args.model, backbone.path) if args.model else checkpoint.load(backbone.path)
-    prepare, layer = preprocessing_of(model, args), classifier_of(model, args.model or backbone.kind, args.layer)
+    given = (args.model, backbone.path) if args.model else (backbone.path, None)
+    network = open_network(*given, layer=args.layer, **options.preprocessing_of(args))
+    model: Any = network.model
+    prepare, layer = network.need_preprocessing(), network.need_head()
 
     def cached(data: Any, place: str) -> None:
         folder = args.out / "features" / backbone.name / place

@@ -14,15 +14,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    from dynamick import checkpoint
-    from dynamick.cli.backbones import data_recipe
     from dynamick.errors import InputError
     from dynamick.files import write_json
+    from dynamick.networks import open_network
     from dynamick.training.evaluate import evaluate
 
     if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         raise InputError(f"--out {args.out}: give a file's name, in a folder that exists")
-    figures = evaluate(checkpoint.load(args.weights), data_recipe(args.weights, args.data, args.root))
+    network = open_network(args.weights)
+    figures = evaluate(network.model, network.images(args.data, args.root))
     for name, value in figures.items():
         print(f"{name:22} {value:.4g}" if abs(value) < 10 else f"{name:22} {value:.2f}")
     if args.out:

@@ -7,11 +7,13 @@ import sys
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
-from dynamick.cli.subjects import Subject, add_network_arguments, check_options, open_subject
+from dynamick.cli import options
 
 if TYPE_CHECKING:
     from dynamick.data.pictures import Pictures
+    from dynamick.dissection import Dissection
     from dynamick.explanation import Explanation
+    from dynamick.networks import OpenNetwork
 
 LEAST = 2
 """Images that --measure divides."""
@@ -53,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FIGURE.png",
         help="the dense twin's units, the twin by IBD, and these weights side by side; needs --twin and --concepts",
     )
-    add_network_arguments(parser)
+    options.add_foreign(parser)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -65,25 +67,26 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.report import save
 
     _check_outputs(args)
-    check_options(args, [args.weights, *([] if args.twin is None else [args.twin])])
-    subject = open_subject(args.weights, read_units(args.units), args)
-    twin = None if args.twin is None else open_subject(args.twin, read_units(args.twin_units), args)
-    model: Any = subject.model
-    read = read_pictures(args.images, args.limit, args.size or subject.size, subject.center_crop)
+    options.check_foreign(args, [args.weights, *([] if args.twin is None else [args.twin])])
+    units, twin_units = read_units(args.units), read_units(args.twin_units)
+    network = options.open_weights(args.weights, args)
+    twin = None if args.twin is None else options.open_weights(args.twin, args)
+    model: Any = network.model
+    read = read_pictures(args.images, args.limit, network.size, network.center_crop)
     for line in read.refused:
         print(f"left out: {line}", file=sys.stderr)
     batch, names = read.images, read.names
     if args.measure and len(batch) < LEAST:
         raise InputError(f"--measure: {len(batch)} image; a reader learns from some and answers others, give {LEAST} or more")
-    check_fits(args.units, subject.units, Reader(model), batch)
+    check_fits(args.units, units, Reader(model), batch)
     if twin is not None:
-        check_fits(args.twin_units, twin.units, Reader(twin.model), batch)
-    if subject.state:
-        print(subject.state, file=sys.stderr)
+        check_fits(args.twin_units, twin_units, Reader(twin.model), batch)
+    if network.state:
+        print(network.state, file=sys.stderr)
     if args.out:
-        _write_page(args, subject, twin, read)
+        _write_page(args, network, units, twin, twin_units, read)
     if args.json or args.measure or args.study or args.pictures:
-        explanations = explain(model, batch, units=subject.units, maps=args.pictures is not None)
+        explanations = explain(model, batch, units=units, maps=args.pictures is not None)
     if args.json:
         save(args.json, json.dumps([{"file": names[each.image], **each.to_dict(maps=False)} for each in explanations]))
         print(f"explanations: {args.json}")
@@ -94,15 +97,15 @@ def run(args: argparse.Namespace) -> None:
         from dynamick.explanation import trust
         from dynamick.explanation.instances import plain
 
-        measured = trust.measure(model, batch, explanations, subject.units)
+        measured = trust.measure(model, batch, explanations, units)
         save(args.measure, json.dumps(plain(measured), indent=1, allow_nan=False))
         print(f"{trust.table(measured)}\nwritten to {args.measure}")
     if args.study:
         from dynamick.explanation.trust import ask_people
 
-        print("study:", *ask_people(explanations, batch, subject.classes, args.study))
+        print("study:", *ask_people(explanations, batch, network.classes, args.study))
     if args.three_way and twin is not None:
-        _three_way(args, subject, twin, batch)
+        _three_way(args, network, units, twin, twin_units, batch)
 
 
 def _check_outputs(args: argparse.Namespace) -> None:
@@ -167,8 +170,10 @@ def _check_apart(args: argparse.Namespace) -> None:
 
 def _write_page(
     args: argparse.Namespace,
-    subject: Subject,
-    twin: Subject | None,
+    network: "OpenNetwork",
+    units: "Dissection | None",
+    twin: "OpenNetwork | None",
+    twin_units: "Dissection | None",
     read: "Pictures",
 ) -> None:
     from dynamick.data.checking import open_concepts
@@ -176,22 +181,22 @@ def _write_page(
     from dynamick.explanation import page, summarise
     from dynamick.explanation.dissected import OTHER_WEIGHTS
 
-    units = subject.units
-    notes = [subject.state] if subject.state else []
+    notes = [network.state] if network.state else []
     if read.refused:
         notes.append(f"{len(read.refused)} of the files could not be read as images and were left out.")
     if args.concepts and (units is None or not units.top_images.size):
         print("no top images are shown: only a dissection.json (--units) says which they are", file=sys.stderr)
     summaries = [
-        None if each is None else summarise(each.name, each.model, each.accuracy, each.units) for each in (subject, twin)
+        None if each is None else summarise(each.name, each.model, each.accuracy, seen)
+        for each, seen in ((network, units), (twin, twin_units))
     ]
     made = page(
-        subject.model,
+        network.model,
         read.images,
         args.out,
         units,
         concepts=None if args.concepts is None else open_concepts(args.concepts),
-        truth=[class_of(file, args.images, subject.classes) for file in read.files],
+        truth=[class_of(file, args.images, network.classes) for file in read.files],
         twin=summaries[1],
         summary=summaries[0],
         names=read.names,
@@ -219,14 +224,19 @@ def _write_pictures(explanations: "list[Explanation]", images: Any, names: list[
         write_atomically(path, buffer.getvalue())
 
 
-def _three_way(args: argparse.Namespace, subject: Subject, twin: Subject, images: Any) -> None:
+def _three_way(
+    args: argparse.Namespace,
+    network: "OpenNetwork",
+    units: "Dissection | None",
+    twin: "OpenNetwork",
+    twin_units: "Dissection | None",
+    images: Any,
+) -> None:
     from dynamick.data.checking import open_concepts
     from dynamick.explanation import basis, learn_basis, three_ways
 
     concepts = open_concepts(args.concepts)
     penalty = basis.PENALTY if args.ibd_penalty is None else args.ibd_penalty
-    ways = three_ways(
-        twin.model, subject.model, images, learn_basis(twin.model, concepts, penalty=penalty), twin.units, subject.units
-    )
+    ways = three_ways(twin.model, network.model, images, learn_basis(twin.model, concepts, penalty=penalty), twin_units, units)
     basis.draw_some(ways, images, args.three_way)
     print(f"{basis.table(ways)}\nthe figure: {args.three_way}")

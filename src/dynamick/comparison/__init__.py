@@ -12,7 +12,9 @@ _HOME = {
     "open_features": "dynamick.comparison.cache",
     "HEADS": "dynamick.comparison.heads",
     "Fitted": "dynamick.comparison.heads",
+    "Retrofitted": "dynamick.comparison.retrofitting",
     "measure": "dynamick.comparison.measuring",
+    "retrofit": "dynamick.comparison.retrofitting",
 }
 
 __all__ = [*_HOME]

@@ -9,6 +9,7 @@ _HOME = {
     "Counts": "dynamick.dissection.counting",
     "capture": "dynamick.dissection.activations",
     "dissect": "dynamick.dissection.engine",
+    "dissect_into": "dynamick.dissection.folder",
     "read_tally": "dynamick.dissection.result",
 }
 

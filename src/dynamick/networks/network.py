@@ -1,11 +1,12 @@
 """A network opened, with all that is known of it."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
-from dynamick.data.recipe import DataRecipe
+from dynamick.data.recipe import DataRecipe, folder_recipe
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing
 
@@ -60,6 +61,25 @@ class OpenNetwork:
         if self.epochs is None or not 0 < epoch < self.epochs:
             return None
         return f"These are the weights after epoch {epoch} of {self.epochs}: the training goes on, or was not finished."
+
+    def images(self, kind: str | None = None, root: str | None = None, size: int | None = None) -> DataRecipe:
+        """The images that it learnt from, or what the user says, shown as it saw its own.
+
+        Args:
+            kind: another source of images than its own.
+            root: their folder.
+            size: another side in pixels.
+
+        Raises:
+            InputError: its file does not say from which images it learnt, and the user gives no kind.
+        """
+        known = self.data
+        if known is None and kind is None:
+            raise InputError(f"{self.source}: does not say on which data it was trained; give --data and --root")
+        if kind == "folder" and (known is None or known.kind != kind):
+            known = folder_recipe("data", self.size if known is None else known.side, known)
+        changes: dict[str, Any] = {"kind": kind, "root": root, "size": size}
+        return replace(known or DataRecipe(), **{key: value for key, value in changes.items() if value is not None})
 
     def need_head(self) -> str:
         """The head's name.

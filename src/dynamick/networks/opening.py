@@ -87,8 +87,9 @@ def new_network(spec: str, outputs: int | None = None) -> nn.Module:
     return model
 
 
-def _as_it_is(model: nn.Module) -> OpenNetwork:
-    return OpenNetwork(type(model).__name__, model)
+def _as_it_is(model: Any) -> OpenNetwork:
+    origin = getattr(model, "origin", {})
+    return OpenNetwork(origin.get("model", type(model).__name__), model)
 
 
 def _found(spec: str, weights: str | Path | None) -> OpenNetwork:

@@ -10,8 +10,13 @@ from dynamick.preprocessing import Preprocessing
 
 
 def knows(name: str) -> bool:
-    """Whether it begins as the paper's names do; `models.parse` says what is wrong with the rest."""
-    return name.startswith("capsnet") or (name.startswith("res") and not name.startswith("resne"))
+    """Whether it begins as the paper's names do.
+
+    Raises:
+        InputError: it does, and is none of them.
+    """
+    begins = name.startswith("capsnet") or (name.startswith("res") and not name.startswith("resne"))
+    return begins and bool(models.parse(name))
 
 
 def build(name: str, kept: dict[str, Any]) -> nn.Module:

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dynamick.cli.backbones import load_network, preprocessing_of
-from dynamick.cli.dissect import load_model, torchvision_preprocessing
 from dynamick.errors import InputError
+from dynamick.networks import open_network
+from dynamick.networks.preparing import preprocessing_that_counts
+from dynamick.networks.sources.torchvision import preprocessing as torchvision_preprocessing
 from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
 
@@ -39,7 +40,7 @@ FORMS = {
 def test_weights_of_torchvision_in_every_form(tmp_path: Path, form: str) -> None:
     wanted = resnet()
     torch.save(FORMS[form](wanted), tmp_path / "w.pth")
-    found = load_network("resnet18", tmp_path / "w.pth").state_dict()
+    found = open_network("resnet18", tmp_path / "w.pth").model.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
@@ -59,7 +60,7 @@ def test_weights_of_the_users_own(tmp_path: Path, form: str, name: str, monkeypa
     if name == "make_parallel" and form.startswith("parallel"):
         pytest.skip("its names begin so already")
     torch.save(FORMS[form](wanted), tmp_path / "w.pth")
-    found = load_model(f"{Path(__file__).stem}:{name}", str(tmp_path / "w.pth")).state_dict()
+    found = open_network(f"{Path(__file__).stem}:{name}", tmp_path / "w.pth").model.state_dict()
     assert all(torch.equal(found[key], tensor) for key, tensor in wanted.items())
 
 
@@ -83,7 +84,7 @@ def changed(**tensors: Tensor | None) -> dict[str, Tensor]:
 def test_what_is_no_state_dict_is_told(tmp_path: Path, content: Any, said: str) -> None:
     torch.save(content, tmp_path / "w.pth")
     with pytest.raises(InputError) as refused:
-        load_network("resnet18", tmp_path / "w.pth")
+        open_network("resnet18", tmp_path / "w.pth")
     assert str(refused.value).startswith(f"{tmp_path}/w.pth: {said}")
     assert "\x1b" not in str(refused.value)
 
@@ -92,24 +93,23 @@ def test_a_truncated_file_is_told(tmp_path: Path) -> None:
     torch.save(resnet(), tmp_path / "w.pth")
     (tmp_path / "w.pth").write_bytes((tmp_path / "w.pth").read_bytes()[:100_000])
     with pytest.raises(InputError, match=r"w\.pth: cannot be read, it may be truncated or damaged"):
-        load_network("resnet18", tmp_path / "w.pth")
+        open_network("resnet18", tmp_path / "w.pth")
 
 
 @pytest.mark.parametrize("own", [None, Preprocessing(size=96)])
 def test_a_size_of_0_is_refused(own: Preprocessing | None) -> None:
-    model: Any = nn.Linear(3, 2)
-    model.preprocessing = own
-    args = argparse.Namespace(size=0, mean=(0, 0, 0), std=(1, 1, 1))
+    given: dict[str, Any] = {"mean": (0, 0, 0), "std": (1, 1, 1)}
     with pytest.raises(InputError, match="size: 0 is no image side"):
-        preprocessing_of(model, args)
-    args.size = None
-    assert preprocessing_of(model, args).size == (own.size if own else None)
+        preprocessing_that_counts(own, size=0, **given)
+    found = preprocessing_that_counts(own, **given)
+    assert found is not None
+    assert found.size == (own.size if own else None)
 
 
 def test_figures_beside_the_weights_do_no_harm(tmp_path: Path) -> None:
     wanted = resnet()
     torch.save({"model": wanted, "best": np.float64(3), "epoch": np.int64(2)}, tmp_path / "w.pth")
-    found = load_network("resnet18", tmp_path / "w.pth").state_dict()
+    found = open_network("resnet18", tmp_path / "w.pth").model.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in wanted.items())
 
 
@@ -125,7 +125,7 @@ def test_a_file_of_any_network_of_torchvisions_is_taken(tmp_path: Path, name: st
     options = {"weights_backbone": None} if classes is None else {"num_classes": classes}
     wanted = torchvision.models.get_model(name, **options).state_dict()
     torch.save(wanted, tmp_path / "w.pth")
-    found = load_model(name, str(tmp_path / "w.pth"))
+    found = open_network(name, tmp_path / "w.pth").model
     assert all(torch.equal(found.state_dict()[key], tensor) for key, tensor in wanted.items())
 
 
@@ -148,4 +148,4 @@ def test_nothing_is_downloaded_for_a_file_of_weights(tmp_path: Path, monkeypatch
         warnings.simplefilter("error")
         for name in ("deeplabv3_resnet50", "googlenet"):
             with pytest.raises(InputError, match=r"w\.pth: no weights of a"):
-                load_network(name, tmp_path / "w.pth")
+                open_network(name, tmp_path / "w.pth")

@@ -1,0 +1,66 @@
+"""A network dissected into a folder: the tally, all figures as JSON, and a picture of the best units."""
+
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dynamick.data.checking import open_concepts
+from dynamick.data.concepts import ConceptDataset
+from dynamick.dissection import gallery, shards
+from dynamick.dissection.engine import dissect
+from dynamick.dissection.result import Dissection
+from dynamick.errors import InputError
+from dynamick.files import why_no_folder, write_atomically
+from dynamick.preprocessing import Preprocessing
+
+PICTURED = 42
+"""Of so many units, the best, the gallery shows the top images."""
+
+
+def dissect_into(
+    out: str | Path,
+    model: nn.Module,
+    layer: str,
+    data: str | Path | ConceptDataset,
+    rule: str = "netdissect",
+    *,
+    preprocessing: Preprocessing | None = None,
+    **options: Any,
+) -> Dissection | None:
+    """Dissect a layer and write tally.csv, dissection.json and units.png into a folder; the same call resumes.
+
+    Under `torchrun` the processes share the work, and the first one writes.
+
+    Args:
+        out: the folder; made when there is something to write.
+        model, layer, rule, preprocessing, options: as in `dynamick.dissect`.
+        data: a directory in Broden's format, or with images/ beside masks/CONCEPT/; or concepts that are open.
+
+    Returns:
+        What was found; None in every process but the first.
+
+    Raises:
+        InputError: the folder cannot be written to, `data` is none; or as `dynamick.dissect`.
+    """
+    out = Path(out)
+    if (why := why_no_folder(out)) is not None:
+        raise InputError(f"--out {out}: {why}; give a folder of your own")
+    dataset = open_concepts(data) if isinstance(data, str | Path) else data
+    with shards.processes():
+        result = dissect(model, layer, dataset, rule, preprocessing=preprocessing, state=out / "state", **options)
+        if shards.rank() != 0:
+            return None
+        _write(out, result, model, dataset, preprocessing)
+    return result
+
+
+def _write(
+    out: Path, result: Dissection, model: nn.Module, dataset: ConceptDataset, preprocessing: Preprocessing | None
+) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    result.write_tally(out / "tally.csv")
+    write_atomically(out / "dissection.json", result.to_json().encode())
+    best = result.scores.argsort(kind="stable")[::-1][:PICTURED].tolist()
+    examples = gallery.examples(model, dataset, result, best, preprocessing=preprocessing)
+    gallery.sheet(examples).save(out / "units.png")
