@@ -34,3 +34,9 @@ def test_bad_settings_are_refused(settings: dict) -> None:
 def test_survives_json() -> None:
     settings = dk.Preprocessing(size=9, mean=(0.1, 0.2, 0.3))
     assert dk.Preprocessing.from_dict(settings.to_dict()) == settings
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
+def test_images_of_other_types_are_refused(dtype: torch.dtype) -> None:
+    with pytest.raises(dk.InputError, match=rf"^images: {dtype} is no image type; give uint8 or floating point$"):
+        dk.Preprocessing()(torch.ones(1, 3, 2, 2, dtype=dtype))

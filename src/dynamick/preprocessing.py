@@ -41,7 +41,12 @@ class Preprocessing:
             raise InputError(f"size: {self.size} is no image side; give a number of pixels from 1 up")
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Prepare images of shape (B, 3, H, W), uint8 in 0..255 or floating point in 0..1, as float32 network input."""
+        """Prepare images of shape (B, 3, H, W), uint8 in 0..255 or floating point in 0..1, as float32 network input.
+
+        Raises:
+            InputError: they are of another type.
+        """
+        check_type(images)
         scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
         if self.size is not None and scaled.shape[-2:] != (self.size, self.size):
             scaled = F.interpolate(scaled, (self.size, self.size), mode="bilinear", align_corners=False, antialias=True)
@@ -59,3 +64,19 @@ class Preprocessing:
     def from_dict(cls, settings: dict[str, Any]) -> "Preprocessing":
         """The inverse of `to_dict`."""
         return cls(**settings)
+
+
+def check_type(images: Tensor, what: str = "images") -> None:
+    """Raise InputError, whose line begins with `what`, unless images are uint8 or floating point."""
+    if not isinstance(images, Tensor) or (images.dtype != torch.uint8 and not images.is_floating_point()):
+        kind = images.dtype if isinstance(images, Tensor) else type(images).__name__
+        raise InputError(f"{what}: {kind} is no image type; give uint8 or floating point")
+
+
+def check_range(images: Tensor, what: str = "images", also: str = "") -> None:
+    """Raise InputError, whose line begins with `what`, unless images are uint8 or lie in 0..1; `also` may be given instead."""
+    if images.dtype == torch.uint8 or not images.numel():
+        return
+    low, high = float(images.min()), float(images.max())
+    if not (low >= 0 and high <= 1):
+        raise InputError(f"{what}: values from {low:.3g} to {high:.3g}; give uint8, or 0..1{also}")

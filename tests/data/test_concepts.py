@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from dynamick.data.concepts import Label, Sample, image_of, maps_of, name_of, part
+from dynamick.errors import InputError
 
 
 class Least:
@@ -48,3 +49,25 @@ def test_a_part_is_a_data_set_of_the_images_at_its_places(whole: Least) -> None:
         assert int(image[0, 0, 0]) == index
         assert int(maps_of(some, place)[1]["colour"][0, 0, 0]) == index
     assert part(Least(), [3])[0].name == "3.png"
+
+
+@pytest.mark.parametrize(
+    ("image", "said"),
+    [
+        (torch.zeros(3, 2, 2, dtype=torch.int64), "3.png: torch.int64 is no image type; give uint8 or floating point"),
+        (torch.zeros(3, 2, 2, dtype=torch.bool), "3.png: torch.bool is no image type; give uint8 or floating point"),
+        (torch.tensor([-2.0, 2.5, 0.0])[:, None, None], "3.png: values from -2 to 2.5; give uint8, or 0..1"),
+        (torch.full((3, 2, 2), 255.0), "3.png: values from 255 to 255; give uint8, or 0..1"),
+        (torch.full((3, 2, 2), float("nan")), "3.png: values from nan to nan; give uint8, or 0..1"),
+        (torch.zeros(2, 2), "3.png: its image is of shape (2, 2); give (3, H, W)"),
+        ([[0]], "3.png: list is no image type; give uint8 or floating point"),
+    ],
+)
+def test_images_of_other_types_and_ranges_are_named(image: Tensor, said: str) -> None:
+    class Own(Least):
+        def __getitem__(self, index: int) -> Sample:
+            return Sample(f"{index}.png", image, {})
+
+    with pytest.raises(InputError) as raised:
+        image_of(Own(), 3)
+    assert str(raised.value) == said

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
-from dynamick.preprocessing import Preprocessing
+from dynamick.preprocessing import Preprocessing, check_range
 
 Prepare = Callable[[Tensor], Tensor]
 
@@ -37,6 +37,7 @@ def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImage
     body = (each for name, each in model.named_parameters() if each.is_floating_point() and not name.startswith(f"{layer}."))
     like = next(body, classifier.weight)
     images, _ = data.take(places)
+    check_range(images)
     hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
     try:
         output = model(prepare(images.to(like.device)).to(like.dtype))

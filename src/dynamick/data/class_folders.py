@@ -4,6 +4,7 @@ import copy
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -78,12 +79,12 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         """In pixels."""
         return self.size
 
-    @property
+    @cached_property
     def labels(self) -> Tensor:
         """int64, shape (N,)."""
         return torch.tensor([label for _, label in self.samples])
 
-    @property
+    @cached_property
     def names(self) -> list[str]:
         """The images' files below the split's folder."""
         place = f"{Path(self.root) / self.split}/"

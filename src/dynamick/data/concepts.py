@@ -5,6 +5,9 @@ from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
+from dynamick.errors import InputError
+from dynamick.preprocessing import check_range, check_type
+
 
 class Label(NamedTuple):
     """A concept: its number (from 1 up), its name and the category that it belongs to."""
@@ -60,12 +63,22 @@ def name_of(dataset: ConceptDataset, index: int) -> str:
 
 
 def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
-    """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it."""
-    image = getattr(dataset, "image", None)
-    if callable(image):
-        return name_of(dataset, index), image(index)
-    sample = dataset[index]
-    return sample.name, sample.image
+    """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it.
+
+    Raises:
+        InputError: the image is neither uint8 nor floating point in 0..1, or has no channels; it names the sample.
+    """
+    alone = getattr(dataset, "image", None)
+    if callable(alone):
+        name, image = name_of(dataset, index), alone(index)
+    else:
+        sample = dataset[index]
+        name, image = sample.name, sample.image
+    check_type(image, name)
+    if image.ndim != 3:
+        raise InputError(f"{name}: its image is of shape {tuple(image.shape)}; give (3, H, W)")
+    check_range(image, name)
+    return name, image
 
 
 def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]]:

@@ -13,7 +13,7 @@ from dynamick.errors import InputError
 from dynamick.explanation.head import LinearHead, find_head
 from dynamick.explanation.maps import NOT_FINITE, Maps, Sight, Watching, find_maps, is_mean, tells, watch
 from dynamick.nn.wrapping import check_hooks, unwrapped
-from dynamick.preprocessing import Preprocessing
+from dynamick.preprocessing import Preprocessing, check_range, check_type
 
 Preprocess = str | Callable[[Tensor], Tensor] | None
 """`model` for the model's own, None for images that are prepared, or any callable."""
@@ -236,20 +236,13 @@ def check_images(images: Tensor) -> None:
     if not isinstance(images, Tensor) or images.ndim != 4:
         shape = tuple(images.shape) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(f"images: {shape} is no batch; give a tensor of shape (B, 3, H, W), uint8 or 0..1")
-    if images.dtype != torch.uint8 and not images.is_floating_point():
-        raise InputError(f"images: {images.dtype} is no image type; give uint8 or floating point")
+    check_type(images)
 
 
 def _check_range(images: Tensor) -> None:
     if images.shape[1] != 3:
         raise InputError(f"images: {images.shape[1]} channels; give three, for R, G and B: a tensor of shape (B, 3, H, W)")
-    if images.dtype == torch.uint8 or not images.numel():
-        return
-    low, high = float(images.min()), float(images.max())
-    if not (low >= 0 and high <= 1):
-        raise InputError(
-            f"images: values from {low:.3g} to {high:.3g}; give uint8, or 0..1, or prepared images with preprocess=None"
-        )
+    check_range(images, also=", or prepared images with preprocess=None")
 
 
 def _preprocess(model: nn.Module, given: Preprocess) -> Callable[[Tensor], Tensor] | None:
