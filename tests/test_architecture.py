@@ -33,11 +33,10 @@ ARROWS: dict[str, set[str]] = {
     "metrics": {"functional", "nn"},
     "models": {"nn", "functional"},
     "networks": {"models", "data", "nn", "functional"},
-    "checkpoint": {"networks"},
     "report": set(),
     "dissection": {"data", "networks"},
     "explanation": {"networks", "models", "dissection", "metrics", "report", "data", "nn", "functional"},
-    "training": {"networks", "models", "nn", "functional", "ops", "optim", "data", "metrics", "dissection", "checkpoint"},
+    "training": {"networks", "models", "nn", "functional", "ops", "optim", "data", "metrics", "dissection"},
 }
 # Rooms that put others together: each may import what those below it may.
 ARROWS["comparison"] = {*ARROWS["training"], *ARROWS["explanation"], "training", "explanation"}

@@ -28,7 +28,7 @@ import torch
 from PIL import Image
 
 from benchmarks.cost.measuring import machine
-from dynamick import checkpoint, models
+from dynamick import models, networks
 from dynamick.data.broden import Broden
 from dynamick.dissection import dissect
 from dynamick.preprocessing import Preprocessing
@@ -136,7 +136,7 @@ def _child(pipe: Any, tool: Any, args: argparse.Namespace, data: Path, scratch: 
 def network(args: argparse.Namespace) -> torch.nn.Module:
     """The network that all three dissect."""
     if args.weights:
-        return checkpoint.load(args.weights).eval()
+        return networks.load(args.weights).eval()
     torch.manual_seed(0)
     return models.create("res8", width=24, stem="compact", preprocessing=Preprocessing()).eval()
 

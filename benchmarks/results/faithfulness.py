@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamick import checkpoint
+from dynamick import networks
 from dynamick.data import ComposedScenes
 from dynamick.data.checking import open_concepts
 from dynamick.data.recipe import DataRecipe, open_images
@@ -44,8 +44,8 @@ POINTS = (1, 2, 3, 4, 5, 10, 20, 32)
 
 def measure_file(path: Path, images: int, read: int, dissected: int, concepts: Path | None) -> dict[str, Any]:
     """All figures of one trained model, by dotted names."""
-    model: Any = checkpoint.load(path)
-    said = checkpoint.read_config(path)["extra"]
+    model: Any = networks.load(path)
+    said = networks.read_config(path)["extra"]
     trained_on, epochs = said.get("recipe", {}).get("data"), said.get("recipe", {}).get("optim", {}).get("epochs")
     if trained_on is None:
         raise InputError(f"{path}: does not say on which data it was trained; give a file that dynamick train wrote")

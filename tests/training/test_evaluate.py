@@ -32,7 +32,9 @@ def test_bad_weights(tmp_path: Path, run: Command) -> None:
         '{"model": "res8-d5a"}',
         '{"model": "res8", "preprocessing": {}, "a": 1}',
     ):
-        safetensors.torch.save_file(safetensors.torch.load_file(good), tmp_path / "b.safetensors", {dk.checkpoint.KEY: config})
+        safetensors.torch.save_file(
+            safetensors.torch.load_file(good), tmp_path / "b.safetensors", {dk.networks.saving.KEY: config}
+        )
         code, err = run("evaluate", tmp_path / "b.safetensors", "--data", "scenes")
         assert (code, len(err.strip().splitlines())) == (2, 1), err
         assert "its configuration" in err
@@ -43,8 +45,8 @@ def test_bad_weights(tmp_path: Path, run: Command) -> None:
     assert err.startswith("dynamick: generated scenes: 10 classes (laptop, ")
     # A file whose weights are of another architecture than it says.
     tensors = safetensors.torch.load_file(good)
-    config = dk.checkpoint.read_config(good)
-    safetensors.torch.save_file(tensors, good, {dk.checkpoint.KEY: json.dumps({**config, "width": 8})})
+    config = dk.networks.read_config(good)
+    safetensors.torch.save_file(tensors, good, {dk.networks.saving.KEY: json.dumps({**config, "width": 8})})
     code, err = run("evaluate", good, "--data", "scenes")
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "do not fit" in err

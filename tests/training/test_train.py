@@ -31,7 +31,7 @@ def test_a_run_keeps_all_that_is_promised(recipe_file: Path, tmp_path: Path, run
     assert yaml.safe_load((out / "config.yaml").read_text())["optim"]["epochs"] == 2
     assert list((out / "tensorboard").glob("events.*"))
     best, last = dk.load(out / "best.safetensors"), dk.load(out / "last.safetensors")
-    assert dk.checkpoint.read_config(out / "best.safetensors")["extra"]["metrics"]["top1"] == max(row["top1"] for row in rows)
+    assert dk.networks.read_config(out / "best.safetensors")["extra"]["metrics"]["top1"] == max(row["top1"] for row in rows)
     assert last.fc.k == 3
     assert best.classes == load_images(Recipe().data.__class__(kind="scenes", train_images=1), "train").classes
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from dynamick import checkpoint
+from dynamick import networks
 from dynamick.data import sources
 from dynamick.demo import budget
 from dynamick.demo.budget import counted
@@ -108,7 +108,7 @@ def run(demo: Demo) -> Path:
 
 def _train(demo: Demo, name: str, recipe: Recipe, images: Images) -> Run:
     rows = train(recipe, demo.out / name, demo.restart, images, progress=sys.stderr.isatty())
-    model: Any = checkpoint.load(demo.out / name / "last.safetensors")
+    model: Any = networks.load(demo.out / name / "last.safetensors")
     last = rows[-1]
     return Run(
         name=recipe.model,

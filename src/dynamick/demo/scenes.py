@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from dynamick import checkpoint
+from dynamick import networks
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
 from dynamick.data.sources.scenes import SEED as SCENES_SEED
@@ -41,7 +41,7 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
             runs.append(run)
             continue
         print(f"dissecting {run.title}", flush=True)
-        model: Any = checkpoint.load(out / DISSECTED[run.title] / "last.safetensors")
+        model: Any = networks.load(out / DISSECTED[run.title] / "last.safetensors")
         units = dissect(model, LAYER, concepts, progress=False)
         units.write_tally(out / DISSECTED[run.title] / "tally.csv")
         names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dynamick import checkpoint
+from dynamick import networks
 from dynamick.comparison.detecting import dissect_features, features_layer
 from dynamick.data.checking import open_concepts
 from dynamick.data.concepts import ConceptDataset, part
@@ -92,7 +92,7 @@ def dissect_all(runs: Sequence[Path], concepts: Path, folder: Path) -> None:
         # Of the first one its own lines say how long it takes.
         rest = f", {in_words(took * done[number - 1 :].count(False))} left" if took else ""
         print(f"dissection {number} of {len(runs)}: {out}{rest}", flush=True)
-        model: Any = checkpoint.load(run / WEIGHTS)
+        model: Any = networks.load(run / WEIGHTS)
         out.mkdir(parents=True, exist_ok=True)
         dissect_features(model, open_concepts(concepts), out, model.preprocessing)
         took = took if done[number - 1] else time.monotonic() - began

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from dynamick import checkpoint, models
+from dynamick import models, networks
 from dynamick.data.recipe import open_images
 from dynamick.dissection import Dissection
 from dynamick.errors import InputError
@@ -56,7 +56,7 @@ def read_run(folder: Path) -> Run:
         raise InputError(f"{folder}: {len(history)} of {recipe.optim.epochs} epochs are done; train it to its end first")
     name = models.parse(recipe.model)
     head = name.label if recipe.optim.s is None else "sampled"
-    network = checkpoint.load(folder / WEIGHTS)
+    network = networks.load(folder / WEIGHTS)
     return Run(folder, run_label(recipe.model, recipe.to_dict()), head, name.routed, name.depth, recipe, network, history)
 
 

@@ -100,5 +100,6 @@ def _give_shape(model: nn.Module, name: str, weight: Tensor, bias: bool) -> None
         new: nn.Module = nn.Linear(weight.shape[1], weight.shape[0], bias)
     else:
         kept = {key: getattr(old, key) for key in ("stride", "padding", "dilation", "groups", "padding_mode")}
-        new = nn.Conv2d(weight.shape[1] * old.groups, weight.shape[0], tuple(weight.shape[2:]), bias=bias, **kept)
+        height, width = weight.shape[2:]
+        new = nn.Conv2d(weight.shape[1] * old.groups, weight.shape[0], (height, width), bias=bias, **kept)
     model.set_submodule(name, new)

@@ -12,7 +12,7 @@ import torch
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
-from dynamick import checkpoint
+from dynamick import networks
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
 
@@ -93,7 +93,7 @@ class Keeper(Checkpoint):
         write_atomically(self.out / METRICS, _as_csv(self.history).encode())
 
     def _save(self, module: Any, name: str, row: dict[str, float]) -> None:
-        checkpoint.save(module.model, self.out / name, {"recipe": self.recipe, "metrics": row})
+        networks.save(module.model, self.out / name, {"recipe": self.recipe, "metrics": row})
 
 
 def read_history(out: Path) -> list[dict[str, float]]:

@@ -17,7 +17,7 @@ import yaml
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
-from dynamick import checkpoint, models
+from dynamick import models, networks
 from dynamick.errors import InputError
 from dynamick.files import why_no_folder, write_atomically, write_json
 from dynamick.models import Network, ResNet
@@ -215,11 +215,11 @@ def _finish(out: Path, recipe: Recipe, images: Images, last: dict[str, float]) -
     """Prune the last weights, and write the run's result, with the figures of the last epoch."""
     result: dict[str, Any] = {"recipe": recipe.to_dict(), "metrics": last}
     if recipe.prune and models.parse(recipe.model).kind.routes:
-        model = checkpoint.load(out / "last.safetensors")
+        model = networks.load(out / "last.safetensors")
         assert isinstance(model, ResNet)
         pruned = prune(model, _prepared(model, images))
         result["pruned"] = asdict(pruned)
-        checkpoint.save(model, out / "pruned.safetensors", result)
+        networks.save(model, out / "pruned.safetensors", result)
         print(
             f"pruned: {pruned.kept} of {pruned.total} weights remain, at most {pruned.max_per_class} a class; "
             f"{pruned.changed} of the logits of {pruned.images} training images changed",

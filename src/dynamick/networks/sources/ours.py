@@ -21,7 +21,7 @@ def knows(name: str) -> bool:
 
 def build(name: str, kept: dict[str, Any]) -> nn.Module:
     """A new network; `kept` holds what `dynamick.models.create` takes."""
-    known = {key: kept[key] for key in ("num_classes", "stem", "width", "rule", "classes") if key in kept}
+    known: dict[str, Any] = {key: kept[key] for key in ("num_classes", "stem", "width", "rule", "classes") if key in kept}
     if "model" in kept and (missing := {"num_classes", "stem", "width"} - known.keys()):
         # A file says all of these: defaults would build another network than it holds.
         raise KeyError(min(missing))

@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 import dynamick as dk
-from dynamick import checkpoint, models
+from dynamick import models, networks
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_the_file_alone_rebuilds_the_model(tmp_path: Path) -> None:
     assert torch.equal(loaded(x), model.eval()(x))
     assert (loaded.preprocessing, loaded.classes, loaded.config) == (model.preprocessing, list("abcd"), model.config)
     assert not loaded.training
-    assert dk.checkpoint.read_config(tmp_path / "w.safetensors")["extra"] == {"epoch": 3}
+    assert dk.networks.read_config(tmp_path / "w.safetensors")["extra"] == {"epoch": 3}
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -71,7 +71,7 @@ def test_other_files_are_named(saved: Path, tmp_path: Path) -> None:
 
 def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
     tensors = safetensors.torch.load_file(saved)
-    config = checkpoint.read_config(saved) | {"width": 16}
+    config = networks.read_config(saved) | {"width": 16}
     safetensors.torch.save_file(tensors, saved, {"dynamick": json.dumps(config)})
     with pytest.raises(dk.InputError, match=r"do not fit the res8-d3a [^\n]+$"):
         dk.load(saved)
