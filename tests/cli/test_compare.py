@@ -1,6 +1,5 @@
 """`dynamick compare`: one command from a training's file to the table and the two plots; a second run computes nothing."""
 
-import argparse
 import csv
 import importlib
 import json
@@ -15,9 +14,9 @@ from PIL import Image
 
 import dynamick as dk
 from dynamick import models
-from dynamick.cli.compare import _backbone, backbone_names
 from dynamick.cli.main import main
 from dynamick.comparison.cache import ASKED
+from dynamick.comparison.comparing import names_of
 from dynamick.comparison.heads import HEADS, dynamic, tuning
 from dynamick.data.class_folders import FolderImages
 from dynamick.errors import InputError
@@ -206,9 +205,9 @@ def test_other_weights_in_the_same_folder_are_refused(weights: Path, capsys: pyt
 
 def test_backbones_are_named_by_their_run(tmp_path: Path) -> None:
     paths = [tmp_path / "res8-0" / "best.safetensors", tmp_path / "mine.safetensors"]
-    assert backbone_names(paths) == ["res8-0", "mine"]
+    assert names_of(paths) == ["res8-0", "mine"]
     with pytest.raises(InputError, match="two files are called res8-0"):
-        backbone_names([*paths, tmp_path / "res8-0" / "last.safetensors"])
+        names_of([*paths, tmp_path / "res8-0" / "last.safetensors"])
 
 
 def test_networks_whose_heads_were_trained_otherwise_are_not_averaged(weights: Path) -> None:
@@ -281,10 +280,8 @@ def test_a_folders_images_have_the_networks_own_size(
 
 def test_a_recipe_says_the_size(weights: Path) -> None:
     """Of 32 pixels, and not that of the preprocessing, at which the network sees them."""
-    args = argparse.Namespace(model=None, data=None, root=None, size=None)
-    assert _backbone(args, weights, "backbone").recipe.size == 32
-    args.size = 48
-    assert _backbone(args, weights, "backbone").recipe.size == 48
+    assert dk.open_network(weights).images().size == 32
+    assert dk.open_network(weights, size=48).images(size=48).size == 48
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (50, 36)])

@@ -12,7 +12,9 @@ _HOME = {
     "open_features": "dynamick.comparison.cache",
     "HEADS": "dynamick.comparison.heads",
     "Fitted": "dynamick.comparison.heads",
+    "Compared": "dynamick.comparison.comparing",
     "Retrofitted": "dynamick.comparison.retrofitting",
+    "compare": "dynamick.comparison.comparing",
     "measure": "dynamick.comparison.measuring",
     "retrofit": "dynamick.comparison.retrofitting",
 }

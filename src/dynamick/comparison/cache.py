@@ -237,8 +237,9 @@ def _is_state(state: Any) -> bool:
     key, classes, names = (state.get(name) for name in ("key", "classes", "names"))
     if not isinstance(key, dict) or not {"weights", "data", "dtype"} <= set(key):
         return False
-    lists = isinstance(classes, list) and isinstance(names, list) and names
-    return bool(lists) and all(isinstance(text, str) for text in (*classes, *names, *key.values()))
+    if not isinstance(classes, list) or not isinstance(names, list) or not names:
+        return False
+    return all(isinstance(text, str) for text in (*classes, *names, *key.values()))
 
 
 def _chunk(folder: Path, number: int) -> Path:
@@ -268,5 +269,5 @@ def _checksum(key: dict[str, str], x: Tensor, labels: Tensor) -> str:
     """Of a chunk, and of what its cache is of: a chunk of another cache does not match."""
     sha = hashlib.sha256(json.dumps(key, sort_keys=True).encode())
     for values in (x, labels):
-        sha.update(values.contiguous().flatten().view(torch.uint8).numpy())
+        sha.update(values.contiguous().flatten().view(torch.uint8).numpy().data)
     return sha.hexdigest()

@@ -2,22 +2,21 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dynamick.comparison.heads import HEADS
 from dynamick.comparison.table import AVERAGED, averages
 from dynamick.dissection.plots import COLOURS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 LABELS = {"static": "static non-zeros a class", "routed": "K: products routed for each input"}
 NEAR = (1.0, 0.5)
 """The lower panels show so many points below dense and above the best head, where good ones lie; the upper ones show all."""
 
 
-def accuracy(table: Sequence[dict[str, Any]], axis: str) -> "Figure":
+def accuracy(table: Sequence[dict[str, Any]], axis: str) -> Figure:
     """Accuracy against one kind of budget, a column for each backbone: above the whole range, below what lies near dense.
 
     The dense head is a line across. The budget 1 and the mean of 5 to 30 stand apart (docs/definitions.md, "Sparse heads").
@@ -26,8 +25,6 @@ def accuracy(table: Sequence[dict[str, Any]], axis: str) -> "Figure":
         table: `dynamick.comparison.table.rows`.
         axis: `static` or `routed`.
     """
-    from matplotlib.figure import Figure
-
     backbones = list(dict.fromkeys(row["backbone"] for row in table)) or [""]
     figure = Figure(figsize=(5.6 * len(backbones), 8), layout="constrained")
     rows = figure.subplots(2, len(backbones), squeeze=False, sharex=True)
@@ -63,7 +60,7 @@ def _ticks(table: Sequence[dict[str, Any]]) -> dict[int, str]:
     return {budget: str(budget) for budget in budgets} | mean
 
 
-def _panel(axes: "Axes", table: Sequence[dict[str, Any]], dense: float | None, least: float, ticks: dict[int, str]) -> None:
+def _panel(axes: Axes, table: Sequence[dict[str, Any]], dense: float | None, least: float, ticks: dict[int, str]) -> None:
     if dense is not None:
         axes.axhline(dense, color="black", linestyle=":", linewidth=1.2, label="dense")
     means = {each["head"]: each["top1"] for each in averages(table)}
@@ -88,7 +85,7 @@ def _panel(axes: "Axes", table: Sequence[dict[str, Any]], dense: float | None, l
     axes.set_axisbelow(True)
 
 
-def _line(axes: "Axes", head: str, points: Sequence[tuple[float, float, float]]) -> None:
+def _line(axes: Axes, head: str, points: Sequence[tuple[float, float, float]]) -> None:
     """Points (budget, top-1, deviation) of one head, joined."""
     if not points:
         return
