@@ -6,204 +6,28 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
-from dynamick.errors import InputError
-from dynamick.functional import dynamic_linear, dynamic_route
 from dynamick.report.explanation import (
-    MAX_BYTES,
-    ClassComposition,
     ConceptShare,
-    HeadNumbers,
-    Instance,
-    ModelSummary,
-    Page,
-    TopImage,
-    Unit,
-    render,
-    write_page,
+)
+from tests.report.page_samples import (
+    HEADS,
+    HOSTILE,
+    Sample,
+    all_of,
+    click,
+    elements,
+    pick,
+    products,
+    ranking,
+    show,
+    switch,
+    text_of,
 )
 
-HOSTILE = "<script>alert(1)</script>"
-HEADS = ["at_most", "exactly", "exactly masked", "dense"]
-
-
-class Sample:
-    """A page of random numbers with ties, and what PyTorch makes of them."""
-
-    def __init__(self, kind: str, O: int = 6, M: int = 14, B: int = 5, k: int = 6, side: int = 7, image: int = 48) -> None:
-        g = torch.Generator().manual_seed(O * M + B)
-        self.kind, self.k = kind, k
-        # Few levels, so that products tie; inputs of both signs for the rule `exactly`, and heads with zero weights.
-        self.weight = torch.randint(-4, 5, (O, M), generator=g) / 3 * (torch.rand(O, M, generator=g) < 0.7)
-        self.bias = torch.randn(O, generator=g)
-        self.maps = torch.randint(-2 if kind.startswith("exactly") else 0, 5, (B, M, side, side), generator=g) / 5
-        self.maps *= torch.randint(4, (B, M, 1, 1), generator=g)
-        self.x = self.maps.mean((2, 3))
-        self.x[:, 3] = self.x[:, 2]
-        self.weight[:, 3] = self.weight[:, 2]
-        self.mask = torch.rand(O, M, generator=g) < 0.8 if "masked" in kind else None
-        self.labels = torch.randint(O, (B,), generator=g)
-        self.images = torch.randint(256, (B, image, image, 3), generator=g, dtype=torch.uint8).numpy()
-
-    @property
-    def rule(self) -> str:
-        return self.kind.split()[0]
-
-    def logits(self, off: set[int]) -> torch.Tensor:
-        x = self.x.clone()
-        x[:, list(off)] = 0
-        if self.rule == "dense":
-            return torch.nn.functional.linear(x, self.weight, self.bias)
-        return dynamic_linear(x, self.weight, self.bias, self.k, self.rule, mask=self.mask)
-
-    def routed(self, image: int, c: int, off: set[int]) -> tuple[list[int], list[float]]:
-        x = self.x[image].clone()
-        x[list(off)] = 0
-        route = dynamic_route(x, self.weight, self.k, [c], self.rule, mask=self.mask)
-        n = int((route.indices[0] >= 0).sum())
-        return route.indices[0, :n].tolist(), route.products[0, :n].tolist()
-
-    def page(self, units: bool = True, name: str = "part") -> Page:
-        O, M = self.weight.shape
-        summary = ModelSummary("res8-d3a", 0.9, 4.5, 6, M, M - 1, 9, 0.11)
-        top = [TopImage(image, np.arange(16).reshape(4, 4) > 7) for image in self.images[:4]]
-        linked = [(0, 1.0), (1, 0.5)]
-        shares = [
-            ConceptShare(f"{name} 0", "part", 1.5, 0.75, linked),
-            ConceptShare(f"{name} 2", "color", 0.5, 0.25, [(2, 0.5)]),
-        ]
-        return Page(
-            title="Explained",
-            model=summary,
-            head=HeadNumbers(
-                self.weight.numpy(),
-                self.bias.numpy(),
-                self.rule,
-                None if self.rule == "dense" else self.k,
-                None if self.mask is None else self.mask.numpy(),
-            ),
-            classes=[f"class {c}" for c in range(O)],
-            instances=[
-                Instance(f"{i}.png", image, x.numpy(), logits.numpy(), int(label), maps.numpy())
-                for i, (image, x, logits, label, maps) in enumerate(
-                    zip(self.images, self.x, self.logits(set()), self.labels, self.maps, strict=True)
-                )
-            ],
-            units=[Unit(i, f"{name} {i}", ("part", "color")[i % 2], i / M, i > 0, top) for i in range(M)] if units else [],
-            compositions=[ClassComposition(f"class {c}", shares, 0.2) for c in range(O)] if units else [],
-            twin=replace(summary, name="res8"),
-            notes=["1 file was skipped."],
-        )
-
-
-# ---- without a browser
-
-
-def test_a_page_of_50_images_is_small_enough(tmp_path: Path) -> None:
-    page = Sample("dense", O=100, M=512, B=50, image=224).page()
-    path = write_page(page, tmp_path / "report.html")
-    assert path.stat().st_size <= MAX_BYTES
-
-
-def data_of(html: str) -> dict[str, Any]:
-    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', html, re.DOTALL)
-    assert found
-    return json.loads(found[1])
-
-
-def test_a_head_too_large_keeps_the_classes_that_come_closest() -> None:
-    sample = Sample("dense", O=1000, M=768, B=3)
-    html = render(sample.page(units=False))
-    kept = {int(name.removeprefix("class ")) for name in data_of(html)["classes"]}
-    assert 100 < len(kept) < 1000
-    assert set(sample.logits(set()).topk(100).indices.flatten().tolist()) <= kept
-    assert f"The head has 1000 classes. This page computes with the {len(kept)}" in html
-
-
-@pytest.mark.parametrize(("M", "shown"), [(600, 600), (1600, 500)])
-def test_top_images_are_thinned_before_the_page_grows_too_large(M: int, shown: int) -> None:
-    noise = np.random.default_rng(0).integers(0, 256, (256, 72, 72, 3), dtype=np.uint8)
-    sample = Sample("at_most", M=M)
-    units = [Unit(i, top_images=[TopImage(noise[(i + n) % 256]) for n in range(2)]) for i in range(M)]
-    html = render(replace(sample.page(units=False), units=units))
-    assert len(html) <= MAX_BYTES
-    given = [bool(strip) for strip in data_of(html)["strips"]]
-    assert shown <= sum(given) <= M
-    if shown < M:
-        # The units of the largest weights are those that keep an image.
-        weight = sample.weight.abs().sum(0)
-        assert weight[torch.tensor(given)].min() >= weight[~torch.tensor(given)].max()
-
-
-def test_what_does_not_fit_is_refused() -> None:
-    page = Sample("at_most").page()
-    wrong = replace(page.instances[0], x=page.instances[0].x[:-1])
-    for broken, message in [
-        (replace(page, instances=[]), "instances: 0"),
-        (replace(page, instances=[wrong]), r"x of 0\.png: shape \(13,\); give \(14,\)"),
-        (replace(page, units=page.units[1:]), "units: 13 given; give all 14"),
-        (replace(page, compositions=page.compositions[1:]), "compositions: 5 given"),
-        (replace(page, head=replace(page.head, k=None)), "head: rule 'at_most' with k=None"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            render(broken)
-
-
-# ---- in a browser
-
 browser_test = pytest.mark.browser
-
-
-def show(browser: Any, page: Page, path: Path, width: int = 1280, scheme: str = "light") -> None:
-    browser.show(write_page(page, path / "page.html"), width, scheme)
-
-
-def elements(browser: Any, selector: str) -> list[Any]:
-    return browser.find_elements("css selector", selector)
-
-
-def click(browser: Any, selector: str) -> None:
-    browser.execute_script("arguments[0].click()", browser.find_element("css selector", selector))
-
-
-def text_of(browser: Any, selector: str) -> str:
-    """The text of the first element found, with no-break spaces as spaces."""
-    return browser.execute_script("return document.querySelector(arguments[0]).textContent", selector).replace("\xa0", " ")
-
-
-def pick(browser: Any, identity: str, value: int) -> None:
-    code = "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
-    browser.execute_script(code, identity, str(value))
-
-
-def all_of(browser: Any, selector: str, what: str) -> list[str]:
-    """The value of a JavaScript expression of `each`, for all elements that the selector finds."""
-    return browser.execute_script(f"return [...document.querySelectorAll(arguments[0])].map(each => {what})", selector)
-
-
-def switch(browser: Any, unit: int) -> None:
-    click(browser, f"#unit-list [data-key='switch-{unit}']")
-
-
-def ranking(browser: Any) -> list[tuple[int, float, float]]:
-    """Class, logit and probability of every class, the best first, in full precision."""
-    rows = browser.execute_script(
-        "return [...document.querySelectorAll('#ranking li')]"
-        ".map(row => [row.dataset.class, ...[...row.querySelectorAll('data')].map(each => each.value)])"
-    )
-    return [(int(c), float(logit), float(probability)) for c, logit, probability in rows]
-
-
-def products(browser: Any) -> list[tuple[int, float]]:
-    """Unit and product of the rows of the evidence table that are on."""
-    rows = browser.execute_script(
-        "return [...document.querySelectorAll('#products tbody tr:not(.off)')]"
-        ".map(row => [row.querySelector('input').dataset.key.slice(7), row.querySelector('data').value])"
-    )
-    return [(int(unit), float(product)) for unit, product in rows]
 
 
 def test_switched_off_units_change_something() -> None:

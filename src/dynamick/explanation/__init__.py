@@ -4,8 +4,10 @@ from dynamick.explanation.attribution import quantus_heatmap
 from dynamick.explanation.basis import learn_basis
 from dynamick.explanation.composition import Composition, composition, share_covered
 from dynamick.explanation.faithfulness import Faithfulness, faithfulness
+from dynamick.explanation.folder import explain_folder
 from dynamick.explanation.ibd import ConceptBasis, Decomposition, decompose, learn_concepts
 from dynamick.explanation.instances import Concept, Explanation, RunnerUp, explain
+from dynamick.explanation.outputs import Outputs
 from dynamick.explanation.pages import page, summarise
 from dynamick.explanation.pictures import draw, heatmap
 from dynamick.explanation.reading import Reader, Reading
@@ -22,6 +24,7 @@ __all__ = [
     "Explanation",
     "Faithfulness",
     "HeatmapTruth",
+    "Outputs",
     "Reader",
     "Reading",
     "RunnerUp",
@@ -32,6 +35,7 @@ __all__ = [
     "decompose",
     "draw",
     "explain",
+    "explain_folder",
     "faithfulness",
     "heatmap",
     "heatmap_truth",

@@ -62,8 +62,11 @@ class Composition:
     negative: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return asdict(self)
+        """Plain JSON values. Units count from 1 here, as in tally.csv."""
+        result = asdict(self)
+        for link in (link for concept in result["concepts"] for link in concept["units"]):
+            link["unit"] += 1
+        return result
 
 
 def composition(model: nn.Module, units: "Dissection") -> list[Composition]:

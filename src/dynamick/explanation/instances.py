@@ -14,6 +14,7 @@ from dynamick.errors import InputError
 from dynamick.explanation.head import LinearHead
 from dynamick.explanation.maps import Maps
 from dynamick.explanation.reading import Preprocess, Reader, Reading, Seen, check_images
+from dynamick.networks.classes import classes_of
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
@@ -111,8 +112,13 @@ class Explanation:
         return 1 - _sum([share for share in chosen if share is not None])
 
     def to_dict(self, maps: bool = True) -> dict[str, Any]:
-        """Plain JSON values; a number that is not finite becomes None. `maps=False` leaves the maps out."""
+        """Plain JSON values. Units count from 1 here, as in tally.csv; a number that is not finite becomes None.
+
+        `maps=False` leaves the maps out.
+        """
         result = {name: plain(value) for name, value in self.__dict__.items() if name != "maps"}
+        for counted in (result, *([result["runner_up"]] if self.runner_up is not None else [])):
+            counted["units"] = [unit + 1 for unit in counted["units"]]
         result["maps"] = plain(self.maps.tolist()) if maps and self.maps is not None else None
         return result
 
@@ -188,10 +194,8 @@ def explanations_of(
 
 
 def class_names(model: nn.Module, head: LinearHead) -> list[str]:
-    """The model's `classes`, or the indices where it has none."""
-    names = getattr(model, "classes", None)
-    count = head.weight.shape[0]
-    return [str(name) for name in names] if names is not None and len(names) == count else [str(c) for c in range(count)]
+    """The model's `classes`, a list or a dictionary, or the indices where it has none."""
+    return classes_of(getattr(model, "classes", None), len(head.weight))
 
 
 def concepts_of(units: "Dissection") -> list[Concept | None]:

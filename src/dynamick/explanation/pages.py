@@ -17,6 +17,7 @@ from dynamick.explanation.instances import check_units, class_names, concepts_of
 from dynamick.explanation.reading import Reader, Seen
 from dynamick.metrics import sparsity
 from dynamick.metrics.sparsity import THRESHOLD
+from dynamick.networks import OpenNetwork
 from dynamick.report import explanation as parts
 from dynamick.report.explanation import ModelSummary, Page, write_page
 
@@ -28,14 +29,14 @@ FEW_CONCEPTS = 5
 
 
 def page(
-    network: nn.Module,
+    network: nn.Module | OpenNetwork,
     images: Tensor,
     out: str | Path | None = None,
     units: Dissection | None = None,
     *,
     concepts: ConceptDataset | None = None,
     truth: Sequence[int | None] | Tensor | None = None,
-    twin: nn.Module | ModelSummary | None = None,
+    twin: nn.Module | OpenNetwork | ModelSummary | None = None,
     summary: ModelSummary | None = None,
     names: Sequence[str] | None = None,
     title: str | None = None,
@@ -44,7 +45,7 @@ def page(
     """Explain some images on a page: one HTML file that opens offline and in which units can be switched off.
 
     Args:
-        network: any that `explain` takes. Its `classes` give the classes' names.
+        network: as `dynamick.open_network` opens it, or any that `explain` takes. Its `classes` give the classes' names.
         images: uint8, (N, 3, H, W).
         out: the file to write, whole or not at all; None writes nothing.
         units: the dissection of the layer that enters the head. It gives the units their names.
@@ -63,8 +64,8 @@ def page(
         InputError: a dissection of another layer, number of units or data set, or images that the network cannot take.
         OSError: the file cannot be written.
     """
-    about = _summary(network, units) if summary is None else summary
-    reader = Reader(network)
+    about = summary_of(network, units) if summary is None else summary
+    reader = Reader(network.model if isinstance(network, OpenNetwork) else network)
     check_units(units, reader.head, reader.maps(images))
     made = page_of(
         reader.see(images),
@@ -74,7 +75,7 @@ def page(
         truth=[None] * len(images) if truth is None else [None if c is None else int(c) for c in truth],
         units=units,
         concepts=concepts,
-        twin=_summary(twin) if isinstance(twin, nn.Module) else twin,
+        twin=twin if twin is None or isinstance(twin, ModelSummary) else summary_of(twin),
         notes=notes,
     )
     if out is not None:
@@ -142,7 +143,10 @@ def summarise(name: str, model: nn.Module, accuracy: float | None = None, units:
     )
 
 
-def _summary(network: nn.Module, units: Dissection | None = None) -> ModelSummary:
+def summary_of(network: nn.Module | OpenNetwork, units: Dissection | None = None) -> ModelSummary:
+    """`summarise` by what the network says of itself: its name, and its accuracy where its training measured one."""
+    if isinstance(network, OpenNetwork):
+        return summarise(network.name, network.model, network.accuracy, units)
     return summarise(type(network).__name__, network, None, units)
 
 

@@ -39,7 +39,7 @@ MAX_BYTES = 5_000_000
 """What a page of 50 images may weigh."""
 
 _HERE = Path(__file__).parent
-_ASSETS = {"page_style": "explanation.css", "arithmetic": "arithmetic.js", "views": "explanation.js"}
+_SCRIPTS = ("arithmetic.js", "elements.js", "images.js", "classes.js", "explanation.js")  # one after the other
 _FRAME_BYTES = 80_000  # template, style and script, with room to grow
 _TOP_IMAGES = 4
 
@@ -94,8 +94,13 @@ def render(page: Page) -> str:
         k=page.head.k,
         unit_count=page.head.weight.shape[1],
         data=Markup(text),
-        **{name: Markup((_HERE / "assets" / file).read_text(encoding="utf-8")) for name, file in _ASSETS.items()},
+        page_style=Markup(_asset("explanation.css")),
+        script=Markup("\n".join(map(_asset, _SCRIPTS))),
     )
+
+
+def _asset(name: str) -> str:
+    return (_HERE / "assets" / name).read_text(encoding="utf-8")
 
 
 def _check(page: Page) -> None:

@@ -1,4 +1,4 @@
-// The head's exact arithmetic, and where its evidence lies in an image; explanation.js shows what is computed here.
+// The head's exact arithmetic, and where its evidence lies in an image; the other scripts show what is computed here.
 // Units are counted from 0.
 "use strict";
 
