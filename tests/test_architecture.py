@@ -56,14 +56,11 @@ LONG: dict[str, str] = {}
 
 # What the rebuilding has not reached yet. These lists only shrink.
 TODO_CIRCLES: list[set[str]] = []
-TODO_INSIDE = {"data/scenes.py", "explanation/pictures.py", "explanation/threeway.py"}
+TODO_INSIDE = {"data/scenes.py"}
 TODO_LONG = {
     "csrc/lanes.h",
-    "src/dynamick/report/assets/explanation.js",
-    "tests/explanation/test_instances.py",
     "tests/ops/test_cpu_kernel.py",
     "tests/optim/test_interpretable_sgd.py",
-    "tests/report/test_explanation_page.py",
     "tests/training/test_train.py",
 }
 

@@ -1,19 +1,41 @@
-"""Explanations that are the computation: instances, class composition, IBD, and how far all of it can be trusted."""
+"""Explanations that are the computation: instances, class composition, IBD, and how far all of it can be trusted.
 
-from dynamick.explanation.attribution import quantus_heatmap
-from dynamick.explanation.basis import learn_basis
+What draws is loaded when it is first used.
+"""
+
+import importlib
+from typing import Any
+
 from dynamick.explanation.composition import Composition, composition, share_covered
 from dynamick.explanation.faithfulness import Faithfulness, faithfulness
-from dynamick.explanation.folder import explain_folder
-from dynamick.explanation.ibd import ConceptBasis, Decomposition, decompose, learn_concepts
-from dynamick.explanation.instances import Concept, Explanation, RunnerUp, explain
-from dynamick.explanation.outputs import Outputs
-from dynamick.explanation.pages import page, summarise
-from dynamick.explanation.pictures import draw, heatmap
-from dynamick.explanation.reading import Reader, Reading
 from dynamick.explanation.simulability import Simulability, simulability, study_questions
-from dynamick.explanation.threeway import ThreeWays, three_ways
-from dynamick.explanation.truth import CompositionTruth, HeatmapTruth, composition_truth, heatmap_truth
+
+_HOME = {
+    "CompositionTruth": "dynamick.explanation.truth",
+    "Concept": "dynamick.explanation.instances",
+    "ConceptBasis": "dynamick.explanation.ibd",
+    "Decomposition": "dynamick.explanation.ibd",
+    "Explanation": "dynamick.explanation.instances",
+    "HeatmapTruth": "dynamick.explanation.truth",
+    "Outputs": "dynamick.explanation.outputs",
+    "Reader": "dynamick.explanation.reading",
+    "Reading": "dynamick.explanation.reading",
+    "RunnerUp": "dynamick.explanation.instances",
+    "ThreeWays": "dynamick.explanation.threeway",
+    "composition_truth": "dynamick.explanation.truth",
+    "decompose": "dynamick.explanation.ibd",
+    "draw": "dynamick.explanation.pictures",
+    "explain": "dynamick.explanation.instances",
+    "explain_folder": "dynamick.explanation.folder",
+    "heatmap": "dynamick.explanation.pictures",
+    "heatmap_truth": "dynamick.explanation.truth",
+    "learn_basis": "dynamick.explanation.basis",
+    "learn_concepts": "dynamick.explanation.ibd",
+    "page": "dynamick.explanation.pages",
+    "quantus_heatmap": "dynamick.explanation.attribution",
+    "summarise": "dynamick.explanation.pages",
+    "three_ways": "dynamick.explanation.threeway",
+}
 
 __all__ = [
     "Composition",
@@ -49,3 +71,13 @@ __all__ = [
     "summarise",
     "three_ways",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dynamick.explanation' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

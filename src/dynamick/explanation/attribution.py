@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.explanation.maps import NO_MODULE, NONLINEAR
-from dynamick.explanation.pictures import enlarge
+from dynamick.explanation.pixels import enlarge
 from dynamick.explanation.reading import Reader, evaluating, heat
 
 METHODS = ("grad-cam", "integrated gradients")

@@ -1,12 +1,9 @@
 """The three ways to explain (the paper's Fig. 7), from two models and a data set of concepts: numbers and a figure."""
 
 from collections.abc import Iterator
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.backend_bases import FigureCanvasBase
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
@@ -15,42 +12,13 @@ from dynamick.errors import InputError
 from dynamick.explanation.ibd import ConceptBasis, learn_concepts
 from dynamick.explanation.maps import NONLINEAR
 from dynamick.explanation.reading import Reader
-from dynamick.explanation.threeway import WAYS, ThreeWays, draw
 
 CATEGORIES = ("object", "part", "concept")
 """IBD learns concept vectors of objects and parts (docs/definitions.md); a folder of people's own masks has `concept`."""
 
-DRAWN = 4
-"""So many images are in the figure."""
 PENALTY = 0.1
 """Of the concepts' regressions, unless another is given. Weaker ones tell concepts apart a little better, by units that hardly
 vary; then next to nothing of a class's score lies along the concepts, and IBD would be compared with at its worst."""
-
-
-def check_figure(path: Path) -> None:
-    """Raise InputError unless matplotlib writes figures of this suffix."""
-    known = FigureCanvasBase.get_supported_filetypes()
-    if path.suffix[1:].lower() not in known:
-        raise InputError(f"{path}: a figure's name must end in one of .{', .'.join(sorted(known))}")
-
-
-def draw_some(ways: ThreeWays, images: Tensor, path: Path) -> None:
-    """Write the figure of a few of the images, spread evenly: from folders they come class by class.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    places = [n * len(images) // DRAWN for n in range(DRAWN)] if len(images) > DRAWN else list(range(len(images)))
-    draw(replace(ways, images=[ways.images[place] for place in places]), path, images[places])
-
-
-def table(ways: ThreeWays) -> str:
-    """The median residual of each way."""
-    residuals = ways.residuals()
-    # Adding 0.0 makes a rounded -0.0 a plain zero.
-    cells = ["none" if (left := residuals[name]) is None else f"{round(left, 3) + 0.0:.1%}" for name in WAYS]
-    rows = [f"{name:14} {cell:>9}" for name, cell in zip(WAYS, cells, strict=True)]
-    return "\n".join([f"{'way':14} {'residual':>9}  (median over {len(ways.images)} images, of the sum over all units)", *rows])
 
 
 def learn_basis(model: nn.Module | Reader, concepts: ConceptDataset, batch_size: int = 64, **options: Any) -> ConceptBasis:

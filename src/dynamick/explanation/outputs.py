@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynamick.data.photographs import is_image
+from dynamick.data.finding import is_image
 from dynamick.errors import InputError
-from dynamick.explanation.basis import check_figure
+from dynamick.explanation.threeway import check_figure
 from dynamick.report.study import files_of
 
 

@@ -1,21 +1,18 @@
 """Pictures of explanations: heatmaps over the image as arrays and PNG bytes, and the figure of an explanation (Fig. 7)."""
 
-import io
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
+import matplotlib
 import numpy as np
 import torch
-import torch.nn.functional as F
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from dynamick.errors import InputError
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-    from dynamick.explanation.instances import Explanation
+from dynamick.explanation.instances import Explanation
+from dynamick.explanation.pixels import enlarge
 
 NAME = 24
 """So many characters of a name fit above a picture."""
@@ -23,13 +20,8 @@ AGAINST = (60, 140, 255)
 """The colour of evidence against the class, as on the page."""
 TONE = 0.75
 """A value is drawn by this power of its share of the largest, as on the page: weak heat is seen, and still looks weaker."""
-
-
-def enlarge(map_HW: Tensor, size: tuple[int, int]) -> Tensor:
-    """A map (h, w) or maps (n, h, w), upsampled bilinearly (align_corners=False) to size (H, W) in pixels."""
-    maps = map_HW.reshape(-1, 1, *map_HW.shape[-2:]).float()
-    large = F.interpolate(maps, size, mode="bilinear", align_corners=False)
-    return large.reshape(*map_HW.shape[:-2], *size)
+Words = Callable[[Explanation, int], list[str]]
+"""What is said of a unit of an explanation, by its position there, in lines."""
 
 
 def heatmap(
@@ -56,8 +48,6 @@ def heatmap(
     """
     if image.ndim != 3 or image.shape[0] != 3 or map_HW.ndim != 2:
         raise InputError(f"heatmap: image {tuple(image.shape)}, map {tuple(map_HW.shape)}; give (3, H, W) and (h, w)")
-    import matplotlib
-
     pixels = image.float() if image.is_floating_point() else image.float() / 255
     signed = enlarge(map_HW, (image.shape[1], image.shape[2]))
     heat = signed.abs() if against else signed.clamp(min=0)
@@ -70,27 +60,13 @@ def heatmap(
     return (mixed.clamp(0, 1) * 255).round().byte().numpy()
 
 
-def png(pixels: np.ndarray | Tensor) -> bytes:
-    """PNG bytes of a uint8 array (H, W, 3), or of a uint8 tensor (3, H, W)."""
-    from PIL import Image
-
-    array = pixels.permute(1, 2, 0).contiguous().numpy() if isinstance(pixels, Tensor) else pixels
-    buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
-
-
-Words = Callable[["Explanation", int], list[str]]
-"""What is said of a unit of an explanation, by its position there, in lines."""
-
-
 def draw(
-    explanations: "Sequence[Explanation]",
+    explanations: Sequence[Explanation],
     images: Tensor,
     units: int = 5,
     titles: Sequence[str] | None = None,
     captions: Words | None = None,
-) -> "Figure":
+) -> Figure:
     """The paper's Fig. 7 of some explanations: a row each with the image, and the units of largest |W x| on it.
 
     Above each unit stand its product with the share of Y - b, its number (from 1, as in tally.csv) and its concept. Yellow
@@ -109,9 +85,6 @@ def draw(
     Raises:
         InputError: there is no explanation, or images are missing.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     if not explanations or max(each.image for each in explanations) >= len(images):
         raise InputError(f"draw: {len(explanations)} explanations of {len(images)} images; give at least one, and their images")
     size = (1.75 * (units + 1), 2.3 * len(explanations))
@@ -139,13 +112,13 @@ def _dimmed(image: Tensor) -> Tensor:
     return (0.7 * pixels.mean(dim=0, keepdim=True)).expand(3, -1, -1)
 
 
-def _titled(axes: "Axes", pixels: np.ndarray, title: str) -> None:
+def _titled(axes: Axes, pixels: np.ndarray, title: str) -> None:
     axes.imshow(pixels)
     axes.set_axis_off()
     axes.set_title(title, fontsize=8, parse_math=False)
 
 
-def _sum(explanation: "Explanation") -> str:
+def _sum(explanation: Explanation) -> str:
     evidence = explanation.logit - explanation.bias
     sign = "\N{MINUS SIGN}" if explanation.bias < 0 else "+"
     added = f"{_number(evidence)} {sign} {abs(explanation.bias):.2f} (bias)"
@@ -161,7 +134,7 @@ def _number(value: float, form: str = ".2f") -> str:
     return format(value, form).replace("-", "\N{MINUS SIGN}")
 
 
-def _captions(explanation: "Explanation", place: int) -> list[str]:
+def _captions(explanation: Explanation, place: int) -> list[str]:
     """A unit's product and share, its number, and its concept where it has one."""
     share, concept = explanation.shares["share_of_routed"][place], explanation.concepts[place]
     of = "" if share is None else f" ({_number(share, '.0%')} of Y \N{MINUS SIGN} b)"
@@ -172,7 +145,7 @@ def _captions(explanation: "Explanation", place: int) -> list[str]:
     ]
 
 
-def _bars(axes: "Axes", explanation: "Explanation", units: int, captions: Words) -> None:
+def _bars(axes: Axes, explanation: Explanation, units: int, captions: Words) -> None:
     places = explanation.largest(units)
     values = [explanation.products[place] for place in places]
     labels = [", ".join(part for part in captions(explanation, place)[::-1] if part) for place in places]

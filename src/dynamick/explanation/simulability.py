@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dynamick.errors import InputError
 from dynamick.explanation.instances import Explanation
-from dynamick.explanation.pictures import png
+from dynamick.explanation.pixels import png
 from dynamick.metrics.simulability import ReaderState, Tokens, simulability_compute, simulability_update
 
 

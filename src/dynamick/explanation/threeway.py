@@ -3,25 +3,27 @@
 import io
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from matplotlib.axes import Axes
+from matplotlib.backend_bases import FigureCanvasBase
+from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor, nn
 
+from dynamick.dissection import Dissection
 from dynamick.errors import InputError
 from dynamick.explanation.ibd import STEPS, ConceptBasis, decompose
 from dynamick.explanation.instances import Concept, Explanation, explain, explanations_of
 from dynamick.explanation.reading import Preprocess, Reader, Seen
 from dynamick.files import write_atomically
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-    from dynamick.dissection import Dissection
-
 WAYS = ("dense units", "dense + IBD", "dynamic")
+DRAWN = 4
+"""So many images are in the figure of `draw_some`."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,8 @@ def three_ways(
     dynamic: nn.Module,
     images: Tensor,
     basis: ConceptBasis,
-    dense_units: "Dissection | None" = None,
-    dynamic_units: "Dissection | None" = None,
+    dense_units: Dissection | None = None,
+    dynamic_units: Dissection | None = None,
     units: int = 100,
     steps: int = STEPS,
     preprocess: Preprocess = "model",
@@ -142,6 +144,32 @@ def by_concepts(seen: Seen, explanations: Sequence[Explanation], basis: ConceptB
     return ways
 
 
+def check_figure(path: Path) -> None:
+    """Raise InputError unless matplotlib writes figures of this suffix."""
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix[1:].lower() not in known:
+        raise InputError(f"{path}: a figure's name must end in one of .{', .'.join(sorted(known))}")
+
+
+def draw_some(ways: ThreeWays, images: Tensor, path: Path) -> None:
+    """Write the figure of a few of the images, spread evenly: from folders they come class by class.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    places = [n * len(images) // DRAWN for n in range(DRAWN)] if len(images) > DRAWN else list(range(len(images)))
+    draw(replace(ways, images=[ways.images[place] for place in places]), path, images[places])
+
+
+def table(ways: ThreeWays) -> str:
+    """The median residual of each way."""
+    residuals = ways.residuals()
+    # Adding 0.0 makes a rounded -0.0 a plain zero.
+    cells = ["none" if (left := residuals[name]) is None else f"{round(left, 3) + 0.0:.1%}" for name in WAYS]
+    rows = [f"{name:14} {cell:>9}" for name, cell in zip(WAYS, cells, strict=True)]
+    return "\n".join([f"{'way':14} {'residual':>9}  (median over {len(ways.images)} images, of the sum over all units)", *rows])
+
+
 def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, images: int = 4, bars: int = 8) -> None:
     """Write the figure: a row of three bar charts an image on one scale, the residual in grey. The suffix gives the format.
 
@@ -154,9 +182,6 @@ def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, imag
         InputError: there is no image to draw.
         OSError: the file cannot be written.
     """
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     shown = ways.images[:images]
     if not shown:
         raise InputError("three ways: no image was explained, so there is nothing to draw")
@@ -190,7 +215,7 @@ def _rows(way: Way, bars: int, what: str) -> list[tuple[str, float, str]]:
     return rows if way.residual is None else [*rows, ("residual", way.residual, "#999999")]
 
 
-def _chart(axis: "Axes", title: str, rows: list[tuple[str, float, str]]) -> None:
+def _chart(axis: Axes, title: str, rows: list[tuple[str, float, str]]) -> None:
     # Adding 0.0 makes a rounded -0.0 a plain zero.
     values = [round(100 * share, 1) + 0.0 for _, share, _ in rows]
     bars = axis.barh(range(len(rows)), values, color=[colour for *_, colour in rows])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from dynamick.errors import InputError
 from dynamick.explanation.composition import Composition, composition
 from dynamick.explanation.maps import NONLINEAR
-from dynamick.explanation.pictures import enlarge
+from dynamick.explanation.pixels import enlarge
 from dynamick.explanation.reading import Preprocess, Reader, heat
 
 if TYPE_CHECKING:

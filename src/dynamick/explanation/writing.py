@@ -12,14 +12,14 @@ from dynamick import report
 from dynamick.data.concepts import ConceptDataset
 from dynamick.data.pictures import Pictures
 from dynamick.dissection import Dissection
-from dynamick.explanation import basis, trust
+from dynamick.explanation import basis, threeway, trust
 from dynamick.explanation.dissected import OTHER_WEIGHTS
 from dynamick.explanation.instances import Explanation, explanations_of, plain
 from dynamick.explanation.outputs import Outputs
 from dynamick.explanation.pages import page_of, summary_of
 from dynamick.explanation.pictures import draw
 from dynamick.explanation.reading import Reader, Seen
-from dynamick.explanation.threeway import ThreeWays, three_ways_of
+from dynamick.explanation.threeway import ThreeWays
 from dynamick.files import write_atomically
 from dynamick.networks import OpenNetwork
 from dynamick.report.explanation import ModelSummary, Page, write_page
@@ -171,9 +171,9 @@ def _three_way(case: Case, path: Path, written: Written) -> None:
     seen = case.twin.reader.see(case.shown.images, maps=False)
     by_units = explanations_of(seen, units=case.twin.units, maps=False)
     learnt = basis.learn_basis(case.twin.reader, case.concepts, penalty=penalty)
-    written.three_ways = three_ways_of(seen, by_units, case.explanations, learnt)
-    basis.draw_some(written.three_ways, case.shown.images, path)
-    written.lines.append(f"{basis.table(written.three_ways)}\nthe figure: {path}")
+    written.three_ways = threeway.three_ways_of(seen, by_units, case.explanations, learnt)
+    threeway.draw_some(written.three_ways, case.shown.images, path)
+    written.lines.append(f"{threeway.table(written.three_ways)}\nthe figure: {path}")
 
 
 WRITERS: dict[str, Callable[[Case, Path, Written], None]] = {
