@@ -11,7 +11,8 @@ from PIL import Image
 import dynamick as dk
 from dynamick.errors import InputError
 from dynamick.explanation import Concept
-from dynamick.explanation.pictures import AGAINST, draw, enlarge, heatmap, png
+from dynamick.explanation.pictures import AGAINST, draw, heatmap
+from dynamick.explanation.pixels import enlarge, png
 
 
 def test_no_heat_leaves_the_image() -> None:
