@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynamick.errors import InputError
-from dynamick.files import LOCK, alone, write_atomically
+from dynamick.files import LOCK, alone, read_table, read_text, write_atomically
 
 DIES = """
 import os, pathlib, signal, sys
@@ -48,3 +48,25 @@ def test_what_a_dead_process_left_is_taken_away_at_the_next_start(tmp_path: Path
     with alone(tmp_path):
         pass
     assert {each.name for each in tmp_path.iterdir()} == {LOCK, ".hidden"}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_text_of_any_mark_is_read(tmp_path: Path, encoding: str) -> None:
+    text = "Käse\r\nжук\n"
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    assert read_text(tmp_path / "a.txt") == text
+    (tmp_path / "big.txt").write_bytes(b"\xfe\xff" + text.encode("utf-16-be"))
+    assert read_text(tmp_path / "big.txt") == text
+
+
+@pytest.mark.parametrize("content", ["Käse".encode("latin-1"), "ab".encode("utf-16-le"), b"\xff\xfea"])
+def test_text_in_another_encoding_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "a.txt").write_bytes(content)
+    with pytest.raises(UnicodeDecodeError):
+        read_text(tmp_path / "a.txt")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_table_of_any_line_ends_is_read(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.csv").write_bytes(end.join(["a,b", "", '1,"x,\ny"', "2,"]).encode())
+    assert read_table(tmp_path / "a.csv") == [["a", "b"], ["1", "x,\ny"], ["2", ""]]

@@ -1,8 +1,11 @@
 """Files that are whole or not there, whenever a process is killed or a disk is full; folders with one process at a time."""
 
+import codecs
 import contextlib
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import os
 import re
@@ -18,6 +21,42 @@ NAMED = 40
 TEMPORARY = re.compile(r"\..+\.\d+-\d+")
 """What a temporary file is called: its file, a process and a thread."""
 LOCK = ".lock"
+
+
+MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+"""What editors put before the first letter. That of UTF-16 is how that of UTF-32 begins, which is looked for first."""
+
+
+def read_text(path: Path) -> str:
+    """The text of a file as any editor saved it: UTF-8, or UTF-16 and UTF-32 with their mark.
+
+    Raises:
+        OSError: it cannot be read.
+        UnicodeDecodeError: it is in another encoding.
+    """
+    content = path.read_bytes()
+    encoding = next((name for mark, name in MARKS.items() if content.startswith(mark)), "utf-8")
+    text = content.decode(encoding)
+    if "\0" in text:
+        place = content.index(b"\0")
+        raise UnicodeDecodeError(encoding, content, place, place + 1, "a zero byte; save it as UTF-8")
+    return text
+
+
+def read_table(path: Path) -> list[list[str]]:
+    """The cells of a CSV file, line by line, without empty lines.
+
+    Raises:
+        OSError, UnicodeDecodeError: as `read_text`.
+        csv.Error: it is no CSV.
+    """
+    return [line for line in csv.reader(io.StringIO(read_text(path), newline="")) if line]
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:

@@ -13,6 +13,7 @@ from typing import Any, get_args
 import yaml
 
 from dynamick.errors import InputError
+from dynamick.files import read_text
 
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NEAR = 3
@@ -164,7 +165,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
         InputError: it cannot be read, or holds no keys and values.
     """
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        given = yaml.safe_load(read_text(path))
     except (OSError, yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
         # PyYAML's constructors let errors of Python's own types through, such as those of a number of 5000 digits.
         raise InputError(f"{path}: no YAML ({' '.join(str(error).split())}); give {what}") from None

@@ -25,7 +25,7 @@ from dynamick.comparison.entering import entering, network_key
 from dynamick.data.images import evenly_spaced
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
-from dynamick.files import alone, why_no_folder, write_atomically, write_json
+from dynamick.files import alone, read_text, why_no_folder, write_atomically, write_json
 from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 from dynamick.progress import bar
@@ -142,7 +142,7 @@ def read_state(folder: Path) -> dict[str, Any]:
         InputError: it is missing or damaged.
     """
     try:
-        state: dict[str, Any] = json.loads((folder / STATE).read_text())
+        state: dict[str, Any] = json.loads(read_text(folder / STATE))
     except FileNotFoundError:
         raise InputError(f"{folder}: no feature cache; give a folder that cache_features wrote") from None
     except OSError as error:

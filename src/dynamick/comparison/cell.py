@@ -14,7 +14,7 @@ import torch
 
 from dynamick.comparison.heads import HEADS
 from dynamick.errors import InputError
-from dynamick.files import write_atomically, write_json
+from dynamick.files import read_text, write_atomically, write_json
 from dynamick.nn import DynamicLinear
 
 FIGURES = (
@@ -81,7 +81,7 @@ def read(file: Path) -> Cell | FailedCell:
         InputError: it is damaged, or cannot be read; it names the file.
     """
     try:
-        written = json.loads(file.read_text())
+        written = json.loads(read_text(file))
     except ValueError as error:
         raise InputError(f"{file}: damaged ({error}); take it away and run again") from None
     except OSError as error:

@@ -20,7 +20,7 @@ from dynamick.data.labelled import LabelledImages
 from dynamick.data.recipe import DataRecipe, folder_recipe, open_images
 from dynamick.durations import in_words
 from dynamick.errors import InputError
-from dynamick.files import write_json
+from dynamick.files import read_text, write_json
 from dynamick.functional import check_k
 from dynamick.networks import OpenNetwork, save
 from dynamick.nn import DynamicLinear
@@ -135,7 +135,7 @@ def check_same(file: Path, wanted: dict[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        made = dict(json.loads(file.read_text()))
+        made = dict(json.loads(read_text(file)))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{file}: damaged ({error}); take it away, or give another --out") from None
     for name, value in wanted.items():

@@ -27,7 +27,7 @@ from dynamick.data.broden_writer import INDEX_COLUMNS, MOST, Record, write
 from dynamick.data.concepts import Label, Sample
 from dynamick.data.decode import read_image, read_label_map, text
 from dynamick.errors import InputError
-from dynamick.files import fingerprint
+from dynamick.files import fingerprint, read_table
 
 __all__ = ["Broden", "Label", "Record", "Row", "Tables", "read_tables", "write"]
 
@@ -144,9 +144,7 @@ def read_tables(root: Path) -> Tables:
 def _read(path: Path, columns: Sequence[str], problems: list[str], empty: bool = False) -> list[dict[str, str]]:
     """The rows of a CSV file that must have these columns; none where there is no such file. `empty`: it may have no rows."""
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, restval="")
-            fields, rows = reader.fieldnames or (), list(reader)
+        fields, *lines = [[cell.strip() for cell in line] for line in read_table(path)] or [[]]
     except FileNotFoundError:
         problems.append(f"{path}: no such file; Broden's format has one")
         return []
@@ -157,6 +155,7 @@ def _read(path: Path, columns: Sequence[str], problems: list[str], empty: bool =
     if missing:
         problems.append(f"{path}: no column {', '.join(missing)} in its first line; it must have {', '.join(columns)}")
         return []
+    rows = [dict(zip(fields, [*line, *[""] * len(fields)], strict=False)) for line in lines]
     if not rows and not empty:
         problems.append(f"{path}: no rows; it must have one or more under its first line")
     return rows

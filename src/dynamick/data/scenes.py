@@ -4,18 +4,16 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from dynamick.data import broden
 from dynamick.data.parts import DISTRACTORS, OCCLUDER, PARTS, Array, Sketch
 from dynamick.errors import InputError
-
-if TYPE_CHECKING:
-    from dynamick.data.broden import Record
 
 CLASSES: dict[str, tuple[str, ...]] = {
     "laptop": ("keyboard", "screen"),
@@ -120,9 +118,7 @@ class ComposedScenes(Dataset[tuple[Tensor, int]]):
         """
         write_broden(root, [self])
 
-    def _records(self) -> "Iterator[Record]":
-        from dynamick.data import broden
-
+    def _records(self) -> Iterator[broden.Record]:
         for i in range(len(self)):
             image, label = self[i]
             maps: dict[str, list[Array | int]] = {
@@ -142,8 +138,6 @@ def write_broden(root: str | Path, scenes: Sequence[ComposedScenes]) -> None:
     Raises:
         InputError: as `dynamick.data.broden.write`; a split is given twice.
     """
-    from dynamick.data import broden
-
     labels = [broden.Label(n, name, "part") for n, name in enumerate(PARTS, 1)]
     labels += [broden.Label(n, name, "scene") for n, name in enumerate(CLASSES, len(PARTS) + 1)]
     splits = [each.split for each in scenes]

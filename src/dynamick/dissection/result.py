@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from dynamick.data.concepts import Label
 from dynamick.errors import InputError
-from dynamick.files import write_atomically
+from dynamick.files import read_table, write_atomically
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
@@ -137,11 +137,10 @@ class Dissection:
         """
         path = Path(path)
         try:
-            # Spreadsheets put a mark before the first letter.
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                header, *lines = list(csv.reader(file)) or [[]]
+            first, *lines = read_table(path) or [[]]
         except (OSError, UnicodeDecodeError, csv.Error) as error:
             raise InputError(f"{path}: cannot be read as a tally ({error}); give a tally.csv") from error
+        header = [name.strip() for name in first]
         categories = [name.removesuffix("-label") for name in header[4::5]]
         expected = [*_FIRST, *(f"{category}-{column}" for category in categories for column in _COLUMNS)]
         if header != expected:

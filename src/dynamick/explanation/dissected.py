@@ -11,6 +11,7 @@ from dynamick.dissection.activations import capture
 from dynamick.errors import InputError
 from dynamick.explanation.instances import check_units
 from dynamick.explanation.reading import Reader, evaluating
+from dynamick.files import read_text
 
 PROBED = 8
 """So many units tell whether a dissection is of these weights."""
@@ -30,7 +31,7 @@ def read_units(path: Path | None) -> Dissection | None:
         return None
     if path.suffix.lower() == ".json":
         try:
-            return Dissection.from_json(path.read_text(encoding="utf-8"))
+            return Dissection.from_json(read_text(path))
         except (OSError, UnicodeDecodeError, InputError) as error:
             raise InputError(f"{path}: cannot be read ({error}); give the dissection.json of dynamick dissect") from None
     tally = Dissection.read_tally(path)

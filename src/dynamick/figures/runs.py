@@ -12,6 +12,7 @@ from dynamick.data.recipe import open_images
 from dynamick.dissection import Dissection
 from dynamick.errors import InputError
 from dynamick.figures.averages import rank
+from dynamick.files import read_text
 from dynamick.training import read_history
 from dynamick.training.recipe import Recipe, differences, run_label
 
@@ -63,7 +64,7 @@ def read_run(folder: Path) -> Run:
 def _read(folder: Path) -> tuple[Recipe, list[dict[str, float]]]:
     part = CONFIG
     try:
-        recipe = Recipe.from_dict(yaml.safe_load((folder / part).read_text()))
+        recipe = Recipe.from_dict(yaml.safe_load(read_text(folder / part)))
         recipe.check()
         part = METRICS
         (folder / part).stat()  # a file that is missing is no damaged one

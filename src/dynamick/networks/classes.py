@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamick.errors import InputError
+from dynamick.files import read_text
 
 
 def names_of(value: Any) -> list[str] | None:
@@ -38,9 +39,9 @@ def read_names(file: Path) -> list[str]:
         InputError: it cannot be read.
     """
     try:
-        return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.strip() for line in read_text(file).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--classes {file}: cannot be read ({error}); give a text file, one class a line") from None
+        raise InputError(f"--classes {file}: cannot be read ({error}); give a text file in UTF-8, one class a line") from None
 
 
 def classes_of(own: Any, outputs: int | None, given: Any = None) -> list[str]:

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from dynamick import report
 from dynamick.errors import InputError
+from dynamick.files import read_text
 from dynamick.report import thumbnails
 from dynamick.report.explanation_data import kept_classes, page_data, page_scale
 from dynamick.report.explanation_parts import (
@@ -100,7 +101,7 @@ def render(page: Page) -> str:
 
 
 def _asset(name: str) -> str:
-    return (_HERE / "assets" / name).read_text(encoding="utf-8")
+    return read_text(_HERE / "assets" / name)
 
 
 def _check(page: Page) -> None:

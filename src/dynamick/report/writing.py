@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from dynamick.files import write_atomically
+from dynamick.files import read_text, write_atomically
 
 _HERE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ def environment() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    found.globals["style"] = Markup((_HERE / "assets" / "style.css").read_text(encoding="utf-8"))
+    found.globals["style"] = Markup(read_text(_HERE / "assets" / "style.css"))
     return found
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch.callbacks import Checkpoint
 
 from dynamick import networks
 from dynamick.errors import InputError
-from dynamick.files import write_atomically
+from dynamick.files import read_table, write_atomically
 
 STATE = "last.ckpt"
 METRICS = "metrics.csv"
@@ -103,11 +103,11 @@ def read_history(out: Path) -> list[dict[str, float]]:
         InputError: it is missing or damaged.
     """
     try:
-        with (out / METRICS).open(newline="") as file:
-            rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
-            if not rows or not all(row.keys() >= {"epoch", "top1"} for row in rows):
-                raise ValueError("rows or columns are missing")
-            return rows
+        names, *lines = read_table(out / METRICS) or [[]]
+        rows = [{name: float(value) for name, value in zip(names, line, strict=True) if value} for line in lines]
+        if not rows or not all(row.keys() >= {"epoch", "top1"} for row in rows):
+            raise ValueError("rows or columns are missing")
+        return rows
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{out / METRICS}: no figures of a training ({reason}); begin it again with --restart") from None

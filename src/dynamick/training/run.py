@@ -19,7 +19,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from dynamick import models, networks
 from dynamick.errors import InputError
-from dynamick.files import why_no_folder, write_atomically, write_json
+from dynamick.files import read_text, why_no_folder, write_atomically, write_json
 from dynamick.models import Network, ResNet
 from dynamick.ops import torch_internals
 from dynamick.preprocessing import Preprocessing
@@ -177,7 +177,7 @@ def differences_from(out: Path, recipe: Recipe) -> list[str]:
         # Without these it never began.
         return []
     try:
-        kept = yaml.safe_load(config.read_text())
+        kept = yaml.safe_load(read_text(config))
         return differences(kept, recipe)
     except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, KeyError):
         raise InputError(f"{config}: is damaged, it holds no recipe; give another folder") from None
