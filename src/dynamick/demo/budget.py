@@ -7,7 +7,7 @@ from dynamick.durations import in_words
 from dynamick.errors import InputError
 from dynamick.settings import read_yaml
 from dynamick.training import Images, Recipe
-from dynamick.training.run import CONFIG
+from dynamick.training.folder import CONFIG
 from dynamick.training.timing import step_seconds
 
 OVERHEAD = 1.2

@@ -10,8 +10,8 @@ from dynamick.data.recipe import open_images
 from dynamick.durations import in_words
 from dynamick.errors import InputError
 from dynamick.training import read_history, train
+from dynamick.training.folder import RESULT, differences_from
 from dynamick.training.recipe import Recipe
-from dynamick.training.run import RESULT, differences_from
 from dynamick.training.timing import step_seconds
 
 CIFAR, PLACES, SCENES, CAPSULES = "cifar10-small", "miniplaces64-small", "scenes-small", "scenes-capsnet"

@@ -8,37 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
-from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch.callbacks import Checkpoint
 
 from dynamick import networks
 from dynamick.errors import InputError
 from dynamick.files import read_table, write_atomically
-
-STATE = "last.ckpt"
-METRICS = "metrics.csv"
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoints, written so that at every moment the old or the new one is there whole."""
-
-    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        buffer = io.BytesIO()
-        torch.save(checkpoint_, buffer)
-        write_atomically(Path(path), buffer.getvalue())
-
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> Any:
-        """The checkpoint, read with weights_only: no code in it is run.
-
-        Raises:
-            InputError: it is truncated or damaged.
-        """
-        try:
-            return torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:
-            reason = (str(error) or type(error).__name__).splitlines()[0]
-            raise InputError(f"{path}: no readable checkpoint ({reason}); take it away, or begin again (--restart)") from None
+from dynamick.training.folder import METRICS, STATE
+from dynamick.training.state import unreadable
 
 
 class Keeper(Checkpoint):
@@ -50,18 +26,29 @@ class Keeper(Checkpoint):
     Args:
         out: the run's folder.
         recipe: the recipe as plain values; kept inside the weights' files.
+
+    Attributes:
+        history: what was measured in each epoch.
+        trains: a new run has begun to train, or an old one's state was put in place and it goes on.
     """
 
     def __init__(self, out: Path, recipe: dict[str, Any]) -> None:
         self.out, self.recipe = out, recipe
         self.history: list[dict[str, float]] = []
-        self.began = 0.0
+        self.began, self.trains = 0.0, False
 
     def state_dict(self) -> dict[str, Any]:
         return {"history": self.history}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.history = list(state_dict["history"])
+        history = state_dict.get("history")
+        rows = history if isinstance(history, list) and history else [None]
+        if not all(isinstance(row, dict) and {"epoch", "top1"} <= row.keys() for row in rows):
+            raise unreadable(self.out / STATE, "it does not hold what was measured")
+        self.history = rows
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.trains = True
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = time.monotonic()

@@ -1,9 +1,7 @@
 """One training, from a recipe to a folder of weights and figures."""
 
-import errno
 import logging
 import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -13,26 +11,23 @@ from typing import Any
 
 import lightning as L
 import torch
-import yaml
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from dynamick import models, networks
 from dynamick.errors import InputError
-from dynamick.files import read_text, why_no_folder, write_atomically, write_json
+from dynamick.files import write_json
 from dynamick.models import Network, ResNet
 from dynamick.ops import torch_internals
 from dynamick.preprocessing import Preprocessing
-from dynamick.training.callbacks import METRICS, STATE, AtomicCheckpointIO, Keeper, read_history
+from dynamick.training.callbacks import Keeper, read_history
 from dynamick.training.data import VAL_BATCH, Images
+from dynamick.training.folder import RESULT, held, open_folder, refuse_another, state_of
 from dynamick.training.module import Classifier
 from dynamick.training.pruning import prune
-from dynamick.training.recipe import Recipe, differences
+from dynamick.training.recipe import Recipe
+from dynamick.training.state import AtomicCheckpointIO, unreadable
 from dynamick.training.static import StaticAfter
-
-CONFIG = "config.yaml"
-RESULT = "result.json"
-OURS = (CONFIG, RESULT, METRICS, STATE, "last.safetensors", "best.safetensors", "pruned.safetensors", "tensorboard")
 
 
 def train(
@@ -70,33 +65,50 @@ def train(
             f"optim.batch_size: {recipe.optim.batch_size} has no equal parts for {world} processes; give a multiple"
         )
     _join_processes()
-    _check_folder(out, recipe, restart)
-    if not restart and (out / RESULT).exists():
-        return read_history(out)
-    images = images or Images(recipe)
+    with held(out):
+        if not restart:
+            refuse_another(out, recipe)
+            if (out / RESULT).exists():
+                return read_history(out)
+        return _train(recipe, out, restart, images or Images(recipe), callbacks or [], progress)
+
+
+def _train(
+    recipe: Recipe, out: Path, restart: bool, images: Images, callbacks: list[Callback], progress: bool
+) -> list[dict[str, float]]:
     L.seed_everything(recipe.seed, verbose=False)
     classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last, recipe.seed)
     # Only now, for a run that cannot begin leaves the folder as it was.
     if int(os.environ.get("RANK", 0)) == 0:
-        _open_folder(out, recipe, restart)
+        open_folder(out, recipe, restart)
     if torch.distributed.is_initialized():
         # No process looks into the folder before the first one has made it fit.
         torch.distributed.barrier()
     keeper = Keeper(out, recipe.to_dict())
+    static = [] if recipe.static_after is None else [StaticAfter(recipe.static_after, recipe.optim.weight_decay)]
     with quiet():
-        static = [] if recipe.static_after is None else [StaticAfter(recipe.static_after, recipe.optim.weight_decay)]
-        trainer = _trainer(recipe, out, [*static, keeper, *(callbacks or [])], progress)
-        try:
-            trainer.fit(classifier, images, ckpt_path=_state(out))
-        except SystemExit as stop:
-            # What Lightning makes of Ctrl-C and of SIGTERM, which would end the process as if all were done.
-            raise KeyboardInterrupt from stop
+        trainer = _trainer(recipe, out, [*static, keeper, *callbacks], progress)
+        _fit(trainer, classifier, images, keeper)
     if trainer.is_global_zero:
         keeper.write_metrics()
         _finish(out, recipe, images, keeper.history[-1])
     trainer.strategy.barrier()
     trainer.strategy.teardown()
     return keeper.history
+
+
+def _fit(trainer: L.Trainer, classifier: Classifier, images: Images, keeper: Keeper) -> None:
+    state = state_of(keeper.out)
+    try:
+        trainer.fit(classifier, images, ckpt_path=state)
+    except SystemExit as stop:
+        # What Lightning makes of Ctrl-C and of SIGTERM, which would end the process as if all were done.
+        raise KeyboardInterrupt from stop
+    except (LookupError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+        if state is None or keeper.trains or isinstance(error, InputError | torch.OutOfMemoryError):
+            raise
+        # The values of a whole state may still be those of another network or optimiser.
+        raise unreadable(state, f"it does not fit this training: {' '.join(str(error).split())[:200]}") from error
 
 
 def build(recipe: Recipe, images: Images) -> Network:
@@ -164,51 +176,6 @@ def _join_processes() -> None:
     """Under torchrun, connect the processes; Lightning takes the connection over."""
     if int(os.environ.get("WORLD_SIZE", 1)) > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
-
-
-def differences_from(out: Path, recipe: Recipe) -> list[str]:
-    """In what a recipe differs from that of the run in a folder, as `recipe.differences`; nothing where there is none yet.
-
-    Raises:
-        InputError: what the folder keeps is no recipe.
-    """
-    config = out / CONFIG
-    if not config.exists() or not any((out / name).exists() for name in (STATE, METRICS, RESULT)):
-        # Without these it never began.
-        return []
-    try:
-        kept = yaml.safe_load(read_text(config))
-        return differences(kept, recipe)
-    except (yaml.YAMLError, UnicodeDecodeError, AttributeError, TypeError, KeyError):
-        raise InputError(f"{config}: is damaged, it holds no recipe; give another folder") from None
-
-
-def _check_folder(out: Path, recipe: Recipe, restart: bool) -> None:
-    """Raise InputError where a folder cannot be written to, or holds another recipe's run that is not to go."""
-    if (why := why_no_folder(out)) is not None:
-        raise InputError(f"{out}: cannot be written ({why}); give a folder that can")
-    if not restart and (changes := differences_from(out, recipe)):
-        more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
-        raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")
-
-
-def _open_folder(out: Path, recipe: Recipe, restart: bool) -> None:
-    """Make the run's folder, without what is to be begun again."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        if restart:
-            for name in OURS:
-                shutil.rmtree(out / name) if (out / name).is_dir() else (out / name).unlink(missing_ok=True)
-        if _state(out) is None or not (out / CONFIG).exists():
-            write_atomically(out / CONFIG, yaml.safe_dump(recipe.to_dict(), sort_keys=False).encode())
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise
-        raise InputError(f"{out}: cannot be written ({error.strerror}); give a folder that can") from None
-
-
-def _state(out: Path) -> str | None:
-    return str(out / STATE) if (out / STATE).exists() else None
 
 
 def _finish(out: Path, recipe: Recipe, images: Images, last: dict[str, float]) -> None:
