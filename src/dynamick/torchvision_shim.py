@@ -10,8 +10,8 @@ import torch
 
 try:
     import torchvision
-except RuntimeError as error:
-    if "torchvision::nms" not in str(error):
+except RuntimeError:
+    if hasattr(torch.ops.torchvision, "nms"):
         raise
     # Kept for the life of the process: the declarations end with the object.
     _library = torch.library.Library("torchvision", "DEF")

@@ -19,16 +19,22 @@ def load(
     places = [[*range(batch * batch_size, min((batch + 1) * batch_size, len(dataset)))] for batch in batches]
     # A generator of its own: a dissection between two epochs must not change what the training draws next.
     own = torch.Generator()
-    try:
-        yield from DataLoader(_Parts(dataset, part), batch_sampler=places, num_workers=workers, collate_fn=list, generator=own)
-    except InputError as error:
-        # From another process it comes with that process's traceback, whose last line says what is wrong.
-        raise InputError(str(error).splitlines()[-1].removeprefix("dynamick.errors.InputError: ")) from error
+    parts = _Parts(dataset, part)
+    for found in DataLoader(parts, batch_sampler=places, num_workers=workers, collate_fn=list, generator=own):
+        for each in found:
+            if isinstance(each, InputError):
+                raise each
+        yield found
 
 
-class _Parts(Dataset[tuple[str, Any]]):
+class _Parts(Dataset[tuple[str, Any] | InputError]):
+    """Parts of samples; what is wrong with one comes in its place: an error that another process raises loses its form."""
+
     def __init__(self, dataset: ConceptDataset, part: Part) -> None:
         self.dataset, self.part = dataset, part
 
-    def __getitem__(self, index: int) -> tuple[str, Any]:
-        return self.part(self.dataset, index)
+    def __getitem__(self, index: int) -> tuple[str, Any] | InputError:
+        try:
+            return self.part(self.dataset, index)
+        except InputError as error:
+            return error
