@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 OUT ?= runs/demo
-# What the tests of ops and nn need beside PyTorch, by the releases that go with it.
-TORCH_TESTS := torchvision numpy hypothesis pytest pytest-timeout
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-torch check sanitize format clean
@@ -23,7 +21,7 @@ test: $(VENV)/.installed-dev ## run the tests (real data is found by DYNAMICK_DA
 test-torch: $(VENV)/.installed ## run the tests of ops and nn with another PyTorch: make test-torch VERSION=2.6.0
 	@test -n "$(VERSION)" || { echo "make test-torch: say which PyTorch, as in VERSION=2.6.0"; exit 2; }
 	$(PYTHON) -m venv $(VENV)-torch-$(VERSION)
-	$(VENV)-torch-$(VERSION)/bin/python -m pip install --quiet --disable-pip-version-check torch==$(VERSION) $(TORCH_TESTS)
+	$(VENV)-torch-$(VERSION)/bin/python tests/ops/install_beside.py $(VERSION)
 	PYTHONPATH=src $(VENV)-torch-$(VERSION)/bin/python -m pytest -p no:cacheprovider tests/ops tests/nn
 
 check: $(VENV)/.installed-dev ## lint, formatting, types

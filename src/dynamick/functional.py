@@ -13,6 +13,8 @@ from torch.overrides import handle_torch_function, has_torch_function
 from dynamick.ops import conv, linear
 from dynamick.ops.registry import autocasts, without_autocast
 
+LISTS = (Sequence, np.ndarray)  # torch.compile of PyTorch 2.6 follows no union of types
+
 
 class Route(NamedTuple):
     """What a class routes: the explanation that is the computation.
@@ -279,7 +281,7 @@ def _check_classes(classes: Sequence[int] | Tensor | None, O: int) -> Tensor:
     if classes is None:
         return torch.arange(O)
     listed = classes.tolist() if isinstance(classes, Tensor) else classes
-    chosen = [_integer(each) for each in listed] if isinstance(listed, Sequence | np.ndarray) else [None]
+    chosen = [_integer(each) for each in listed] if isinstance(listed, LISTS) else [None]
     if not all(each is not None and 0 <= each < O for each in chosen):
         raise ValueError(f"classes: {listed} must be a list of integers in 0..{O - 1}")
     return torch.tensor(chosen, dtype=torch.int64)

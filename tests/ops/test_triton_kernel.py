@@ -1,5 +1,6 @@
 """The Triton kernel: its cases (triton_cases.py) run in the interpreter here, and on a GPU where there is one."""
 
+import importlib.metadata
 import importlib.util
 import os
 import subprocess
@@ -10,7 +11,17 @@ import pytest
 import torch
 
 CASES = Path(__file__).with_name("triton_cases.py")
-INSTALLED = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is not installed")
+
+
+def why_not() -> str | None:
+    """Why Triton cannot be used here, whatever the device."""
+    if importlib.util.find_spec("triton") is None:
+        return "triton is not installed"
+    version = importlib.metadata.version("triton")
+    return f"triton {version} is too old" if tuple(map(int, version.split(".")[:2])) < (3, 3) else None
+
+
+INSTALLED = pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
 
 
 def run(*command: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -83,6 +94,6 @@ except ValueError as error:
 print(*doctor.findings(), sep="\\n")
 """
     said = run("-c", code, TRITON_INTERPRET="0", CUDA_VISIBLE_DEVICES="").stdout.splitlines()
-    missing = "triton is not installed" if importlib.util.find_spec("triton") is None else "there is no CUDA device"
+    missing = why_not() or "there is no CUDA device"
     assert said[0].startswith(f"implementation 'triton' cannot run here: {missing}")
     assert any(line.startswith(f"triton: cannot run here: {missing}") for line in said[1:])

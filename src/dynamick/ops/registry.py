@@ -121,7 +121,10 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def autocasts(x: Tensor) -> bool:
     """Whether autocast is on; some devices (meta) have none, and may not be asked."""
-    return torch.amp.is_autocast_available(x.device.type) and torch.is_autocast_enabled(x.device.type)
+    device = x.device.type
+    # torch.compile of PyTorch 2.6 does not follow is_autocast_available.
+    available = device != "meta" if torch.compiler.is_compiling() else torch.amp.is_autocast_available(device)
+    return available and torch.is_autocast_enabled(device)
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager:
