@@ -115,7 +115,7 @@ def select_for_routes(name: str | None, x: Tensor, weight: Tensor) -> Implementa
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Products are formed and compared in float32, or in float64 where the input is (docs/definitions.md, "Conventions")."""
+    """Products are formed and compared in float32, or in float64 where the input is (docs/definitions.md, "Dynamic-K")."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
