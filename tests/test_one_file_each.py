@@ -1,4 +1,4 @@
-"""One new file is all that a new figure, head, data source, network source or kernel takes: a toy of each, through its command."""
+"""A new figure, head, data source, network source or kernel is one new file: a toy of each, through its command."""
 
 import os
 import shutil
