@@ -8,6 +8,7 @@ from torch import nn
 
 from dynamick.data.recipe import DataRecipe, folder_recipe
 from dynamick.errors import InputError
+from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 
 
@@ -87,11 +88,11 @@ class OpenNetwork:
         Raises:
             InputError: there is none.
         """
-        if self.head is None:
-            raise InputError(
-                f"model {self.name}: has no linear layer and no 1x1 convolution that puts out logits; name it (--layer)"
-            )
-        return self.head
+        try:
+            return find_classifier(self.model) if self.head is None else self.head
+        except ValueError as error:
+            said = str(error).removeprefix("model: ").split(";")[0]
+            raise InputError(f"model {self.name}: {said}; name the layer that puts out the logits (--layer)") from None
 
     def need_preprocessing(self) -> Preprocessing:
         """How its images are prepared.

@@ -1,7 +1,8 @@
 """Drop-in Dynamic-K layers, putting them into any model, and the capsules that they are compared with."""
 
 from dynamick.nn.capsules import Capsules, RoutingCapsules
-from dynamick.nn.convert import convert, find_classifier, revert
+from dynamick.nn.classifier import find_classifier
+from dynamick.nn.convert import convert, revert
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
 from dynamick.nn.units import Place, UnitLayer, add_units, find_place, put_units, unit_layer
 

@@ -8,35 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
+from dynamick.nn.classifier import find_classifier, uncalled
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
-from dynamick.nn.units import UnitLayer, take_out_units, unit_layer, with_units
+from dynamick.nn.units import take_out_units, unit_layer, with_units
 from dynamick.ops import torch_internals
 
 DENSE = (nn.Linear, nn.Conv2d)
 DYNAMIC = (DynamicLinear, DynamicConv2d)
-
-# Modules that read the weights of these layers of theirs and never call them, by package and class.
-READERS = {("torch", "MultiheadAttention"): ("out_proj",), ("torchvision", "ShiftedWindowAttention"): ("qkv", "proj")}
-
-
-def find_classifier(model: nn.Module) -> str:
-    """The dotted name of the layer that yields the classes: the last linear layer or 1x1 convolution of the tree.
-
-    A model whose `head_name` names a layer, as `dynamick.open_network` leaves it, has that one.
-    Layers that are never called are none: an nn.MultiheadAttention's out_proj, the qkv and proj of torchvision's Swin. Nor is
-    the convolution of a unit layer.
-
-    Raises:
-        ValueError: there is no such layer.
-    """
-    named = getattr(model, "head_name", None)
-    if named is not None and any(name == named for name, _ in model.named_modules(remove_duplicate=False)):
-        return str(named)
-    uncalled = _uncalled(model)
-    names = [name for name, each in model.named_modules() if _may_classify(each) and id(each) not in uncalled]
-    if not names:
-        raise ValueError(f"model: {type(model).__name__} has no linear layer and no 1x1 convolution; name its layers")
-    return names[-1]
 
 
 def convert(
@@ -82,18 +60,16 @@ def convert(
         layers = "" if type(model) in DENSE + DYNAMIC else find_classifier(model)
     names = [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules(remove_duplicate=False))
-    uncalled = _uncalled(model)
+    never = uncalled(model)
     for name in names:
         if name not in modules:
             near = difflib.get_close_matches(name, modules, n=3) or list(modules)[1:6]
             raise ValueError(f"layers: the model has no {name!r}; near it are {', '.join(map(repr, near))}")
-        if id(modules[name]) in uncalled:
-            reader = uncalled[id(modules[name])]
+        if id(modules[name]) in never:
+            reader = never[id(modules[name])]
             raise InputError(f"layers: {name!r} is never called, {reader} reads its weight; name another layer")
         check_parameters(name, modules[name])
-        if type(modules[name]) not in DENSE + DYNAMIC:
-            kind = type(modules[name]).__name__
-            raise ValueError(f"layers: {name!r} is a {kind}; only nn.Linear and nn.Conv2d can be converted")
+        _check_kind(name, modules[name])
     # All new layers are made before any is put in, so that a wrong k or rule leaves the model as it was.
     new = {id(modules[name]): _dynamic(modules[name], k, rule) for name in names}
     return _replace(model, new)
@@ -117,29 +93,50 @@ def revert(model: nn.Module) -> nn.Module:
     return _replace(model, {id(layer): _dense(layer) for layer in layers.values()})
 
 
-def _may_classify(module: nn.Module) -> bool:
-    if isinstance(module, nn.Conv2d):
-        return module.kernel_size == (1, 1) and module.groups == 1
-    return isinstance(module, nn.Linear)
-
-
-def _uncalled(model: nn.Module) -> dict[int, str]:
-    """The ids of layers that are never called, and what reads their weights instead."""
-    found = {}
-    for module in model.modules():
-        if isinstance(module, UnitLayer):
-            found[id(module.conv)] = "the unit layer"
-        for kind in type(module).__mro__:
-            for name in READERS.get((kind.__module__.partition(".")[0], kind.__name__), ()):
-                found[id(getattr(module, name))] = type(module).__name__
-    return found
-
-
 def check_parameters(name: str, layer: nn.Module) -> None:
     """Raise InputError where the weight or bias of a dense layer is computed, and so is no parameter of its own."""
     if isinstance(layer, DENSE) and not {"weight", "bias"} <= torch_internals.parameters(layer).keys():
         undo = "prune.remove, remove_weight_norm, remove_spectral_norm or parametrize.remove_parametrizations"
         raise InputError(f"model: the weight or bias of {name!r} is computed; call torch.nn.utils' {undo} first")
+
+
+def _check_kind(name: str, layer: nn.Module) -> None:
+    """Raise ValueError unless a layer computes as nn.Linear or nn.Conv2d does, whatever it is called."""
+    kind = type(layer)
+    if kind in DENSE + DYNAMIC:
+        return
+    if not isinstance(layer, DENSE):
+        raise ValueError(f"layers: {name!r} is a {kind.__name__}; only nn.Linear and nn.Conv2d can be converted")
+    if torch.nn.parameter.is_lazy(layer.weight):
+        raise InputError(f"layers: {name!r} has no size yet; run the model once, then convert it")
+    if not _computes_as_its_base(layer):
+        full = f"{kind.__module__}.{kind.__qualname__}"
+        raise InputError(f"layers: {name!r} is a {full}, which computes otherwise than nn.Linear and nn.Conv2d; name another")
+
+
+@torch.no_grad()
+def _computes_as_its_base(layer: Any) -> bool:
+    """Whether a subclass has the state of nn.Linear or nn.Conv2d, and for numbers drawn at random their outputs."""
+    if not {"weight", "bias"} >= layer.state_dict().keys():
+        return False
+    if isinstance(layer, nn.Linear):
+        if type(layer).forward is nn.Linear.forward:
+            return True
+        shapes: list[tuple[int, ...]] = [(2, layer.in_features)]
+        plain: nn.Module = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, "meta")
+    else:
+        # Some pad by the size of their input.
+        shapes = [(2, layer.in_channels, side, side) for side in (17, 20)]
+        plain = nn.Conv2d(**_conv_arguments(layer))
+    plain.weight, plain.bias = layer.weight, layer.bias
+    generator = torch.Generator().manual_seed(0)
+    xs = [torch.randn(shape, generator=generator).to(layer.weight.device, layer.weight.dtype) for shape in shapes]
+    try:
+        # By their forward passes alone, so that nobody's hooks are called.
+        return all(torch.equal(layer.forward(x), plain.forward(x)) for x in xs)
+    except Exception:
+        # It takes or puts out something else.
+        return False
 
 
 def _replace(model: nn.Module, new: dict[int, nn.Module]) -> nn.Module:
