@@ -60,6 +60,7 @@ def test_a_part_is_a_data_set_of_the_images_at_its_places(whole: Least) -> None:
         (torch.full((3, 2, 2), 255.0), "3.png: values from 255 to 255; give uint8, or 0..1"),
         (torch.full((3, 2, 2), float("nan")), "3.png: values from nan to nan; give uint8, or 0..1"),
         (torch.zeros(2, 2), "3.png: its image is of shape (2, 2); give (3, H, W)"),
+        (torch.zeros(2, 2, 3), "3.png: its image is of shape (2, 2, 3); give (3, H, W)"),
         ([[0]], "3.png: list is no image type; give uint8 or floating point"),
     ],
 )
@@ -70,4 +71,21 @@ def test_images_of_other_types_and_ranges_are_named(image: Tensor, said: str) ->
 
     with pytest.raises(InputError) as raised:
         image_of(Own(), 3)
+    assert str(raised.value) == said
+
+
+@pytest.mark.parametrize(
+    ("maps", "said"),
+    [
+        ({"colour": [[1]]}, "3.png: the colour labels are a list; give a tensor of shape (maps, h, w)"),
+        ({"shape": torch.ones(1, 2, 2)}, "3.png: labelled in shape, which is none of the data set's categories (colour)"),
+    ],
+)
+def test_maps_that_are_none_are_named(maps: dict[str, Tensor], said: str) -> None:
+    class Own(Least):
+        def __getitem__(self, index: int) -> Sample:
+            return Sample(f"{index}.png", torch.zeros(3, 2, 2, dtype=torch.uint8), maps)
+
+    with pytest.raises(InputError) as raised:
+        maps_of(Own(), 3)
     assert str(raised.value) == said

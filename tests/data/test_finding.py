@@ -156,5 +156,5 @@ def test_a_folder_that_cannot_be_read_is_named(tree: Path, monkeypatch: pytest.M
 
 def test_classes_that_differ_by_the_form_of_a_letter_alone(tmp_path: Path) -> None:
     check_same_classes(tmp_path, ["caf\u00e9"], ["caf\u00e9"])
-    with pytest.raises(InputError, match="different classes"):
+    with pytest.raises(InputError, match=r"different classes \(.*as one sign here, as two there\)"):
         check_same_classes(tmp_path, ["caf\u00e9", "x"], ["cafe\u0301", "x"])

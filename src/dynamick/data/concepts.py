@@ -8,6 +8,9 @@ from torch import Tensor
 from dynamick.errors import InputError
 from dynamick.preprocessing import check_range, check_type
 
+CHANNELS = (1, 3)
+"""Of an image: grey, or red, green and blue."""
+
 
 class Label(NamedTuple):
     """A concept: its number (from 1 up), its name and the category that it belongs to."""
@@ -66,7 +69,7 @@ def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
     """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it.
 
     Raises:
-        InputError: the image is neither uint8 nor floating point in 0..1, or has no channels; it names the sample.
+        InputError: the image is neither uint8 nor floating point in 0..1, or of another shape; it names the sample.
     """
     alone = getattr(dataset, "image", None)
     if callable(alone):
@@ -75,19 +78,33 @@ def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
         sample = dataset[index]
         name, image = sample.name, sample.image
     check_type(image, name)
-    if image.ndim != 3:
+    if image.ndim != 3 or image.shape[0] not in CHANNELS:
         raise InputError(f"{name}: its image is of shape {tuple(image.shape)}; give (3, H, W)")
     check_range(image, name)
     return name, image
 
 
 def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]]:
-    """Name and label maps of a sample; a data set that has `maps(index)` need not decode the image for it."""
-    maps = getattr(dataset, "maps", None)
-    if callable(maps):
-        return name_of(dataset, index), maps(index)
-    sample = dataset[index]
-    return sample.name, sample.maps
+    """Name and label maps of a sample; a data set that has `maps(index)` need not decode the image for it.
+
+    Raises:
+        InputError: a map is no tensor, or is of none of the data set's categories; it names the sample.
+    """
+    alone = getattr(dataset, "maps", None)
+    if callable(alone):
+        name, maps = name_of(dataset, index), alone(index)
+    else:
+        sample = dataset[index]
+        name, maps = sample.name, sample.maps
+    for category, labels in maps.items():
+        if not isinstance(labels, Tensor):
+            raise InputError(
+                f"{name}: the {category} labels are a {type(labels).__name__}; give a tensor of shape (maps, h, w)"
+            )
+        if category not in dataset.categories:
+            there = ", ".join(dataset.categories)
+            raise InputError(f"{name}: labelled in {category}, which is none of the data set's categories ({there})")
+    return name, maps
 
 
 def part(dataset: ConceptDataset, places: Sequence[int]) -> ConceptDataset:

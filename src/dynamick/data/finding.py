@@ -22,7 +22,10 @@ def is_hidden(name: str) -> bool:
 
 def is_image(path: str | Path) -> bool:
     """Whether a file is called as an image is, and not hidden."""
-    name = Path(path).name
+    return _is_called_image(Path(path).name)
+
+
+def _is_called_image(name: str) -> bool:
     return name.lower().endswith(IMAGES) and not is_hidden(name)
 
 
@@ -47,7 +50,7 @@ def images_under(root: str | Path, homes: Collection[str] | None = None) -> list
             if entry.is_symlink() and _counts_elsewhere(entry.path, os.path.realpath(place), homes):
                 continue
             if not _is_folder(entry):
-                found += [entry.path] if is_image(entry.name) else []
+                found += [entry.path] if _is_called_image(entry.name) else []
             elif (real := os.path.realpath(entry.path)) not in seen:
                 seen.add(real)
                 places.append(entry.path)

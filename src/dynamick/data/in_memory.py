@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import torch
 import torch.nn.functional as F
@@ -135,6 +136,8 @@ def check_same_classes(root: str | Path, train: Sequence[str], val: Sequence[str
     """Raise InputError unless both splits hold the same classes in the same order."""
     if list(train) != list(val):
         odd = ", ".join(sorted(set(train) ^ set(val))[:5]) or "in another order"
+        if [normalize("NFC", name) for name in train] == [normalize("NFC", name) for name in val]:
+            odd = f"{odd}: letters with accents are written as one sign here, as two there"
         raise InputError(f"{root}: train and val hold different classes ({odd}); give both the same")
 
 
