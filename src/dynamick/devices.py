@@ -6,7 +6,7 @@ from dynamick.errors import InputError
 
 
 def open_device(name: str | None) -> torch.device | None:
-    """The device of that name, or an accelerator where there is one.
+    """The device of that name, or an accelerator if there is one.
 
     Raises:
         InputError: this machine has no such device.

@@ -146,7 +146,7 @@ def _tidy(folder: Path, new: list[Path]) -> None:
 
 
 def why_no_folder(path: Path) -> str | None:
-    """Why files cannot be written into a folder of that name, there or yet to be made; None where they can. Makes nothing."""
+    """Why files cannot be written into a folder of that name, there or yet to be made; None if they can. Makes nothing."""
     there = next(each for each in (path, *path.absolute().parents) if each.exists())
     if not there.is_dir():
         return "it or a folder above it is a file"

@@ -29,7 +29,7 @@ class Route(NamedTuple):
 
 
 def check_k(k: int) -> int:
-    """K itself, where it is an integer from 1 up (and as far as PyTorch's integers go).
+    """K itself, if it is an integer of 1 or more (and not larger than PyTorch's integers).
 
     Raises:
         ValueError: it is not.
@@ -41,7 +41,7 @@ def check_k(k: int) -> int:
 
 
 def check_rule(rule: str) -> str:
-    """The rule itself, where there is one of this name.
+    """The rule itself, if there is one of this name.
 
     Raises:
         ValueError: there is none.
@@ -52,7 +52,7 @@ def check_rule(rule: str) -> str:
 
 
 def check_routing(routing: str) -> str:
-    """The routing itself, where there is one of this name.
+    """The routing itself, if there is one of this name.
 
     Raises:
         ValueError: there is none.
@@ -89,11 +89,11 @@ def dynamic_linear(
         Outputs, shape (..., O).
 
     Raises:
-        ValueError: k is no integer from 1 up, the rule or implementation is unknown, or shapes, dtypes, devices or layouts do
-            not match.
-        TypeError: x, weight, bias or mask is no tensor.
+        ValueError: k is not an integer of 1 or more, the rule or implementation is unknown, or shapes, dtypes, devices or
+            layouts do not match.
+        TypeError: x, weight, bias or mask is not a tensor.
     """
-    if has_torch_function((x, weight, bias)):  # torch.fx's proxies, say, which keep the call as one node
+    if has_torch_function((x, weight, bias)):  # torch.fx's proxies, for example, which keep the call as one node
         arguments = (x, weight, bias, k, rule, implementation, mask)
         return handle_torch_function(dynamic_linear, (x, weight, bias), *arguments)
     x, weight, bias = _check_tensors(x, weight, bias, mask)
@@ -109,7 +109,7 @@ def thresholded_linear(
     """torch.nn.functional.linear, but each input gives a gradient only to the weights of its routed products.
 
     It is the twin of Algorithm 3 without coins (docs/definitions.md, "Interpretable SGD"). Inputs and bias get their
-    gradients in full. Where a routed sum is not finite, its weights get none.
+    gradients in full. If a routed sum is not finite, its weights get none.
 
     Args:
         x, weight, bias, k, rule, mask: as in `dynamic_linear`; what the mask forbids adds nothing to the outputs either.
@@ -126,10 +126,10 @@ def thresholded_linear(
     allowed = weight if mask is None else weight.masked_fill(~mask, 0)
     y = F.linear(x, allowed.detach(), bias)
     followed = (torch.is_grad_enabled() and weight.requires_grad) or linear.is_differentiated(weight)
-    # What is traced may be trained.
+    # A traced model may be trained later.
     if not followed and not torch.jit.is_tracing():
         return y
-    # What is added is 0, and its gradient is the routed products' one of the weight.
+    # 0 is added, but with a gradient: that of the routed products, for the weight.
     routed = dynamic_linear(_at_least_float32(x.detach()), _at_least_float32(weight), None, k, rule, mask=mask)
     zero = routed - routed.detach()
     return y + torch.where(zero == 0, zero, 0).to(y.dtype)
@@ -157,7 +157,7 @@ def dynamic_route(
         A `Route` of shape (..., C, min(K, M)). Products are in float32 (float64 where x is) and differentiable.
 
     Raises:
-        ValueError: as `dynamic_linear`; or a class that is not there.
+        ValueError: as `dynamic_linear`; or there is no such class.
     """
     if has_torch_function((x, weight)):
         return handle_torch_function(dynamic_route, (x, weight), x, weight, k, classes, rule, implementation, mask)
@@ -188,8 +188,8 @@ def dynamic_conv2d(
 ) -> Tensor:
     """The Dynamic-K convolution: every output sums the at most K input channels that speak most for it.
 
-    Products are formed a part at a time. Only where torch.func or forward mode differentiates it, or gradients are
-    differentiated again, does it hold all B * O * C * H' * W' of a kernel larger than 1x1.
+    Products are formed a part at a time. All B * O * C * H' * W' products of a kernel larger than 1x1 are held only if
+    torch.func or forward mode differentiates it, or if gradients are differentiated again.
 
     Args:
         x: inputs, shape (B, C, H, W) or (C, H, W).
@@ -204,7 +204,7 @@ def dynamic_conv2d(
 
     Raises:
         ValueError: k, rule or routing is not one of those allowed, or shapes, dtypes, devices or layouts do not match.
-        TypeError: x, weight, bias or mask is no tensor.
+        TypeError: x, weight, bias or mask is not a tensor.
     """
     if has_torch_function((x, weight, bias)):
         arguments = (x, weight, bias, stride, padding, dilation, groups, k, rule, routing, mask)
@@ -244,7 +244,7 @@ def _check_tensors(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor 
 
     Raises:
         ValueError: they are not of one device and one floating point type, or not dense.
-        TypeError: one is no tensor.
+        TypeError: one is not a tensor.
     """
     for name, each in (("x", x), ("weight", weight), ("bias", bias), ("mask", mask)):
         if each is None and name in ("bias", "mask"):
@@ -269,7 +269,7 @@ def _at_least_float32(values: Tensor) -> Tensor:
 
 
 def _integer(value: object) -> int | None:
-    """Python's int of an integer of any kind, NumPy's say; None for anything else."""
+    """Python's int of an integer of any kind, such as NumPy's; None for anything else."""
     try:
         return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -288,7 +288,7 @@ def _check_classes(classes: Sequence[int] | Tensor | None, O: int) -> Tensor:
 
 
 def _check_linear(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> int:
-    """K, where everything fits together."""
+    """K, if everything fits together."""
     check_rule(rule)
     if x.ndim < 1 or weight.ndim != 2 or x.shape[-1] != weight.shape[1]:
         raise ValueError(f"x: shape {tuple(x.shape)} does not match a weight of shape {tuple(weight.shape)}")

@@ -4,7 +4,7 @@ PRIME = 4_000_000_007
 
 
 def seed_of(number: int) -> int:
-    """A number of any size as the 32 bits that PyTorch's CPU generator takes of a seed, where it would drop the higher ones.
+    """A seed for PyTorch's CPU generator, from a number of any size. The generator itself uses only the lower 32 bits.
 
     Numbers below the prime stay as they are.
     """

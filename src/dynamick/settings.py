@@ -60,7 +60,7 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that there are; empty where any of its type may be."""
+        """The values that there are; empty if any of its type may be."""
         given = self.field.metadata.get("choices", ())
         return tuple(given() if callable(given) else given)
 

@@ -62,7 +62,7 @@ def open_weights(path: Path, args: argparse.Namespace) -> "OpenNetwork":
     """The network in a file or a run's folder; what the file says itself is not asked of `add_foreign`'s options.
 
     Raises:
-        InputError: as `dynamick.open_network`, or nobody says how its images are prepared.
+        InputError: as `dynamick.open_network`, or nothing says how its images are prepared.
     """
     from dynamick.networks import open_network
     from dynamick.networks.opening import says_what_it_is

@@ -48,7 +48,7 @@ class Cell:
         budget: non-zeros a class, or K; 0 for a head without one.
         seed: of the head.
         features: what it was computed from: a checksum of the keys of both caches.
-        figures: by the names of `FIGURES`; None where a head has none, and absent where it was not measured.
+        figures: by the names of `FIGURES`; None if a head has none, and absent where it was not measured.
         about: what is worth knowing of how it came about.
         k, rule: of a head that routes.
     """

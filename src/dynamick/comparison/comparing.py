@@ -34,7 +34,7 @@ class Compared:
 
     Attributes:
         rows: of the table, as `dynamick.comparison.table.rows` makes them.
-        detection: rows on foreign images; empty where there are none.
+        detection: rows on foreign images; empty if there are none.
         failed: how many cells failed.
     """
 

@@ -52,7 +52,7 @@ def explain(head: nn.Module, x: Tensor) -> dict[str, float | None]:
     """Faithfulness of the explanations of a head's predictions on features (N, M) (`dynamick.explanation.faithfulness`).
 
     Returns:
-        `n98`: the median number of units that hold 98 % of the score (None where no input has one); `deletion`, `insertion`:
+        `n98`: the median number of units that hold 98 % of the score (None if no input has one); `deletion`, `insertion`:
         the mean probability of the predicted class while up to 32 units are taken away, and added, by their contribution.
     """
     # A unit's value is a map of one pixel: features are images of M channels to the explanation.

@@ -33,7 +33,7 @@ class Retrofitted:
     """What came of it.
 
     Attributes:
-        before: the old head's figures (`measure`); None where the network was not trained on these classes.
+        before: the old head's figures (`measure`); None if the network was not trained on these classes.
         after: the new head's.
         outputs: how many outputs the old head has.
         classes: the folder's classes.
@@ -110,7 +110,7 @@ def retrofit(
 
 
 def knows_classes(network: OpenNetwork, classes: list[str], outputs: int) -> bool:
-    """Whether a network's outputs are these classes; where nobody says their names, or their weights' publisher, by number."""
+    """Whether a network's outputs are these classes; where nothing says their names, or their weights' publisher, by number."""
     said = getattr(network.model, "classes", None) if network.source != "DEFAULT" else None
     return outputs == len(classes) and (said is None or network.classes == classes)
 

@@ -85,7 +85,7 @@ def verdict(table: Sequence[Row], budget: int = 5) -> list[Row]:
 
     Returns:
         For each kind with such backbones: `backbone`, `static`, `path`, `tuned` (the path's weights fitted again without L1;
-        None where one of them lacks it), `dense` (top-1, %), `ahead`, `asked`, `behind` (points), `met`, `names` (of those
+        None if one of them lacks it), `dense` (top-1, %), `ahead`, `asked`, `behind` (points), `met`, `names` (of those
         backbones) and `of` (how many there are of the kind).
     """
     out = []
@@ -141,7 +141,7 @@ def as_markdown(table: Sequence[Row], detection: Sequence[Row] = ()) -> str:
 
 
 def verdict_lines(table: Sequence[Row]) -> list[str]:
-    """`verdict` in words, with a heading; empty where there is none."""
+    """`verdict` in words, with a heading; empty if there is none."""
     lines = []
     for each in verdict(table):
         tuned = "" if each["tuned"] is None else f" ({each['tuned']:.2f} fine-tuned)"

@@ -142,7 +142,7 @@ def read_tables(root: Path) -> Tables:
 
 
 def _read(path: Path, columns: Sequence[str], problems: list[str], empty: bool = False) -> list[dict[str, str]]:
-    """The rows of a CSV file that must have these columns; none where there is no such file. `empty`: it may have no rows."""
+    """The rows of a CSV file that must have these columns; none if there is no such file. `empty`: it may have no rows."""
     try:
         fields, *lines = [[cell.strip() for cell in line] for line in read_table(path)] or [[]]
     except FileNotFoundError:

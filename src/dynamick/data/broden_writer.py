@@ -169,7 +169,7 @@ class _Writer:
 
 
 def _check_category(name: str) -> None:
-    """Raise InputError where index.csv and label.csv could not hold this name of a category."""
+    """Raise InputError if index.csv and label.csv could not hold this name of a category."""
     if not re.fullmatch(r"[^;,()/\\\s]+", name) or name in INDEX_COLUMNS:
         raise InputError(f"category {name!r}: must be one word without ; , ( ) / \\ and none of {', '.join(INDEX_COLUMNS)}")
 

@@ -66,7 +66,7 @@ class LabelledImages(Protocol):
         """
 
     def moments(self) -> Moments | None:
-        """Mean and deviation of each channel in 0..1; None where that would mean to decode every image."""
+        """Mean and deviation of each channel in 0..1; None if that would mean to decode every image."""
 
     def to(self, device: torch.device) -> "LabelledImages":
         """The same images, on a device if they are in memory."""

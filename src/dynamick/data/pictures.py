@@ -69,7 +69,7 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
 def class_of(file: Path, root: Path, classes: Sequence[str]) -> int | None:
     """The class of an image by its folders' names: the outermost below a root that is called as a class is.
 
-    Where none is, the root's own name may be a class. None where no name is one, or where classes share it.
+    Where none is, the root's own name may be a class. None if no name is one, or where classes share it.
     """
     folders = [*file.relative_to(root).parts[:-1], root.absolute().name] if root in file.parents else [file.parent.name]
     name = next((each for each in folders if each in classes), "")

@@ -77,7 +77,7 @@ class ComposedScenes(Dataset[tuple[Tensor, int]]):
     Attributes:
         images: uint8, shape (N, 3, H, W), RGB.
         labels: int64, shape (N,).
-        part_maps: uint8, shape (N, H, W): 1 + the index of the part that is seen at a pixel, 0 where there is none.
+        part_maps: uint8, shape (N, H, W): 1 + the index of the part that is seen at a pixel, 0 if there is none.
         classes, parts: their names.
         table: bool array, shape (classes, parts), the parts that each class is made of.
 

@@ -15,7 +15,7 @@ OVERHEAD = 1.2
 
 
 def check(minutes: float | None, epochs: int | None) -> None:
-    """Raise InputError where a budget is no time, or holds no epochs."""
+    """Raise InputError if a budget is no time, or holds no epochs."""
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes: {minutes} must be a number above 0")
     if epochs is not None and epochs < 1:
@@ -42,7 +42,7 @@ def fitting(recipe: Recipe, images: Images, minutes: float, heads: int) -> int:
 
 
 def begun(folder: Path) -> int | None:
-    """The epochs of a training that an earlier start began in a folder; None where there is none.
+    """The epochs of a training that an earlier start began in a folder; None if there is none.
 
     Raises:
         InputError: what it left is damaged.

@@ -18,7 +18,7 @@ _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
 class _Labels(NamedTuple):
-    """The labels of B images as columns of the counts, each at most once a pixel; 0 where there is none."""
+    """The labels of B images as columns of the counts, each at most once a pixel; 0 if there is none."""
 
     planes: Tensor  # int32, shape (L, P): label maps, image after image
     first: Tensor  # int64, shape (B,): the first of an image's maps

@@ -15,7 +15,7 @@ class FirstPass:
 
     Args:
         values: the largest values, which give the thresholds.
-        survivors: where maps that can still count go; None where a second pass will make them again.
+        survivors: where maps that can still count go; None if a second pass will make them again.
         top: how many images of highest activation are noted for a unit.
         images: how many images there are.
 

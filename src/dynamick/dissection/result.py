@@ -67,7 +67,7 @@ class Dissection:
     intersections, areas, sizes: int64 pixel counts, shapes (U, L), (U, C), (L,), see `Counts`.
     top_images, top_values: shape (U, N): the images of highest activation, the highest first, and that activation.
     nan_counts: int64, shape (U,): how many activations were NaN; they rank below all others.
-    measured: what the run cost: seconds, bytes, images; empty where not measured.
+    measured: what the run cost: seconds, bytes, images; empty if not measured.
 
     The arrays have a zero dimension where the dissection was read from a tally, which does not hold them.
     """

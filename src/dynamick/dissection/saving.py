@@ -107,7 +107,7 @@ class Saved:
 
 
 def recorded(folder: Path) -> tuple[int, int] | None:
-    """How many images and concepts a dissection's `state/` says that it saw; None where there is none.
+    """How many images and concepts a dissection's `state/` says that it saw; None if there is none.
 
     Raises:
         InputError: what is there is no such state.

@@ -46,7 +46,7 @@ class Faithfulness:
         curves: one for each order.
         error: the largest |logit - bias - sum of products| over max(1, |logit|).
         units: how many units the head reads.
-        median_n98: the median of n98, the units needed for 98 % of the score; None where no image has one.
+        median_n98: the median of n98, the units needed for 98 % of the score; None if no image has one.
         share_98: the mean of n98 / units.
         median_residual: of the routed units; 0 for a dense head, which shows all.
     """
@@ -186,7 +186,7 @@ def _curve(order: str, counts: list[int], deletion: list[float], insertion: list
 
 
 def _needed(explanations: Sequence[Explanation], units: int) -> tuple[float | None, float | None, float | None]:
-    """The median n98, its mean share of the units, and the median residual; None where no image has one."""
+    """The median n98, its mean share of the units, and the median residual; None if no image has one."""
     n98 = [each.n98 for each in explanations if each.n98 is not None]
     residuals = [each.residual for each in explanations if each.residual is not None]
     return (

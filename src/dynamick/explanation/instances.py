@@ -69,15 +69,15 @@ class Explanation:
         rule, k: `at_most`, `exactly` or `dense`, and how many products a class routes at most (None when dense).
         units: the routed units, 0-based, by descending product; a dense head routes all of them.
         products: W_ci * x_i, one each.
-        concepts: one each; None where no dissection was given.
+        concepts: one each; None if no dissection was given.
         shares: `share_of_routed`: p / (Y - b), and `share_of_all`: p / (sum of W_ci x_i over all units), the paper's; one
             list each. A zero denominator gives None.
         residual: 1 minus the sum of `share_of_all`: what the routed units leave of the dense sum (the paper's 2 %). None
             where that sum is zero.
-        n98: the smallest n such that the n largest |p|, and any more of them, stay within 2 % of Y - b; None where it is 0.
+        n98: the smallest n such that the n largest |p|, and any more of them, stay within 2 % of Y - b; None if it is 0.
         runner_up: None for a model of one class.
         maps: each product's split over the image, (n, H, W): W_ci * A_i(h, w) / (H * W), which sums to the product.
-        why: why there are no maps; None where there are.
+        why: why there are no maps; None if there are.
     """
 
     image: int

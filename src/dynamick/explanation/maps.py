@@ -27,10 +27,10 @@ class Maps:
     """Where the maps that are averaged into the head's input are found.
 
     Attributes:
-        module: the dotted name of a module that sees them; None where there are none, or only a function's output is one.
+        module: the dotted name of a module that sees them; None if there are none, or only a function's output is one.
         side: whether they are its `input` or its `output`; `function` where no module sees them.
         layers: the modules whose output is what enters the head, as maps or pooled; a dissection of any of them fits.
-        why: why there are no maps, in words; None where there are.
+        why: why there are no maps, in words; None if there are.
     """
 
     module: str | None
@@ -87,7 +87,7 @@ class Watching(TorchFunctionMode):
         return output
 
     def maps(self, x_BM: Tensor) -> Tensor | None:
-        """The finest of the noted maps whose mean is the head's input, of several the last; None where there is none."""
+        """The finest of the noted maps whose mean is the head's input, of several the last; None if there is none."""
         same = [value for value in self.seen if is_mean(value, x_BM)]
         return max(reversed(same), key=_cells, default=None)
 

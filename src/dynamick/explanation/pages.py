@@ -50,7 +50,7 @@ def page(
         out: the file to write, whole or not at all; None writes nothing.
         units: the dissection of the layer that enters the head. It gives the units their names.
         concepts: the data that was dissected. The units' top images come from it.
-        truth: the images' true classes, by index; None where one is not known.
+        truth: the images' true classes, by index; None if one is not known.
         twin: a dense network (or its `summarise`) whose figures stand beside this one's.
         summary: the network's figures (`summarise`), where more is known than the network itself says.
         names: the images' names; "image 1" and so on by default.

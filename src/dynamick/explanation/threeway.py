@@ -34,7 +34,7 @@ class Way:
         class_name: the class predicted, by the model of this way.
         names: what the shares are of: units with their concepts, or concepts; by descending absolute share.
         shares: of the sum of W_ci * x_i over all units, the paper's denominator. Empty where that is zero.
-        residual: 1 minus their sum; None where the denominator is zero.
+        residual: 1 minus their sum; None if the denominator is zero.
     """
 
     class_name: str
@@ -51,7 +51,7 @@ class ThreeWays:
     units: int
 
     def residuals(self) -> dict[str, float | None]:
-        """The median residual of each way; None where no image has one."""
+        """The median residual of each way; None if no image has one."""
         result: dict[str, float | None] = {}
         for name in WAYS:
             values = [ways[name].residual for ways in self.images]

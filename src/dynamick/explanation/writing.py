@@ -47,7 +47,7 @@ class Case:
     Attributes:
         subject: the network.
         shown: the images.
-        truth: their classes; None where one is not known.
+        truth: their classes; None if one is not known.
         seen: what the network read in them.
         concepts: the data that was dissected, or None.
         twin: a dense network to compare with, or None.
@@ -72,11 +72,11 @@ class Case:
 
 @dataclass
 class Written:
-    """What was made; None where it was not asked for.
+    """What was made; None if it was not asked for.
 
     Attributes:
         page: all that the page shows.
-        explanations: of the predicted class, one an image; empty where only the page was asked for.
+        explanations: of the predicted class, one an image; empty if only the page was asked for.
         measured: as `dynamick.explanation.trust.measure`.
         three_ways: the three ways to explain.
         lines: what was written where, in words, and the measures as tables.

@@ -9,7 +9,7 @@ Row = dict[str, Any]
 
 
 def averaged(name: str, values: Sequence[float | None]) -> Row:
-    """A number's mean and deviation (`_std`) over runs; None where a run has none: one over the others would pass for all."""
+    """A number's mean and deviation (`_std`) over runs; None if a run has none: one over the others would pass for all."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return {name: None, f"{name}_std": None}
@@ -30,7 +30,7 @@ def median_of(values: Sequence[float]) -> float | None:
 
 
 def spread(row: Row, name: str, digits: int, factor: float = 1, none: str = "none") -> str:
-    """A number and its deviation as text, such as `83.50 ± 0.71`; `none` where there is none."""
+    """A number and its deviation as text, such as `83.50 ± 0.71`; `none` if there is none."""
     if row[name] is None:
         return none
     deviation = row[f"{name}_std"]

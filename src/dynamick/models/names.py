@@ -20,7 +20,7 @@ class ModelName:
         depth: 8, 10, 14, 18, 34, 50 or 101; 0 for a CapsNet.
         head: the name of one of `dynamick.models.heads`: `dense`, `l1`, `dynamic` (the paper's a: thresholds activations) or
             `gradients` (g: thresholds gradients); of a CapsNet the routing of its capsules, such as `capsules-em`.
-        k: the K in the name: how many inputs a class routes at most; None where the head has none.
+        k: the K in the name: how many inputs a class routes at most; None if the head has none.
     """
 
     depth: int
@@ -49,7 +49,7 @@ class ModelName:
 
     @property
     def routed(self) -> int | None:
-        """How many products a class sums at most for an input; None where it sums all."""
+        """How many products a class sums at most for an input; None if it sums all."""
         return self.k if self.kind.routes else None
 
 

@@ -49,7 +49,7 @@ def classes_of(own: Any, outputs: int | None, given: Any = None) -> list[str]:
 
     Args:
         own: the network's own names in any form; passed over where they are none, or of another number.
-        outputs: how many there are; None where nobody knows.
+        outputs: how many there are; None if nobody knows.
         given: a text file's path, or names in any form.
 
     Raises:

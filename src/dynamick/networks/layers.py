@@ -19,7 +19,7 @@ def head_of(model: nn.Module, name: str, layer: str | None = None) -> str | None
         layer: what the user names.
 
     Returns:
-        None where nothing is named and none is found.
+        None if nothing is named and none is found.
 
     Raises:
         InputError: what is named is not there, is another kind of layer, or its weight is computed.

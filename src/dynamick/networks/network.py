@@ -19,14 +19,14 @@ class OpenNetwork:
     Attributes:
         name: for example `res8-d5a`, or `resnet50`.
         model: in evaluation mode; `model.preprocessing`, `model.classes` and `model.head_name` say what is said here.
-        head: dotted name of the linear layer that puts out the logits; None where there is none.
-        layer: dotted name of the layer whose maps are pooled into the head's input; None where nobody says.
-        preprocessing: how its images are prepared; None where nobody says.
-        classes: a name for each output; the outputs' numbers where nobody says.
-        data: the images that it learnt from; None where its file does not say.
-        source: where its weights came from: a file, or `DEFAULT`; None where the user's function made them.
-        metrics: what its training measured last, by name; empty where its file does not say.
-        epochs: how many epochs its training has in all; None where its file does not say.
+        head: dotted name of the linear layer that puts out the logits; None if there is none.
+        layer: dotted name of the layer whose maps are pooled into the head's input; None if nothing says.
+        preprocessing: how its images are prepared; None if nothing says.
+        classes: a name for each output; the outputs' numbers where nothing says.
+        data: the images that it learnt from; None if its file does not say.
+        source: where its weights came from: a file, or `DEFAULT`; None if the user's function made them.
+        metrics: what its training measured last, by name; empty if its file does not say.
+        epochs: how many epochs its training has in all; None if its file does not say.
         center_crop: whether it is evaluated on the middle 7/8 of its images, as most are, or on the whole shorter side.
     """
 
@@ -47,7 +47,7 @@ class OpenNetwork:
 
     @property
     def size(self) -> int | None:
-        """Side in pixels of the images that it takes; None where nobody says."""
+        """Side in pixels of the images that it takes; None if nothing says."""
         return None if self.preprocessing is None else self.preprocessing.size
 
     @property
@@ -57,7 +57,7 @@ class OpenNetwork:
 
     @property
     def state(self) -> str | None:
-        """A sentence on how far the training is; None where it is done, or the file does not say."""
+        """A sentence on how far the training is; None if it is done, or the file does not say."""
         epoch = int(self.metrics.get("epoch", 0))
         if self.epochs is None or not 0 < epoch < self.epochs:
             return None
@@ -98,7 +98,7 @@ class OpenNetwork:
         """How its images are prepared.
 
         Raises:
-            InputError: nobody says.
+            InputError: nothing says.
         """
         if self.preprocessing is None:
             raise InputError("--mean, --std: the model does not say how its images are prepared; give both --mean and --std")

@@ -51,7 +51,7 @@ def open_network(
         layer: dotted name of the linear layer that puts out the logits; None takes what the file says, else the last one.
 
     Raises:
-        InputError: there is no such network, file or layer; the weights do not fit; nobody says what the weights are of; or a
+        InputError: there is no such network, file or layer; the weights do not fit; nothing says what the weights are of; or a
             file's network is made by a function that the user does not name.
     """
     found = _as_it_is(spec) if isinstance(spec, nn.Module) else _found(str(spec), weights)

@@ -24,7 +24,7 @@ def preprocessing_that_counts(
         size, mean, std: what the user says.
 
     Returns:
-        None where nobody says anything.
+        None if nothing says anything.
 
     Raises:
         InputError: a value that cannot be, or the user says a part of it and the network nothing.

@@ -62,7 +62,7 @@ def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None
         spec: which network it is, as for `open_network` (`resnet50`, `package.module:function`), where neither made it.
 
     Raises:
-        InputError: nobody says which network it is, or it was changed so that no configuration rebuilds it.
+        InputError: nothing says which network it is, or it was changed so that no configuration rebuilds it.
         OSError: the file cannot be written.
     """
     config = {**_config(model, spec), "extra": extra or {}}
@@ -233,7 +233,7 @@ def _open(path: str | Path, tensors: bool) -> tuple[dict[str, str], dict[str, Te
 
 
 def _config_in(path: str | Path, metadata: dict[str, str]) -> dict[str, Any] | None:
-    """What the metadata says; None where dynamick did not write it."""
+    """What the metadata says; None if dynamick did not write it."""
     try:
         if KEY in metadata:
             config: dict[str, Any] = {"extra": {}, **json.loads(metadata[KEY])}

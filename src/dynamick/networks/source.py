@@ -28,7 +28,7 @@ class Source:
             that no file is of yet; `outputs`, where it is there, is how many the network must have. Nothing is downloaded.
         knows: whether a name without the source's name before it means a network of this source.
         published: from a name to the network with its published weights, and their classes' names (None: not known).
-        preprocessing: from a name and its network to how its images are prepared; None where the source does not say.
+        preprocessing: from a name and its network to how its images are prepared; None if the source does not say.
         keeps: a network's plain values, beyond its name, that `build` needs to make the same one again.
         own_weights: the networks may come with weights: a file of them is not asked for.
         own_files: the weights must come from a file that `dynamick.save` wrote.

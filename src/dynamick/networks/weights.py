@@ -61,7 +61,7 @@ def put_weights(model: nn.Module, tensors: dict[str, Tensor]) -> str | None:
     """Load a state dict into a model.
 
     Returns:
-        Why it does not fit: the first weight that does not, in words; None where it does.
+        Why it does not fit: the first weight that does not, in words; None if it does.
     """
     try:
         model.load_state_dict(tensors)

@@ -61,8 +61,8 @@ class RoutingCapsules(nn.Module):
         beta_u, beta_a: of `em` alone, shape (out_capsules,): the cost of describing a vote, and the gain of being present.
 
     Raises:
-        InputError: an unknown routing, a size or a number of iterations that is no integer from 1 up, or an inverse temperature
-            that is not above 0.
+        InputError: an unknown routing, a size or a number of iterations that is not an integer of 1 or more, or an inverse
+            temperature that is not above 0.
     """
 
     def __init__(

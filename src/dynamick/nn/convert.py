@@ -49,8 +49,8 @@ def convert(
 
     Raises:
         ValueError: a name is not there, or names another kind of layer, one that an attention reads but never calls, or one
-            whose weight or bias is computed (pruning, weight norm, parametrizations); k is no integer from 1 up; the rule is
-            unknown; the network has units already, or does not take the example.
+            whose weight or bias is computed (pruning, weight norm, parametrizations); k is not an integer of 1 or more; the
+            rule is unknown; the network has units already, or does not take the example.
     """
     if units is not None:
         if layers is not None and not isinstance(layers, str):
@@ -94,7 +94,7 @@ def revert(model: nn.Module) -> nn.Module:
 
 
 def check_parameters(name: str, layer: nn.Module) -> None:
-    """Raise InputError where the weight or bias of a dense layer is computed, and so is no parameter of its own."""
+    """Raise InputError if the weight or bias of a dense layer is computed, and so is no parameter of its own."""
     if isinstance(layer, DENSE) and not {"weight", "bias"} <= torch_internals.parameters(layer).keys():
         undo = "prune.remove, remove_weight_norm, remove_spectral_norm or parametrize.remove_parametrizations"
         raise InputError(f"model: the weight or bias of {name!r} is computed; call torch.nn.utils' {undo} first")

@@ -82,7 +82,7 @@ class DynamicLinear(_Routed, nn.Linear):
             3); inputs and bias get theirs in full. `route` then says which weights an input updates.
 
     Raises:
-        ValueError: k is no integer from 1 up, or the rule or threshold is unknown.
+        ValueError: k is not an integer of 1 or more, or the rule or threshold is unknown.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class DynamicConv2d(_Routed, nn.Conv2d):
         routing: `location` routes each location by itself, `map` routes whole maps.
 
     Raises:
-        ValueError: k is no integer from 1 up, or the rule or routing is unknown.
+        ValueError: k is not an integer of 1 or more, or the rule or routing is unknown.
     """
 
     def __init__(

@@ -85,7 +85,7 @@ class Place:
         side: `input` or `output`.
         channels: of what passes there.
         cells: locations of the map there, H * W; 0 where a vector passes (no split over the image then).
-        why: why it is no map, in words; None where it is.
+        why: why it is no map, in words; None if it is.
     """
 
     module: str
@@ -220,7 +220,7 @@ def put_units(model: nn.Module, place: Place, layer: UnitLayer, replaced: tuple[
         model: any network without a unit layer.
         place: from `find_place`.
         layer: its `in_channels` are the place's.
-        replaced: the head's dotted name, and the head that was there before, for `revert`; None where nobody keeps it.
+        replaced: the head's dotted name, and the head that was there before, for `revert`; None if nobody keeps it.
 
     Raises:
         InputError: the network has units already, or something else of that name.

@@ -24,7 +24,7 @@ def dynamic_linear(
         x, weight, bias, mask, k, rule, implementation: as in `dynamic_linear_routed`.
 
     Returns:
-        Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), or None where they were not formed.
+        Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), or None if they were not formed.
     """
     served = select(implementation, x, weight)
     if torch_internals.is_transformed() or torch_internals.has_tangent(x, weight, bias):

@@ -26,10 +26,10 @@ class Implementation:
         priority: among those that can, the highest serves by default.
         route: `(x_BM, weight_OM, mask_OM or None, k, rule) -> (products_BOK, indices_BOK)`: the routed products in float32
             (float64 for float64 input), sorted descending (NaN first, ties by the lower index), and their indices, int64;
-            a place that routes nothing holds product 0 and index -1. K is min(k, M). None where it forms no routes: whoever
+            a place that routes nothing holds product 0 and index -1. K is min(k, M). None if it forms no routes: whoever
             asks for them, or for float64, is then served by the preferred one that does.
         sum: `(x_BM, weight_OM, bias_O or None, mask_OM or None, k, rule) -> y_BO` in float32, differentiable: the outputs
-            without the routes. It serves whoever asks for no more, in float32 or narrower. None where it has only routes.
+            without the routes. It serves whoever asks for no more, in float32 or narrower. None if it has only routes.
         label: what `dynamick doctor` writes behind its name, such as the level that a library was compiled for.
         notes: what `dynamick doctor` says of it at the end, a line each.
     """

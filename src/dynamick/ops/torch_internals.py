@@ -18,7 +18,7 @@ from torch.autograd import forward_ad
 
 
 def _find(path: str) -> Any:
-    """What stands under a dotted name in torch, or None where this release has no such name."""
+    """What stands under a dotted name in torch, or None if this release has no such name."""
     found: Any = torch
     for name in path.split("."):
         found = getattr(found, name, None)

@@ -176,7 +176,7 @@ class InterpretableSGD(torch.optim.SGD):
         raise InputError("InterpretableSGD: it hooks its model and cannot be copied or pickled; keep its state_dict()")
 
     def _linear_layers(self, group: dict[str, Any]) -> dict[nn.Linear, str]:
-        """The layers whose weights a group samples, with the names of these weights; none where s is None."""
+        """The layers whose weights a group samples, with the names of these weights; none if s is None."""
         if group["s"] is None:
             return {}
         check_options(group["s"], group["block_size"], group["form"], group["beta"])
@@ -217,7 +217,7 @@ class InterpretableSGD(torch.optim.SGD):
         return group
 
     def _forward(self, layer: nn.Linear, x: Tensor, output: Tensor) -> Tensor | None:
-        """The layer's outputs, whose backward pass samples; None where there is nothing to sample."""
+        """The layer's outputs, whose backward pass samples; None if there is nothing to sample."""
         if not torch.is_grad_enabled():
             return None
         if layer.weight.requires_grad and layer.weight.grad is None:

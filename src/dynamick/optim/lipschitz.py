@@ -53,7 +53,7 @@ def lipschitz(estimate: str, x_BM: Tensor, weight_OM: Tensor, logits_BO: Tensor)
 
 
 def check_estimate(estimate: str) -> None:
-    """Raise InputError where there is no estimate of this name."""
+    """Raise InputError if there is no estimate of this name."""
     if estimate not in ESTIMATES:
         raise InputError(f"estimate: {estimate!r} is unknown; the estimates are {', '.join(ESTIMATES)}")
 
@@ -78,7 +78,7 @@ def diagonal_ggn(
         Shape (B, O, M) for the layer's O x M weights, never negative.
 
     Raises:
-        InputError: draws is no integer from 1 up, or the layer is none that can be told so.
+        InputError: draws is not an integer of 1 or more, or the layer is none that can be told so.
     """
     if draws is not None and not is_count(draws):
         raise InputError(f"draws: {draws!r} is no number of classes; give 1 or more, or None for the exact diagonal")

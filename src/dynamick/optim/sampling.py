@@ -57,7 +57,7 @@ def _largest(lipschitz_BOM: Tensor, kth_BO1: Tensor, k: int) -> Tensor:
 
 
 def check_options(s: float, block_size: int, form: str = "normalised", beta: float | None = None) -> None:
-    """Raise InputError where one of the options of `probabilities` is not allowed."""
+    """Raise InputError if one of the options of `probabilities` is not allowed."""
     if not _is_number(s) or not 0 < s <= 1:
         raise InputError(f"s: {s!r} is no sparsity level; give a number above 0 and at most 1")
     if not is_count(block_size):

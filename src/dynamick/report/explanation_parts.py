@@ -11,7 +11,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class ModelSummary:
-    """One model's line in the overview; None where a figure was not measured.
+    """One model's line in the overview; None if a figure was not measured.
 
     Attributes:
         name: for example `res8-d5a`.
@@ -69,7 +69,7 @@ class Unit:
 
     Attributes:
         index: 0-based; the page counts from 1, as tally.csv does.
-        label, category: its concept by dissection; empty where it has none.
+        label, category: its concept by dissection; empty if it has none.
         score: its IoU, or None without a dissection.
         detector: whether the score counts.
         top_images: the images that excite it most, in order; the page shows at most four.
@@ -112,8 +112,8 @@ class Instance:
         image: uint8 (H, W, 3).
         x: the head's inputs, float32 (M,).
         logits: the network's own, (O,), against which the page holds its arithmetic.
-        true_class: index of the true class; None where it is not known.
-        maps: the maps whose mean over locations is x, float (M, h, w); None where there is no exact split.
+        true_class: index of the true class; None if it is not known.
+        maps: the maps whose mean over locations is x, float (M, h, w); None if there is no exact split.
     """
 
     name: str

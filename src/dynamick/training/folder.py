@@ -36,12 +36,12 @@ def held(out: Path) -> Iterator[None]:
 
 
 def state_of(out: Path) -> str | None:
-    """The file that a run is resumed from; None where there is none yet."""
+    """The file that a run is resumed from; None if there is none yet."""
     return str(out / STATE) if (out / STATE).exists() else None
 
 
 def differences_from(out: Path, recipe: Recipe) -> list[str]:
-    """In what a recipe differs from that of the run in a folder, as `recipe.differences`; nothing where there is none yet.
+    """In what a recipe differs from that of the run in a folder, as `recipe.differences`; nothing if there is none yet.
 
     Raises:
         InputError: what the folder keeps is no recipe.
@@ -57,7 +57,7 @@ def differences_from(out: Path, recipe: Recipe) -> list[str]:
 
 
 def refuse_another(out: Path, recipe: Recipe) -> None:
-    """Raise InputError where a folder holds another recipe's run."""
+    """Raise InputError if a folder holds another recipe's run."""
     if changes := differences_from(out, recipe):
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
         raise InputError(f"{out}: holds another run ({changes[0]}{more}); give another folder, or --restart")

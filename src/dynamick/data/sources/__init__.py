@@ -35,7 +35,7 @@ class Source:
         title: for pages and messages, such as `CIFAR-10`.
         open: the images of a recipe and a split.
         side: height and width in pixels of a recipe's images.
-        check: raises InputError where a recipe's settings do not fit this source.
+        check: raises InputError if a recipe's settings do not fit this source.
         center_crop: whether a recipe's images are evaluated on their middle 7/8 only.
         needs_root: the images are read from the recipe's folder.
         named_by_root: there are many sets of this kind, and the folder's name tells them apart.

@@ -91,7 +91,7 @@ def _draw_covered(axes: Axes, runs: Sequence[Run]) -> None:
 
 
 def top_images(run: Run, dissections: Path | None, concepts: Path | None) -> tuple[Pictures | None, str]:
-    """The top images of the units that (a) shows, None where they cannot be had, and what the page says of them.
+    """The top images of the units that (a) shows, None if they cannot be had, and what the page says of them.
 
     Args:
         run: with a dissection, which says which images they are where a dissection.json was beside its tally.

@@ -69,7 +69,7 @@ def summary(runs: Sequence[Run], data: Any, concepts: Path | None) -> list[Row]:
     Returns:
         Rows of `model`, `head`, `k`, `depth`, `runs`, `n98` (units until 98 % of the score is reached to stay:
         docs/definitions.md, "Conventions"), `left` (share of the sum over all units that the 4 largest leave over, its size)
-        and `ibd` (the same of IBD; None where it was not asked for, and for Dynamic-K). They are None where a run has none:
+        and `ibd` (the same of IBD; None if it was not asked for, and for Dynamic-K). They are None if a run has none:
         all of its scores, or sums, are 0.
 
     Raises:
@@ -95,7 +95,7 @@ def _numbers(run: Run, images: Tensor, concepts: Path | None) -> Row:
 
 
 def residual_of_ibd(seen: Seen, explained: Sequence[Explanation], concepts: Path) -> float | None:
-    """What IBD leaves of a dense network's scores: the median size of its share; None where all are 0.
+    """What IBD leaves of a dense network's scores: the median size of its share; None if all are 0.
 
     Args:
         seen: what the network read in some images.

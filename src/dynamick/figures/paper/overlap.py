@@ -108,7 +108,7 @@ def expected(gy_BO: Tensor, x_BM: Tensor, q_BOM: Tensor) -> Tensor:
 
 
 def summary(runs: Sequence[Run], found: list[list[Row]]) -> list[Row]:
-    """One row a model, form and estimate, and s: means, and deviations (`_std`), over its runs; None where one has none."""
+    """One row a model, form and estimate, and s: means, and deviations (`_std`), over its runs; None if one has none."""
     rows: list[Row] = []
     for model in dict.fromkeys(run.model for run in runs):
         own = [each for run, each in zip(runs, found, strict=True) if run.model == model]

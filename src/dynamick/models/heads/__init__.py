@@ -15,7 +15,7 @@ def heads() -> dict[str, TrainedHead]:
 
 
 def head_of_layer(layer: nn.Module, likely: TrainedHead | None = None) -> TrainedHead | None:
-    """The kind of a head's layer; None where it is of no kind.
+    """The kind of a head's layer; None if it is of no kind.
 
     Args:
         layer: such as `model.fc`.

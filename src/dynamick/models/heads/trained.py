@@ -12,7 +12,7 @@ class Routing:
     """Which products a linear classifier sums.
 
     Attributes:
-        k: how many inputs a class routes at most; None where a class sums all of them.
+        k: how many inputs a class routes at most; None if a class sums all of them.
         rule: `at_most`, `exactly`, or `dense` where k is None.
         mask: boolean, shape (classes, inputs), False where a connection is pruned; or None.
     """
@@ -45,7 +45,7 @@ class TrainedHead:
     Attributes:
         name: such as `dynamic`.
         suffix: what follows the depth in a model's name: `d{k}a` of `res18-d5a`. Empty for the dense head.
-        layer: makes it, from the number of inputs, of classes, K (None where the suffix has none) and the rule.
+        layer: makes it, from the number of inputs, of classes, K (None if the suffix has none) and the rule.
         holds: whether a layer is such a head.
         label: its short name in tables and figures, such as `d{k}`.
         routing: which products such a layer sums, as an explanation shows it.
@@ -53,7 +53,7 @@ class TrainedHead:
             made static.
         sampled: Interpretable SGD may sample its weight.
         groups: the optimiser's groups of parameters, from the model and two weight decays. The last group is the head's weight.
-        strength: the key of a recipe's `optim` that this head alone takes, and needs; None where there is none.
+        strength: the key of a recipe's `optim` that this head alone takes, and needs; None if there is none.
         after_step: what happens to the weight after each step, from the weight, its learning rate and that strength.
     """
 

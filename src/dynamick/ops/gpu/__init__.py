@@ -126,7 +126,7 @@ def _on_gpu(x: Tensor, weight: Tensor) -> bool:
 
 
 def missing() -> str | None:
-    """Why the kernel cannot run here, in one line; None where it can."""
+    """Why the kernel cannot run here, in one line; None if it can."""
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed"
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):  # some builds of it go by another name
