@@ -3,6 +3,7 @@
 import codecs
 import contextlib
 import csv
+import errno
 import fcntl
 import hashlib
 import io
@@ -10,9 +11,9 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from dynamick.errors import InputError
 
@@ -21,7 +22,10 @@ NAMED = 40
 TEMPORARY = re.compile(r"\..+\.\d+-\d+")
 """What a temporary file is called: its file, a process and a thread."""
 LOCK = ".lock"
-
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What the system says where there is no room."""
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""And where one may not write."""
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
@@ -91,6 +95,17 @@ def _write_beside(path: Path, content: bytes, durable: bool) -> None:
         raise
 
 
+def write_by(path: Path, write: Callable[[BinaryIO], Any], durable: bool = True) -> None:
+    """Write what a function puts into an open file, such as a picture, atomically. All of it is in memory first.
+
+    Raises:
+        OSError: as `write_atomically`.
+    """
+    content = io.BytesIO()
+    write(content)
+    write_atomically(path, content.getvalue(), durable)
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write plain values as JSON, atomically.
 
@@ -109,8 +124,8 @@ def alone(folder: Path) -> Iterator[None]:
     Raises:
         InputError: another process is at work in it, or it cannot be written.
     """
-    new = [each for each in (folder, *folder.parents) if not each.exists()]
     try:
+        new = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / LOCK).open("a")
     except OSError as error:
@@ -131,8 +146,8 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def take_leftovers_away(folder: Path) -> None:
-    """Take away the temporary files in a folder; nobody may be writing into it."""
-    for path in folder.iterdir():
+    """Take away the temporary files in a folder, if it is there; nobody may be writing into it."""
+    for path in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)
 
@@ -147,10 +162,28 @@ def _tidy(folder: Path, new: list[Path]) -> None:
 
 def why_no_folder(path: Path) -> str | None:
     """Why files cannot be written into a folder of that name, there or yet to be made; None if they can. Makes nothing."""
-    there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    try:
+        there = next(each for each in (path, *path.absolute().parents) if each.exists())
+    except OSError as error:
+        # Such as a name that is too long.
+        return str(error.strerror)
     if not there.is_dir():
         return "it or a folder above it is a file"
     return None if os.access(there, os.W_OK) else f"{there} cannot be written to"
+
+
+def told(error: OSError) -> str:
+    """In words: which file the system refused, why, and what helps."""
+    helps = "mend that, and run the same command again"
+    if error.errno in FULL:
+        helps = "make room, and run the same command again"
+    elif error.errno in FORBIDDEN:
+        helps = "give a folder of your own"
+    elif error.errno == errno.ENAMETOOLONG:
+        helps = "give a shorter name"
+    elif error.errno == errno.ENOENT:
+        helps = "it may have been removed meanwhile; run the same command again"
+    return f"{error.filename}: {error.strerror}; {helps}"
 
 
 def fingerprint(about: Any, files: Iterable[Path]) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from dynamick.errors import InputError
+from dynamick.files import told
 
 # Help texts live here, so that `dynamick --help` imports no command.
 COMMANDS = {
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         sys.exit(1)
     except InputError as error:
         _fail(str(error), 2, trace)
+    except OSError as error:
+        named = error.filename is not None and error.strerror is not None
+        _fail(told(error) if named else f"{type(error).__name__}: {error}", 1, trace)
     except Exception as error:
         _fail(f"{type(error).__name__}: {error}", 1, trace)
 

@@ -25,7 +25,7 @@ from dynamick.comparison.entering import entering, network_key
 from dynamick.data.images import evenly_spaced
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
-from dynamick.files import alone, read_text, why_no_folder, write_atomically, write_json
+from dynamick.files import FULL, alone, read_text, why_no_folder, write_atomically, write_json
 from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 from dynamick.progress import bar
@@ -216,14 +216,16 @@ def _fill(
                 sealed = safetensors.torch.save(tensors, {"sha256": _checksum(key, **tensors)})
                 write_atomically(_chunk(folder, first // size), sealed)
             except OSError as error:
-                raise _no_room(folder, error, row * len(data), first == 0) from error
+                if first == 0:
+                    # It says nothing yet.
+                    (folder / STATE).unlink(missing_ok=True)
+                raise _cannot_write(folder, error, row * len(data)) from error
             shown.update(len(rows))
 
 
-def _no_room(folder: Path, error: OSError, needed: int, begun: bool) -> InputError:
-    if begun:
-        # It says nothing yet.
-        (folder / STATE).unlink(missing_ok=True)
+def _cannot_write(folder: Path, error: OSError, needed: int) -> InputError:
+    if error.errno not in FULL or not folder.exists():
+        return InputError(f"{folder}: cannot be written ({error.strerror}); run the same command again, or give another folder")
     free = shutil.disk_usage(folder).free
     return InputError(
         f"{folder}: cannot be written ({error.strerror}); its features need {needed / 1e6:.1f} MB in all, and "

@@ -20,7 +20,7 @@ from dynamick.devices import open_device
 from dynamick.dissection import Dissection
 from dynamick.durations import in_words
 from dynamick.errors import InputError
-from dynamick.files import alone
+from dynamick.files import alone, take_leftovers_away
 from dynamick.networks.network import OpenNetwork
 from dynamick.networks.saving import read_if_saved
 from dynamick.training.recipe import run_label
@@ -125,6 +125,8 @@ def compare(
         Backbone(name, _kind(network), network, network.images(kind, root, size), out) for name, network in networks.items()
     ]
     with alone(out):
+        for each in backbones:
+            take_leftovers_away(each.cells)
         units = {each.name: _prepare(each, others, seen, dtype, device, tell) for each in backbones}
         check_alike(backbones)
         left = [job for each in backbones for job in _jobs(each, heads or [*HEADS], budgets, seeds, bool(others))]

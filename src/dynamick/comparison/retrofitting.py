@@ -20,7 +20,7 @@ from dynamick.data.labelled import LabelledImages
 from dynamick.data.recipe import DataRecipe, folder_recipe, open_images
 from dynamick.durations import in_words
 from dynamick.errors import InputError
-from dynamick.files import read_text, write_json
+from dynamick.files import alone, read_text, write_json
 from dynamick.functional import check_k
 from dynamick.networks import OpenNetwork, save
 from dynamick.nn import DynamicLinear
@@ -73,7 +73,8 @@ def retrofit(
 
     Raises:
         InputError: K is none; the network has no head or does not say how its images are prepared; its head holds NaN; the
-            images are missing or damaged; or the folder holds another head.
+            images are missing or damaged; the folder holds another head, or another process is at
+            work in it.
     """
     try:
         check_k(k)
@@ -93,19 +94,20 @@ def retrofit(
         place = out / "features" / split
         return cache_features(model, images, place, prepare, dtype, device=device, progress=True, layer=layer)
 
-    learn, held = (cached(split, images) for split, images in open_splits(shown).items())
-    model.cpu()
-    before = measure(copy.deepcopy(old).float(), held) if knows_classes(network, held.classes, len(old.weight)) else None
-    job = cells.Job(out / "features", out, f"dynamic-{rule.replace('_', '-')}", (k,), seed)
-    tell(f"training the head, {in_words(cells.estimate([job]))}")
-    head = train(learn.x, learn.labels, len(learn.classes), k, seed, rule, bias=old.bias is not None)
-    # Rounded as the network's own weights are, before it is measured.
-    head.to(old.weight.dtype).float()
-    prune_unrouted(head, learn.x)
-    after = measure(head, held)
-    model.preprocessing, model.classes = replace(prepare, size=shown.side), list(learn.classes)
-    write(network, head.to(old.weight.dtype), shown, out / WEIGHTS)
-    write_json(out / FIGURES, {"before": before, "after": after, **made})
+    with alone(out):
+        learn, held = (cached(split, images) for split, images in open_splits(shown).items())
+        model.cpu()
+        before = measure(copy.deepcopy(old).float(), held) if knows_classes(network, held.classes, len(old.weight)) else None
+        job = cells.Job(out / "features", out, f"dynamic-{rule.replace('_', '-')}", (k,), seed)
+        tell(f"training the head, {in_words(cells.estimate([job]))}")
+        head = train(learn.x, learn.labels, len(learn.classes), k, seed, rule, bias=old.bias is not None)
+        # Rounded as the network's own weights are, before it is measured.
+        head.to(old.weight.dtype).float()
+        prune_unrouted(head, learn.x)
+        after = measure(head, held)
+        model.preprocessing, model.classes = replace(prepare, size=shown.side), list(learn.classes)
+        write(network, head.to(old.weight.dtype), shown, out / WEIGHTS)
+        write_json(out / FIGURES, {"before": before, "after": after, **made})
     return Retrofitted(before, after, len(old.weight), list(held.classes))
 
 

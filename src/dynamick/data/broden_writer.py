@@ -5,6 +5,7 @@ import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from PIL import Image
 
 from dynamick.data.concepts import Label
 from dynamick.errors import InputError
-from dynamick.files import write_atomically
+from dynamick.files import write_atomically, write_by
 
 INDEX_COLUMNS = ("image", "split", "ih", "iw", "sh", "sw")
 LABEL_COLUMNS = ("number", "name", "category", "frequency", "coverage", "syns")
@@ -139,7 +140,7 @@ class _Writer:
         self.files.add(file)
         path = self.root / "images" / file
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(pixels).save(path, compress_level=1)
+        write_by(path, partial(Image.fromarray(pixels).save, format="PNG", compress_level=1), durable=False)
         return file
 
     def write_labels(self) -> list[str]:

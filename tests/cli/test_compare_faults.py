@@ -1,0 +1,96 @@
+"""`dynamick compare` and `retrofit` on a full disk, or twice at once: one line, and the same command goes on."""
+
+import errno
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+import dynamick as dk
+from dynamick import files, models
+from dynamick.cli.main import main
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """A network of two classes, and a folder of their images."""
+    for split, count in (("train", 8), ("val", 4)):
+        for value, name in ((50, "dark"), (200, "light")):
+            (tmp_path / "images" / split / name).mkdir(parents=True)
+            for number in range(count):
+                Image.new("RGB", (16, 16), (value + number,) * 3).save(tmp_path / "images" / split / name / f"{number}.png")
+    torch.manual_seed(0)
+    dk.save(models.create("res8", 2, "patch", 2, dk.Preprocessing(16), classes=["dark", "light"]), tmp_path / "net.safetensors")
+    return tmp_path
+
+
+def command(place: Path, name: str) -> list[str]:
+    root, weights, out = (str(place / each) for each in ("images", "net.safetensors", name))
+    if name == "compare":
+        given = ["--data", "folder", "--root", root, "--heads", "dense", "magnitude", "--budgets", "1", "--seeds", "1"]
+        return [name, "--weights", weights, "--out", out, *given]
+    return [name, "--model", "res8", "--weights", weights, "--data", root, "--k", "1", "--out", out]
+
+
+def ended(place: Path, name: str) -> int:
+    try:
+        main(command(place, name))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    return 0
+
+
+def made(out: Path) -> dict[str, Any]:
+    """All that a folder holds but for times."""
+    found: dict[str, Any] = {}
+    for path in sorted(out.rglob("*")):
+        if path.suffix == ".safetensors":
+            found[path.name] = path.read_bytes()
+        elif path.name in ("table.json", "retrofit.json"):
+            text = json.loads(path.read_text())
+            found[path.name] = [{**row, "seconds": 0} for row in text["rows"]] if "rows" in text else text
+    return found
+
+
+@pytest.mark.parametrize("name", ["compare", "retrofit"])
+def test_the_same_command_twice_at_once_is_refused(place: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with files.alone(place / name):
+        assert ended(place, name) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert f"{name}: another process is filling this" in line
+
+
+@pytest.mark.parametrize("name", ["compare", "retrofit"])
+def test_a_disk_that_is_full_at_any_write_costs_nothing(
+    place: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every write in turn is refused, once; the command is given again until it is done."""
+    real = files._write_beside
+
+    def full(path: Path, content: bytes, durable: bool) -> None:
+        if path not in refused:
+            refused.add(path)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(path, content, durable)
+
+    refused: set[Path] = set()
+    monkeypatch.setattr(files, "_write_beside", full)
+    for _ in range(30):
+        if (status := ended(place, name)) == 0:
+            break
+        said = capsys.readouterr()
+        last = [text.splitlines()[-1] for text in (said.err, said.out) if text]
+        assert "No space left on device" in last[0] or "cells failed" in last[-1]
+        assert status in (1, 2)
+    assert status == 0
+    assert len(refused) > 4
+    disturbed = made(place / name)
+    assert not [path for path in (place / name).rglob(".*") if path.name != files.LOCK]
+    monkeypatch.setattr(files, "_write_beside", real)
+    (place / name).rename(place / "disturbed")
+    assert ended(place, name) == 0
+    assert made(place / name) == disturbed
