@@ -32,10 +32,10 @@ ARROWS: dict[str, set[str]] = {
     "data": set(),
     "metrics": {"functional", "nn"},
     "models": {"nn", "functional"},
-    "networks": {"models", "data", "nn", "functional"},
+    "networks": {"models", "data", "nn", "functional", "ops"},
     "report": set(),
-    "dissection": {"data", "networks"},
-    "explanation": {"networks", "models", "dissection", "metrics", "report", "data", "nn", "functional"},
+    "dissection": {"data", "networks", "ops"},
+    "explanation": {"networks", "models", "dissection", "metrics", "report", "data", "nn", "functional", "ops"},
     "training": {"networks", "models", "nn", "functional", "ops", "optim", "data", "metrics", "dissection"},
 }
 # Rooms that put others together: each may import what those below it may.

@@ -25,7 +25,31 @@ def test_resizes_and_turns_channels() -> None:
     torch.testing.assert_close(small, want)
 
 
-@pytest.mark.parametrize("settings", [{"mean": (0.5,)}, {"std": (1, 1, 0)}, {"size": 0}])
+def test_a_network_of_one_channel_gets_grey() -> None:
+    prepare = dk.Preprocessing(mean=(0.5,), std=(0.25,))
+    red, green, blue = images = torch.rand(1, 3, 4, 4).unbind(1)
+    grey = 0.299 * red + 0.587 * green + 0.114 * blue
+    torch.testing.assert_close(prepare(torch.stack(images, 1)), (grey[:, None] - 0.5) / 0.25)
+    torch.testing.assert_close(prepare(grey[:, None]), (grey[:, None] - 0.5) / 0.25)
+    # What was saved as grey is grey.
+    same = torch.full((1, 3, 2, 2), 77, dtype=torch.uint8)
+    torch.testing.assert_close(prepare(same), (same[:, :1] / 255 - 0.5) / 0.25)
+    assert dk.Preprocessing.from_dict(prepare.to_dict()) == prepare
+
+
+def test_the_default_type_does_not_change_what_a_network_sees() -> None:
+    images = torch.randint(0, 256, (1, 3, 8, 8), dtype=torch.uint8)
+    want = dk.Preprocessing(size=4)(images)
+    torch.set_default_dtype(torch.float64)
+    try:
+        got = dk.Preprocessing(size=4)(images)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert got.dtype == torch.float32
+    assert torch.equal(got, want)
+
+
+@pytest.mark.parametrize("settings", [{"mean": (0.5,)}, {"mean": (0.5, 0.5)}, {"std": (1, 1, 0)}, {"size": 0}])
 def test_bad_settings_are_refused(settings: dict) -> None:
     with pytest.raises(dk.InputError, match=rf"^{next(iter(settings))}: [^\n]+$"):
         dk.Preprocessing(**settings)

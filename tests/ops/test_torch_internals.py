@@ -198,3 +198,16 @@ def test_the_kernel_shares_pytorchs_threads_where_pytorch_has_openmp() -> None:
     assert start is None or start > 0
     if "GOMP" in torch.__config__.parallel_info() or "libgomp" in Path("/proc/self/maps").read_text():
         assert start is not None
+
+
+def test_a_compiled_network_is_found_inside_and_runs_uncompiled_under_hooks() -> None:
+    layer = nn.Linear(2, 3)
+    compiled, called = torch.compile(layer, backend="eager"), []
+    assert torch_internals.compiled_inside(compiled) is layer
+    assert torch_internals.compiled_inside(layer) is None
+    compiled(torch.ones(1, 2))
+    hook = layer.register_forward_hook(lambda *_: called.append(1))
+    with torch_internals.uncompiled():
+        compiled(torch.ones(1, 2))
+    hook.remove()
+    assert called == [1]

@@ -20,8 +20,8 @@ def add_preprocessing(parser: Any) -> None:
 
 def add_mean_and_std(parser: Any) -> None:
     """The same without the size."""
-    parser.add_argument("--mean", type=float, nargs=3, metavar=("R", "G", "B"), help="subtracted from RGB in 0..1")
-    parser.add_argument("--std", type=float, nargs=3, metavar=("R", "G", "B"), help="what the difference is divided by")
+    parser.add_argument("--mean", type=float, nargs="+", metavar="R", help="subtracted from RGB in 0..1; one number for grey")
+    parser.add_argument("--std", type=float, nargs="+", metavar="R", help="what the difference is divided by, as many numbers")
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:

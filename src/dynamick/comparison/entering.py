@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
+from dynamick.networks.running import right_channels
 from dynamick.preprocessing import Preprocessing, check_range
 
 Prepare = Callable[[Tensor], Tensor]
@@ -40,7 +41,9 @@ def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImage
     check_range(images)
     hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
     try:
-        output = model(prepare(images.to(like.device)).to(like.dtype))
+        prepared = prepare(images.to(like.device)).to(like.dtype)
+        with right_channels(model, prepared.shape[1]):
+            output = model(prepared)
     finally:
         hook.remove()
     seen = [tuple(x.shape) for x, _ in caught]

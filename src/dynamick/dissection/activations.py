@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
+from dynamick.networks.running import check_hooks, unwrapped
+from dynamick.ops import torch_internals
 
 
 def find_layer(model: nn.Module, layer: str) -> nn.Module:
@@ -66,13 +68,16 @@ def capture(model: nn.Module, layer: str) -> Iterator[Capture]:
     Raises:
         InputError: the layer does not exist, or its output is neither a map nor a vector.
     """
+    check_hooks(model)
+    model = unwrapped(model)
     module = find_layer(model, layer)
     modes = [(each, each.training) for each in model.modules()]
     taken = Capture(layer)
     handle = module.register_forward_hook(taken.hook)
     try:
         model.eval()
-        yield taken
+        with torch_internals.uncompiled():
+            yield taken
     finally:
         handle.remove()
         for each, training in modes:

@@ -25,6 +25,7 @@ from dynamick.dissection.saving import Saved
 from dynamick.dissection.survivors import Survivors, restore
 from dynamick.dissection.thresholds import TopValues, values_to_keep
 from dynamick.errors import InputError
+from dynamick.networks.running import right_channels
 from dynamick.preprocessing import Preprocessing
 from dynamick.progress import bar
 
@@ -252,7 +253,8 @@ class _Run:
                         raise InputError(f"{name}: its size differs from the others'; give one size for all images (--size)")
                 prepared = torch.cat(each)
         with self._timed("forward"):
-            self.model(prepared.to(self.dtype))
+            with right_channels(self.model, prepared.shape[1]):
+                self.model(prepared.to(self.dtype))
             maps_BUhw = self.taken.take()
         if len(maps_BUhw) != len(images):
             found = f"{len(maps_BUhw)} maps of each unit for {len(images)} images"

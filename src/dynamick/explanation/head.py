@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from dynamick import functional
 from dynamick.errors import InputError
 from dynamick.models.heads import routing_of
+from dynamick.networks.running import whole
 from dynamick.nn import find_classifier
 
 
@@ -78,20 +79,13 @@ def find_head(model: nn.Module) -> LinearHead:
         raise InputError(f"{str(error).split(';')[0]}; only a network that ends in one can be explained") from None
     module = model.get_submodule(name)
     assert isinstance(module, nn.Linear | nn.Conv2d)
-    weight = _whole(module.weight)
+    weight = whole(module.weight)
     if weight.ndim not in (2, 4):
         raise InputError(
             f"model: the weight of {name!r} has shape {tuple(weight.shape)}, as FullyShardedDataParallel leaves it; explain "
             "the model without it, or sharded by fully_shard"
         )
     weight = weight.flatten(1)
-    bias = weight.new_zeros(weight.shape[0]) if module.bias is None else _whole(module.bias)
+    bias = weight.new_zeros(weight.shape[0]) if module.bias is None else whole(module.bias)
     routing = routing_of(module)
     return LinearHead(name, module, weight, bias, routing.k, routing.rule, routing.mask)
-
-
-def _whole(parameter: Tensor) -> Tensor:
-    """The values of a parameter; of one that `fully_shard` has divided, those of all processes."""
-    values = parameter.detach()
-    full_tensor = getattr(values, "full_tensor", None)
-    return values if full_tensor is None else full_tensor()

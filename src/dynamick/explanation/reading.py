@@ -1,6 +1,5 @@
 """What an explanation reads in one forward pass: the logits, the head's inputs, and the maps pooled into them."""
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -12,7 +11,8 @@ from torch import Tensor, nn
 from dynamick.errors import InputError
 from dynamick.explanation.head import LinearHead, find_head
 from dynamick.explanation.maps import NOT_FINITE, Maps, Sight, Watching, find_maps, is_mean, tells, watch
-from dynamick.nn.wrapping import check_hooks, unwrapped
+from dynamick.networks.running import check_hooks, right_channels, unwrapped
+from dynamick.ops import torch_internals
 from dynamick.preprocessing import Preprocessing, check_range, check_type
 
 Preprocess = str | Callable[[Tensor], Tensor] | None
@@ -108,7 +108,8 @@ class Reader:
         if images.dtype == torch.uint8 and self.preprocess is None:
             raise InputError("images: uint8, and the model has no preprocessing; pass preprocess=Preprocessing(...)")
         if isinstance(self.preprocess, Preprocessing):
-            _check_range(images)
+            self.preprocess.check_channels(images)
+            check_range(images, also=", or prepared images with preprocess=None")
         parameter = self.head.weight
         images = images.to(parameter.device)
         prepared = images if self.preprocess is None else self.preprocess(images)
@@ -135,7 +136,7 @@ class Reader:
 
     def logits(self, prepared: Tensor) -> Tensor:
         """The model's logits, (B, O), also of one whose single logit is squeezed; gradients flow if they are enabled."""
-        with _uncompiled():
+        with torch_internals.uncompiled():
             return self._logits(self.model(prepared), len(prepared))
 
     def _probe(self, image: Tensor) -> tuple[Maps, bool]:
@@ -183,7 +184,9 @@ class Reader:
 
         hooks.append(self.head.module.register_forward_pre_hook(see_head))
         try:
-            with evaluating(self.model), torch.no_grad(), _uncompiled(), watching or nullcontext():
+            ours = isinstance(self.preprocess, Preprocessing)
+            channels = right_channels(self.model, prepared.shape[1]) if ours else nullcontext()
+            with channels, evaluating(self.model), torch.no_grad(), torch_internals.uncompiled(), watching or nullcontext():
                 output = self.model(prepared)
         except torch.OutOfMemoryError:
             raise
@@ -239,12 +242,6 @@ def check_images(images: Tensor) -> None:
     check_type(images)
 
 
-def _check_range(images: Tensor) -> None:
-    if images.shape[1] != 3:
-        raise InputError(f"images: {images.shape[1]} channels; give three, for R, G and B: a tensor of shape (B, 3, H, W)")
-    check_range(images, also=", or prepared images with preprocess=None")
-
-
 def _preprocess(model: nn.Module, given: Preprocess) -> Callable[[Tensor], Tensor] | None:
     if isinstance(given, str) and given != "model":
         raise InputError(f"preprocess: {given!r} is unknown; give 'model', None or a Preprocessing")
@@ -253,9 +250,3 @@ def _preprocess(model: nn.Module, given: Preprocess) -> Callable[[Tensor], Tenso
         kind = type(found).__name__
         raise InputError(f"model: its preprocessing is a {kind}, no function; pass preprocess=Preprocessing(...)")
     return found
-
-
-def _uncompiled() -> Any:
-    """Everything that torch.compile has compiled runs as it was written, as compiled code does not call new hooks."""
-    # Nothing is compiled where this part of PyTorch was never loaded, and loading it takes a second.
-    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

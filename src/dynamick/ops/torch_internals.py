@@ -7,6 +7,7 @@ is slower; nothing becomes wrong in silence. `make test-torch VERSION=...` runs 
 import contextlib
 import ctypes
 import re
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,3 +153,21 @@ def _openmp_libraries() -> Iterator[str]:
     except OSError:
         return
     yield from sorted(each for each in mapped if re.match(r"lib(gomp|omp|iomp5)\b", Path(each).name))
+
+
+def compiled_inside(model: nn.Module) -> nn.Module | None:
+    """The network that torch.compile has wrapped; None for one that is not compiled.
+
+    Without it: None, always. Layers of a compiled network then have longer names, which messages list.
+    """
+    inside = getattr(model, "_orig_mod", None)
+    return inside if isinstance(inside, nn.Module) else None
+
+
+def uncompiled() -> contextlib.AbstractContextManager[None]:
+    """Inside, all that torch.compile has compiled runs as it was written: compiled code does not call new hooks.
+
+    Nothing is compiled where this part of PyTorch was never loaded, and loading it takes a second.
+    Without it: compiled networks stay compiled, and the message says that their layers were not called.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()

@@ -1,0 +1,61 @@
+"""Running anybody's network under hooks: the network inside what PyTorch wraps round it, and what hides its layers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.errors import InputError
+from dynamick.ops import torch_internals
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The network itself, of one that torch.compile, DataParallel or DistributedDataParallel holds.
+
+    Layers then have the names that the user gave them. It is the same network: its parameters are shared.
+    """
+    while True:
+        inside = torch_internals.compiled_inside(model)
+        if inside is None and isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel):
+            inside = model.module
+        if not isinstance(inside, nn.Module):
+            return model
+        model = inside
+
+
+def check_hooks(model: nn.Module) -> None:
+    """Raise InputError for TorchScript: its layers are compiled away, so nobody can see what they put out."""
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise InputError("model: TorchScript, which hides what its layers put out; give the model that it was made from")
+
+
+@contextmanager
+def right_channels(model: nn.Module, channels: int = 3) -> Iterator[None]:
+    """When a forward pass in the body fails, say so if it is because the network takes images of other channels.
+
+    Args:
+        model: the network.
+        channels: of the images that it is given.
+
+    Raises:
+        InputError: its first convolution takes another number; the message says what helps.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        wanted = next((module.in_channels for module in model.modules() if isinstance(module, nn.Conv2d)), channels)
+        if wanted == channels:
+            raise
+        gray = "give --mean and --std of one number each (Preprocessing(mean=(m,), std=(s,)))"
+        helps = gray if wanted == 1 else "only networks for images of three channels, or of one, are served"
+        raise InputError(
+            f"model: takes images of {wanted} channel{'s' * (wanted != 1)}, and is given {channels}; {helps}"
+        ) from error
+
+
+def whole(parameter: Tensor) -> Tensor:
+    """The values of a parameter, detached; of one that `fully_shard` has divided, those of all processes."""
+    values = parameter.detach()
+    full_tensor = getattr(values, "full_tensor", None)
+    return values if full_tensor is None else full_tensor()
