@@ -39,6 +39,7 @@ def test_a_new_folder_that_stays_empty_is_taken_away(tmp_path: Path) -> None:
 
 def test_what_a_dead_process_left_is_taken_away_at_the_next_start(tmp_path: Path) -> None:
     for _ in range(2):
+        # The second one takes away what the first one left, and leaves its own.
         died = subprocess.run([sys.executable, "-c", DIES, tmp_path], capture_output=True, text=True)
         assert died.returncode == -signal.SIGKILL, died.stderr
     (tmp_path / ".hidden").write_text("the user's own")
@@ -48,6 +49,16 @@ def test_what_a_dead_process_left_is_taken_away_at_the_next_start(tmp_path: Path
     with alone(tmp_path):
         pass
     assert {each.name for each in tmp_path.iterdir()} == {LOCK, ".hidden"}
+
+
+def test_writing_a_file_takes_away_what_the_dead_left_of_it(tmp_path: Path) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [f".page.html.{ended.pid}-1", f".page.html.{os.getpid()}-1", f".page.html.x.{ended.pid}-1", ".page.html.1-"]
+    for name in names:
+        (tmp_path / name).write_text("half")
+    write_atomically(tmp_path / "page.html", b"whole")
+    assert {each.name for each in tmp_path.iterdir()} == {"page.html", *names[1:]}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import errno
 import fcntl
+import glob
 import hashlib
 import io
 import json
@@ -82,7 +83,11 @@ def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
 
 def _write_beside(path: Path, content: bytes, durable: bool) -> None:
     # A name may be as long as a file system takes; another process or thread may write the same file.
-    temporary = path.with_name(f".{path.name[:NAMED]}.{os.getpid()}-{threading.get_ident()}")
+    begins = f".{path.name[:NAMED]}."
+    temporary = path.with_name(f"{begins}{os.getpid()}-{threading.get_ident()}")
+    if durable:
+        # The others are many, in a folder of their own that is looked through as a whole.
+        _take_away_of_the_dead(path.parent, begins)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -93,6 +98,25 @@ def _write_beside(path: Path, content: bytes, durable: bool) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _take_away_of_the_dead(folder: Path, begins: str) -> None:
+    """Take away the temporary files of one file whose processes have ended."""
+    for path in folder.glob(f"{glob.escape(begins)}*"):
+        found = re.fullmatch(r"(\d+)-\d+", path.name.removeprefix(begins))
+        if found and not _is_running(int(found[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        # Another user's.
+        return True
+    return True
 
 
 def write_by(path: Path, write: Callable[[BinaryIO], Any], durable: bool = True) -> None:

@@ -16,7 +16,7 @@ GOOD = {"head": "dense", "budget": 0, "seed": 0, "features": "f", "top1": 90.0}
     "given",
     [
         Cell("dense", 0, 0, "f", {"top1": 90.0, "n98": None, "max_per_class": 9}, {"violation": 1e-6}),
-        Cell("dynamic-exactly", 5, 2, "f", {"top1": 90.0}, {}, 5, "exactly"),
+        Cell("dynamic-exactly", 5, 2, "f", {"top1": 90.0}, {}, 5, "exactly", [1.0, 0.5]),
         FailedCell("dice", 5, 0, "f", "no luck"),
     ],
 )
@@ -40,6 +40,8 @@ def test_a_figure_has_its_new_name_whatever_it_was_written_as(tmp_path: Path) ->
         {"k": 5},
         {"about": []},
         {"features": 3},
+        {"seen": [None]},
+        {"seen": 3},
         {"seed": True},
         {"ece": True},
     ],

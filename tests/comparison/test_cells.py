@@ -333,6 +333,19 @@ def test_the_same_features_made_again_keep_their_cells(backbone: Path, model: Re
     assert jobs_of(backbone, ["dense"]) == []
 
 
+def test_cells_of_a_network_that_differed_by_its_code_alone_are_refused(
+    backbone: Path, model: ResNet, images: ImageTensors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its features were refused, and taken away as the refusal says: the cells are still of the old ones."""
+    cells.run(jobs_of(backbone, ["dense"]))
+    shutil.rmtree(backbone / "features")
+    monkeypatch.setattr(ResNet, "features", lambda self, x, real=ResNet.features: real(self, x).square())
+    for split in ("train", "val"):
+        cache_features(model, images, backbone / "features" / split)
+    with pytest.raises(InputError, match=r"dense-0-0\.json: made of other features .* the network's code"):
+        jobs_of(backbone, ["dense"])
+
+
 def test_an_unknown_head_is_refused(backbone: Path) -> None:
     with pytest.raises(InputError, match="heads: 'nonsense' is unknown"):
         jobs_of(backbone, ["nonsense"])

@@ -37,6 +37,8 @@ FIGURES = (
 OLD_NAMES = {"max_per_class": "most"}
 """Of figures, in files that were written before they had their names."""
 RULES = ("at_most", "exactly")
+LARGEST = 10**15
+"""No whole number of a cell is larger; Python reads larger ones than it can compute with."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Cell:
         figures: by the names of `FIGURES`; None if a head has none, and absent where it was not measured.
         about: what is worth knowing of how it came about.
         k, rule: of a head that routes.
+        seen: the `cache.probe` of the features; empty in cells that were written before there was one.
     """
 
     head: str
@@ -61,6 +64,7 @@ class Cell:
     about: dict[str, float] = field(default_factory=dict)
     k: int | None = None
     rule: str | None = None
+    seen: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ def read(file: Path) -> Cell | FailedCell:
     """
     try:
         written = json.loads(read_text(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: damaged ({error}); take it away and run again") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); take it away and run again") from None
@@ -93,7 +97,7 @@ def read(file: Path) -> Cell | FailedCell:
         return FailedCell(*named, written["failed"])
     figures = {name: written[name] for name in FIGURES if name in written}
     figures |= {name: written[old] for name, old in OLD_NAMES.items() if old in written and name not in written}
-    return Cell(*named, figures, written.get("about", {}), written.get("k"), written.get("rule"))
+    return Cell(*named, figures, written.get("about", {}), written.get("k"), written.get("rule"), written.get("seen", []))
 
 
 def write(file: Path, cell: Cell | FailedCell, head: torch.nn.Module | None = None) -> None:
@@ -103,7 +107,7 @@ def write(file: Path, cell: Cell | FailedCell, head: torch.nn.Module | None = No
     if isinstance(cell, FailedCell):
         write_json(file, {**said, "failed": cell.reason})
         return
-    said |= {**cell.figures, "about": cell.about}
+    said |= {**cell.figures, "about": cell.about, "seen": cell.seen}
     said |= {} if cell.k is None else {"k": cell.k, "rule": cell.rule}
     if head is not None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
@@ -157,7 +161,8 @@ def _is_cell(written: Any) -> bool:
     """Whether all that is read of a cell is of the type that it must be."""
     if not isinstance(written, dict) or written.get("head") not in [*HEADS]:
         return False
-    if not all(type(written.get(name)) is int for name in ("budget", "seed")) or type(written.get("features")) is not str:
+    counts = [written.get(name) for name in ("budget", "seed")]
+    if not all(type(count) is int and 0 <= count <= LARGEST for count in counts) or type(written.get("features")) is not str:
         return False
     if "failed" in written:
         return isinstance(written["failed"], str)
@@ -166,7 +171,11 @@ def _is_cell(written: Any) -> bool:
 
 
 def _is_figure(value: Any) -> bool:
-    return value is None or type(value) in (int, float)
+    return value is None or _is_number(value)
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) is float or (type(value) is int and abs(value) <= LARGEST)
 
 
 def _is_routed(written: dict[str, Any]) -> bool:
@@ -175,5 +184,7 @@ def _is_routed(written: dict[str, Any]) -> bool:
 
 
 def _is_about(written: dict[str, Any]) -> bool:
-    about = written.get("about", {})
-    return isinstance(about, dict) and all(map(_is_figure, about.values()))
+    about, seen = written.get("about", {}), written.get("seen", [])
+    if not isinstance(about, dict) or not isinstance(seen, list):
+        return False
+    return all(map(_is_number, seen)) and all(map(_is_figure, about.values()))

@@ -19,7 +19,7 @@ import torch
 from tqdm import tqdm
 
 from dynamick.comparison import cell
-from dynamick.comparison.cache import Features, open_features, read_state
+from dynamick.comparison.cache import NEAR, Features, open_features, probe, read_state
 from dynamick.comparison.cell import Cell, FailedCell, is_done, load_head
 from dynamick.comparison.detecting import detectors
 from dynamick.comparison.heads import HEADS
@@ -71,7 +71,7 @@ def pending(features: Path, cells: Path, heads: Iterable[str], budgets: Sequence
     heads, seeds = list(dict.fromkeys(heads)), list(seeds)
     check_heads(heads)
     owner = _owner(features)
-    _read_all(cells, owner)
+    _read_all(cells, features)
     jobs = []
     for head in heads:
         for seed in seeds if HEADS[head].seeded else [0]:
@@ -111,10 +111,11 @@ def run_job(job: Job) -> None:
     """Compute one job's cells in this process."""
     try:
         train, val = open_features(job.features / "train"), open_features(job.features / "val")
+        seen = probe(job.features / "val")
         for fitted in HEADS[job.head].fit(train.x, train.labels, len(train.classes), job.budgets, job.seed):
             figures = {"seconds": fitted.seconds, **measure(fitted.head, val)}
             routed = (fitted.head.k, fitted.head.rule) if isinstance(fitted.head, DynamicLinear) else (None, None)
-            found = Cell(job.head, fitted.budget, job.seed, job.owner, figures, fitted.about, *routed)
+            found = Cell(job.head, fitted.budget, job.seed, job.owner, figures, fitted.about, *routed, seen)
             cell.write(job.file(fitted.budget), found, fitted.head)
     except Exception as error:
         _fail(job, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
@@ -132,7 +133,7 @@ def load_cells(folder: Path, features: Path, units: Dissection | None = None) ->
         InputError: a cell is damaged, or belongs to other features; it names the file.
     """
     found = []
-    for file, each in _read_all(folder, _owner(features)):
+    for file, each in _read_all(folder, features):
         if units is not None and isinstance(each, Cell):
             each = replace(each, figures={**each.figures, **detectors(load_head(file), units)})
         found.append(each)
@@ -231,16 +232,26 @@ def _owner(features: Path) -> str:
     return hashlib.sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
 
 
-def _read_all(folder: Path, owner: str) -> list[tuple[Path, Cell | FailedCell]]:
-    """A folder's cells, all held to their owner: figures of other images or weights would stand in one table unseen."""
+def _read_all(folder: Path, features: Path) -> list[tuple[Path, Cell | FailedCell]]:
+    """A folder's cells, all held to their features: figures of other images or weights would stand in one table unseen."""
     found = [(file, cell.read(file)) for file in sorted(folder.glob("*.json"))]
+    owner, seen = _owner(features), probe(features / "val") if found else []
     for file, each in found:
-        if each.features != owner:
+        if file.stem != f"{each.head}-{each.budget}-{each.seed}":
             raise InputError(
-                f"{file}: made of other features than are given now (weights, images, size, preprocessing or dtype); "
-                f"give another --out, or take the folder {folder} away"
+                f"{file}: damaged (it holds the cell {each.head}-{each.budget}-{each.seed}); take it away and run again"
+            )
+        if each.features != owner or (isinstance(each, Cell) and each.seen and not _is_near(each.seen, seen)):
+            raise InputError(
+                f"{file}: made of other features than are given now (weights, images, size, preprocessing, dtype or the "
+                f"network's code); give another --out, or take the folder {folder} away"
             )
     return found
+
+
+def _is_near(kept: Sequence[float], now: Sequence[float]) -> bool:
+    largest = max(map(abs, kept))
+    return len(kept) == len(now) and all(abs(a - b) <= NEAR * largest for a, b in zip(kept, now, strict=True))
 
 
 def _fail(job: Job, reason: str) -> None:
