@@ -1,6 +1,6 @@
 """dynamick: interpretable convolutional networks by Dynamic-K routing.
 
-What the first line of a script needs is here; each name is imported when it is first used.
+The names that scripts use are here. Each is imported when it is first used.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Where networks run: a device by its name, held to what this machine has."""
+"""Where networks run: a device by its name, checked against what this machine has."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The one exception that means: the input is wrong, and here is what would be right."""
+"""The exception for bad input. It says what would be right."""
 
 
 class InputError(ValueError):

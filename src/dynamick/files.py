@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from dynamick.errors import InputError
 
 NAMED = 40
-"""So many letters of its name a temporary file keeps."""
+"""A temporary file's name has so many letters of its file's name."""
 TEMPORARY = re.compile(r"\..+\.\d+-\d+")
 """What a temporary file is called: its file, a process and a thread."""
 LOCK = ".lock"
@@ -35,7 +35,7 @@ MARKS = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-"""What editors put before the first letter. That of UTF-16 is how that of UTF-32 begins, which is looked for first."""
+"""Byte order marks. UTF-32's begins like UTF-16's, so it is looked for first."""
 
 
 def read_text(path: Path) -> str:
@@ -65,12 +65,12 @@ def read_table(path: Path) -> list[list[str]]:
 
 
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
-    """Write a file so that at every moment either the old or the new one is there whole.
+    """Write a file. At every moment either the whole old file or the whole new one is there.
 
     Args:
         path: the file, in a folder that is there.
-        content: what it is to hold.
-        durable: wait for the disk, so that it survives a loss of power as well.
+        content: of the new file.
+        durable: wait for the disk, so that the file also survives a loss of power.
 
     Raises:
         OSError: no space, no permission; it names the file, and the old one is untouched.
@@ -141,7 +141,7 @@ def write_json(path: Path, value: Any) -> None:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep other processes out of a folder, which is made. The lock is gone when this process ends, however that is.
+    """Make a folder and keep other processes out of it. The lock ends with this process, in any case.
 
     Temporary files that a process left here when it died are taken away. A new folder that stays empty is taken away too.
 
@@ -170,7 +170,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def take_leftovers_away(folder: Path) -> None:
-    """Take away the temporary files in a folder, if it is there; nobody may be writing into it."""
+    """Remove the temporary files in a folder, if there is one. No process may be writing into it."""
     for path in folder.iterdir() if folder.is_dir() else ():
         if TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink(missing_ok=True)

@@ -96,7 +96,7 @@ def check_type(images: Tensor, what: str = "images") -> None:
 
 
 def check_range(images: Tensor, what: str = "images", also: str = "") -> None:
-    """Raise InputError, whose line begins with `what`, unless images are uint8 or lie in 0..1; `also` may be given instead."""
+    """Raise InputError, whose line begins with `what`, unless images are uint8 or in 0..1. `also` is added to the advice."""
     if images.dtype == torch.uint8 or not images.numel():
         return
     low, high = float(images.min()), float(images.max())

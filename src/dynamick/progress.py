@@ -1,4 +1,4 @@
-"""How far a long run is: tqdm's bar on a terminal; a line now and then where stderr is a file."""
+"""How far a long run is: tqdm's bar on a terminal. If stderr is a file, a line now and then."""
 
 import sys
 from collections.abc import Callable
@@ -28,12 +28,12 @@ def bar(phase: str, total: int, done: int = 0, show: bool = True, unit: str = "i
 
 
 class _Lines(tqdm):  # type: ignore[type-arg]
-    """Ends a line where tqdm goes back to its beginning, which in a file nobody can read."""
+    """Ends a line where tqdm would go back to its beginning. In a file this could not be read."""
 
     monitor_interval = 0
 
     def close(self) -> None:
-        # A run that is done shows its last line; one that is refused at once shows none.
+        # A finished run shows its last line. A run that was refused at once shows none.
         if self.n == self.total:
             self.delay = 0
         super().close()

@@ -17,7 +17,7 @@ from dynamick.files import read_text
 
 TRUE, FALSE = ("true", "yes", "on"), ("false", "no", "off")
 NEAR = 3
-"""So many keys at most are proposed in place of one that is unknown."""
+"""At most so many keys are proposed for an unknown one."""
 
 
 def key(default: Any, says: str, choices: Sequence[str] | Callable[[], Sequence[str]] = ()) -> Any:
@@ -60,7 +60,7 @@ class Key:
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """The values that there are; empty if any of its type may be."""
+        """The allowed values; empty if any value of its type is allowed."""
         given = self.field.metadata.get("choices", ())
         return tuple(given() if callable(given) else given)
 
@@ -70,7 +70,7 @@ class Key:
         return str(self.field.metadata.get("says", ""))
 
     def read(self, given: Any, where: str = "") -> Any:
-        """A value as it stands in YAML or on a command line, as the key's own type.
+        """A value from YAML or a command line, in the key's own type.
 
         Raises:
             InputError: it is of another type; the message begins with `where`.
@@ -88,7 +88,7 @@ class Key:
 
 
 def keys_of(kind: Any, prefix: str = "") -> dict[str, Key]:
-    """All keys of a dataclass by their names; those of a dataclass in it stand behind its name and a dot."""
+    """All keys of a dataclass by their names. Those of a nested dataclass have its name and a dot before theirs."""
     found: dict[str, Key] = {}
     for each in fields(kind):
         name, nested = prefix + each.name, each.default_factory
@@ -110,7 +110,7 @@ def fill(kind: Any, given: Mapping[str, Any], where: str = "") -> Any:
         where: what an error's message begins with.
 
     Raises:
-        InputError: a key that there is not, a section that is no dictionary, or a value of another type.
+        InputError: an unknown key, a section that is not a dictionary, or a value of another type.
     """
     flat: dict[str, Any] = {}
     for name, value in given.items():
@@ -127,7 +127,7 @@ def change(settings: Any, given: Mapping[str, Any], where: str = "") -> Any:
     """The same settings, in place, with other values by their whole names, such as `optim.lr`.
 
     Raises:
-        InputError: a key that there is not, or a value of another type.
+        InputError: an unknown key, or a value of another type.
     """
     known = keys_of(type(settings))
     for name in given:
@@ -143,7 +143,7 @@ def change(settings: Any, given: Mapping[str, Any], where: str = "") -> Any:
 
 
 def no_key(kind: Any, name: str, where: str = "", dashes: str = "") -> InputError:
-    """What to raise of a name that is no key of a dataclass; it says which keys there are, and which are near."""
+    """The error for an unknown key. It says which keys there are, and which are near."""
     section, known = name.partition(".")[0], keys_of(kind)
     there = ", ".join(each.name for each in fields(sections_of(kind).get(section, kind)))
     if name in sections_of(kind):
@@ -167,7 +167,7 @@ def read_yaml(path: Path, what: str) -> dict[str, Any]:
     try:
         given = yaml.safe_load(read_text(path))
     except (OSError, yaml.YAMLError, RecursionError, ValueError, LookupError, AttributeError, TypeError) as error:
-        # PyYAML's constructors let errors of Python's own types through, such as those of a number of 5000 digits.
+        # PyYAML lets some of Python's own errors through, such as that of a number of 5000 digits.
         raise InputError(f"{path}: no YAML ({' '.join(str(error).split())}); give {what}") from None
     if not isinstance(given, dict):
         raise InputError(f"{path}: holds no keys; give {what}")

@@ -1,9 +1,9 @@
 """Simulability: can a reader who sees only named concepts and their signs give the network's answer?
 
-The proxy reader is a multinomial naive Bayes classifier. From explanations whose answers it is shown it learns how often each
-token (a sign and a concept, such as "+grass") goes with each answer; of a new explanation it sees the tokens alone, neither
-numbers nor units nor the image. It is deterministic and has no setting beside Laplace's smoothing, so that what is measured is
-the explanations and not the reader.
+The proxy reader is a multinomial naive Bayes classifier. From explanations with their answers it learns how often each token (a
+sign and a concept, such as "+grass") goes with each answer. Of a new explanation it sees only the tokens: no numbers, no units
+and no image. It is deterministic, and Laplace's smoothing is its only setting. So the explanations are measured, and not the
+reader.
 """
 
 import math

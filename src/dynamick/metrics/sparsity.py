@@ -5,7 +5,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 THRESHOLD = 1e-3
-"""A weight below this, in absolute value, counts as no connection (the paper's Fig. 4b)."""
+"""A weight below this, in absolute value, does not count as a connection (the paper's Fig. 4b)."""
 
 
 class Sparsity(NamedTuple):
@@ -24,7 +24,7 @@ class Sparsity(NamedTuple):
 
 def sparsity(weight: Tensor, threshold: float = THRESHOLD) -> Sparsity:
     """Static sparsity of a head's weight, shape (O, M)."""
-    # NaN is no absent connection.
+    # NaN counts as a connection.
     connected = (~(weight.detach().abs() < threshold)).sum(1)
     share = 1 - connected.sum().item() / max(1, weight.numel())
     return Sparsity(share, connected.double().mean().item(), int(connected.max()))

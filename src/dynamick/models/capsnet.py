@@ -11,12 +11,12 @@ from dynamick.nn.capsules import squash
 from dynamick.preprocessing import Preprocessing
 
 GRID = 2
-"""Primary capsules lie on a grid of so many places a side, whatever the image's size. Scenes hold parts anywhere, and every
-place has weights of its own: a finer grid learns less from as many images."""
+"""Primary capsules are on a grid with this many places a side, for any image size. Parts can be anywhere in a scene, and every
+place has weights of its own. So a finer grid learns less from as many images."""
 POSE = 8
-"""Every capsule's pose has so many numbers."""
+"""Every capsule's pose has this many numbers."""
 INVERSE_TEMPERATURE = 0.1
-"""Of EM routing. At 0.01, the layer's default, the logits of so few capsules hardly differ and learn too slowly; 1 diverges."""
+"""Of EM routing. With 0.01, the default, the logits of so few capsules hardly differ and learn too slowly; 1 diverges."""
 
 
 class ClassCapsules(RoutingCapsules):

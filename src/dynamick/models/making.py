@@ -18,7 +18,7 @@ Network = ResNet | CapsNet
 def head_of(model: Any) -> TrainedHead:
     """The kind of the head that a network ends in, `fc`; a dense one where no kind is known.
 
-    Its name says how the head was trained, where its layer still is of that kind.
+    Its name says how the head was trained, if its layer is still of that kind.
     """
     likely = parse(model.config["model"]).kind if hasattr(model, "config") else None
     return head_of_layer(model.fc, likely) or heads()["dense"]
@@ -28,8 +28,8 @@ def current_config(model: Network) -> dict[str, Any]:
     """The configuration that rebuilds a model as it is now: its classifier may have been converted, reverted or set otherwise.
 
     Raises:
-        InputError: no configuration says it: layers before the classifier were converted, the classifier is of another kind, or
-            its outputs have other names than there are.
+        InputError: no configuration can say it: layers before the classifier were converted, the classifier is of another
+            kind, or the number of class names is wrong.
     """
     config = {**model.config, "preprocessing": model.preprocessing.to_dict(), "classes": list(model.classes)}
     converted = [name for name, each in model.named_modules() if isinstance(each, DynamicLinear | DynamicConv2d)]

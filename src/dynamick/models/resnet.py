@@ -30,8 +30,8 @@ class ResNet(nn.Module):
         depth: one of `STAGES`.
         num_classes: outputs of the head.
         stem: `cifar` (3x3, stride 1: the paper's for 32x32 inputs), `imagenet` (7x7, stride 2, and a max pooling: for 224x224),
-            or, for small machines, at about a quarter of cifar's cost, `compact` (3x3, stride 1, and a 2x2 max pooling) or
-            `patch` (4x4, stride 2).
+            or `compact` (3x3, stride 1, and a 2x2 max pooling) or `patch` (4x4, stride 2): for small machines, at about a
+            quarter of cifar's cost.
         width: channels of the first stage; every later stage doubles them. 64 is the standard.
         head: makes the head from the numbers of its inputs and outputs; it becomes `fc`.
     """

@@ -16,11 +16,11 @@ _TINY = 1e-8
 
 
 class Capsules(NamedTuple):
-    """What a layer of capsules puts out.
+    """The outputs of a layer of capsules.
 
     Attributes:
         poses: shape (B, out_capsules, out_dim).
-        log_odds: of each capsule's presence, shape (B, out_capsules); as logits they suit cross entropy.
+        log_odds: of each capsule's presence, shape (B, out_capsules). They can be the logits of cross entropy.
         coupling: R, how much of each input each output takes, shape (B, out_capsules, in_capsules), from 0 to 1: over outputs
             it sums to 1 (`dynamic`, `em`), or over inputs (`simplified`).
     """
@@ -48,12 +48,12 @@ class RoutingCapsules(nn.Module):
             `dynamic` is routing by agreement (Sabour et al. 2017): coupling is a softmax over the outputs, a pose is squashed
             to a length in 0..1, agreement is a dot product.
             `em` is Hinton et al. 2018 with vectors for poses: an output is a Gaussian with a diagonal covariance, fitted to the
-            votes weighted by R and by the inputs' activations; it is the likelier, the narrower it is.
+            votes weighted by R and by the inputs' activations. The narrower it is, the likelier.
             `simplified` is Algorithm 1 of the paper: an output is the mean of its votes weighted by R, and R, which sums to 1
             over the inputs, falls with the squared distance to it. The paper leaves the distance open; here it is the
             Gaussian kernel as wide as the votes are spread.
         iterations: how often outputs and R are computed in turn; the paper's 3.
-        inverse_temperature: of `em` alone, in the last iteration; it rises to that in equal steps (the source says not how).
+        inverse_temperature: only of `em`, in the last iteration. It rises to this in equal steps (the source does not say how).
         device, dtype: as in nn.Linear.
 
     Attributes:
@@ -128,7 +128,7 @@ class RoutingCapsules(nn.Module):
 
     def _route(self, x: Tensor, activations: Tensor | None) -> Capsules:
         votes = self.votes(x)
-        # Differences of votes do not stand half precision.
+        # Half precision is not enough for differences of votes.
         v_BCIE = votes.to(torch.promote_types(votes.dtype, torch.float32))
         if self.routing == "dynamic":
             found = dynamic_routing(v_BCIE, self.iterations)

@@ -1,4 +1,4 @@
-"""Which layer of any network is its classifier, as far as its tree of modules says it."""
+"""Which layer of a network is its classifier, as far as the tree of modules tells."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,23 +7,23 @@ from torch import nn
 
 from dynamick.nn.units import UnitLayer
 
-# Modules that read the weights of these layers of theirs and never call them, by package and class.
+# Modules that read the weights of some of their layers but never call these layers, by package and class.
 READERS = {("torch", "MultiheadAttention"): ("out_proj",), ("torchvision", "ShiftedWindowAttention"): ("qkv", "proj")}
 HEADS = ("fc", "classifier", "head", "heads", "last_linear")
-"""What people call a network's head."""
+"""Usual names of a network's head."""
 AUXILIARY = "aux"
-"""So the names of heads begin that serve training alone."""
+"""The names of heads that are only for training begin like this."""
 NOTHING = (nn.Identity, nn.Dropout, nn.Flatten)
-"""What stands where a head was taken out."""
+"""What people put in place of a head that they remove."""
 NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
 
 
 def find_classifier(model: nn.Module) -> str:
     """The dotted name of the layer that yields the classes: the last linear layer or 1x1 convolution of the tree.
 
-    A model whose `head_name` names a layer, as `dynamick.open_network` leaves it, has that one; one of timm's has what its
-    `get_classifier` gives. Layers that are never called are none: an nn.MultiheadAttention's out_proj, the qkv and proj of
-    torchvision's Swin. Nor is the convolution of a unit layer, or a head that serves training alone (`aux_classifier`).
+    If the model has a `head_name`, as `dynamick.open_network` leaves it, that layer is taken. A model of timm's says it by its
+    `get_classifier`. Some layers are never taken: layers that are never called (an nn.MultiheadAttention's out_proj, the qkv
+    and proj of torchvision's Swin), the convolution of a unit layer, and heads only for training (`aux_classifier`).
 
     Raises:
         ValueError: there is no such layer, it was taken out (`model.fc = nn.Identity()`), or several heads stand side by side.
@@ -59,7 +59,7 @@ def uncalled(model: nn.Module) -> dict[int, str]:
 
 
 def _candidates(model: nn.Module) -> list[str]:
-    """The layers that may be a classifier, in the tree's order; auxiliary heads only where there is nothing else."""
+    """The layers that may be a classifier, in the tree's order. Auxiliary heads only if there is nothing else."""
     never = uncalled(model)
     names = [name for name, each in model.named_modules() if _may_classify(each) and id(each) not in never]
     return [name for name in names if not _is_auxiliary(name)] or names
@@ -72,7 +72,7 @@ def _may_classify(module: nn.Module) -> bool:
 
 
 def _said(model: Any) -> str | None:
-    """The name of what a network of timm's calls its classifier; None for networks that say nothing."""
+    """What a network of timm's names as its classifier; None for networks that do not say."""
     get = getattr(model, "get_classifier", None)
     if get is None or not hasattr(model, "reset_classifier"):
         return None
@@ -83,7 +83,7 @@ def _said(model: Any) -> str | None:
 
 
 def _taken_out(model: nn.Module, candidates: list[str]) -> str | None:
-    """The name of a head that holds nothing, where no other one does."""
+    """The name of an empty head, if no other head holds a layer."""
     prefix, inner = "", model
     while len(bodies := [(name, each) for name, each in inner.named_children() if any(True for _ in each.parameters())]) == 1:
         # A network inside another one, such as that of a training's module.
@@ -101,9 +101,9 @@ def _leaves(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _goes_on(model: nn.Module, name: str) -> bool:
-    """Whether a network goes on behind its last candidate.
+    """Whether a network goes on after its last candidate.
 
-    Behind a convolution it does with any weights, behind a linear layer with the normalisation of a later block.
+    After a convolution, any weights mean that it goes on. After a linear layer, the normalisation of a later block does.
     """
     modules = dict(model.named_modules())
     units = {id(each) for module in model.modules() if isinstance(module, UnitLayer) for each in module.modules()}
@@ -120,7 +120,7 @@ def _is_auxiliary(name: str) -> bool:
 
 
 def _side_by_side(model: nn.Module, candidates: list[str]) -> list[str]:
-    """Heads that see the same features and put out different numbers of classes, of which the last is one."""
+    """Heads on the same features with different numbers of classes, if the last candidate is one of them."""
     parent, _, _ = candidates[-1].rpartition(".")
     if isinstance(model.get_submodule(parent), nn.Sequential):
         return [candidates[-1]]

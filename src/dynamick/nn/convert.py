@@ -30,9 +30,9 @@ def convert(
     With `units` the network also gets a layer of so many new units (`UnitLayer`) on the maps whose mean enters the classifier,
     and a new Dynamic-K head on them; both are to be trained. A classifier that reads no mean of maps gets units on its input.
 
-    The head becomes sparse only with enough weight decay on its weight (`dynamick.parameter_groups`): without, it stays dense.
+    The head becomes sparse only with enough weight decay on its weight (`dynamick.parameter_groups`). Without, it stays dense.
 
-    An nn.TransformerEncoder leaves PyTorch's fast path, which would compute densely, until `revert`; pass the whole encoder.
+    PyTorch's fast path of nn.TransformerEncoder would compute densely, so it is off until `revert`. Pass the whole encoder.
 
     Args:
         model: any module tree; a model that is itself a layer is replaced as a whole.
@@ -70,7 +70,7 @@ def convert(
             raise InputError(f"layers: {name!r} is never called, {reader} reads its weight; name another layer")
         check_parameters(name, modules[name])
         _check_kind(name, modules[name])
-    # All new layers are made before any is put in, so that a wrong k or rule leaves the model as it was.
+    # All new layers are made before any is put in. So a wrong k or rule leaves the model as it was.
     new = {id(modules[name]): _dynamic(modules[name], k, rule) for name in names}
     return _replace(model, new)
 
@@ -101,7 +101,7 @@ def check_parameters(name: str, layer: nn.Module) -> None:
 
 
 def _check_kind(name: str, layer: nn.Module) -> None:
-    """Raise ValueError unless a layer computes as nn.Linear or nn.Conv2d does, whatever it is called."""
+    """Raise ValueError unless a layer computes what nn.Linear or nn.Conv2d computes, whatever its class is called."""
     kind = type(layer)
     if kind in DENSE + DYNAMIC:
         return
@@ -135,7 +135,7 @@ def _computes_as_its_base(layer: Any) -> bool:
         # By their forward passes alone, so that nobody's hooks are called.
         return all(torch.equal(layer.forward(x), plain.forward(x)) for x in xs)
     except Exception:
-        # It takes or puts out something else.
+        # Its inputs or outputs are of another kind.
         return False
 
 

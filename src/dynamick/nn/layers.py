@@ -29,7 +29,7 @@ class _Routed(nn.Module):
     def set_mask(self, mask: Tensor | None) -> None:
         """Forbid pruned connections: boolean, shape (outputs, inputs), False where pruned. None allows all again.
 
-        A mask is a new buffer: a copy that follows the model (torch.optim.swa_utils.AveragedModel) is to be made after.
+        A mask is a new buffer. Make a copy that follows the model (torch.optim.swa_utils.AveragedModel) only afterwards.
 
         Raises:
             ValueError: the mask has another shape.
@@ -54,7 +54,7 @@ class _Routed(nn.Module):
     ) -> None:
         key = prefix + "mask"
         if key in state_dict:
-            # A tensor of its own: PyTorch compares its shape and copies into it, and set_mask may have kept the caller's.
+            # A tensor of its own. PyTorch copies into it, and the one that set_mask kept may be the caller's.
             old = self.mask
             shape = self.weight.shape[:2]
             self.mask = torch.ones(shape, dtype=torch.bool, device=self._device()) if old is None else old.clone()
@@ -77,9 +77,9 @@ class DynamicLinear(_Routed, nn.Linear):
         in_features, out_features, bias, device, dtype: as in nn.Linear.
         k: how many inputs an output routes at most.
         rule: `at_most` (the K largest positive products) or `exactly` (the K largest of any sign).
-        threshold: `activations` sums the routed products alone. `gradients` sums all products, as nn.Linear does, and the
-            weights of the routed ones alone get a gradient from an input (the deterministic twin of Algorithm
-            3); inputs and bias get theirs in full. `route` then says which weights an input updates.
+        threshold: `activations` sums only the routed products. `gradients` sums all products, as nn.Linear does, but an
+            input gives a gradient only to the weights of its routed products (the deterministic twin of Algorithm 3).
+            Inputs and bias get theirs in full. `route` then says which weights an input updates.
 
     Raises:
         ValueError: k is not an integer of 1 or more, or the rule or threshold is unknown.

@@ -12,9 +12,9 @@ from dynamick.nn.layers import DynamicLinear
 NAME = "units"
 """The layer is the network's attribute of this name, so its weights are `units.conv.weight`, `units.norm.weight`, ..."""
 MOST = 1 << 16
-"""More units than this are a slip of the keyboard."""
+"""More units than this must be a typing error."""
 CLOSE = {torch.float32: 1e-4, torch.float64: 1e-8}
-"""By such a part of its largest value the head's input may differ from a map's mean; other types round more."""
+"""The head's input may differ from a map's mean by this part of its largest value. Other types round more."""
 
 
 class UnitLayer(nn.Module):
@@ -112,11 +112,11 @@ def find_place(model: nn.Module, head: str, example: Tensor) -> Place:
     seen = _run(model, head, example)
     x = seen.x
     for inplace in (False, True):
-        # A module that is called twice would be given units twice.
+        # A module that is called twice would get units twice.
         fits = [each for each in seen.calls if seen.count[each.module] == 1 and each.is_mean_of(x, inplace)]
         finest = max((each.cells for each in fits), default=0)
         if finest > 1:
-            # The last one sees what no other module changes any more; before a pooling nothing else is disturbed.
+            # No other module changes what the last one sees. Before a pooling nothing else is disturbed.
             chosen = [each for each in fits if each.cells == finest][-1]
             return Place(chosen.module, chosen.side, x.shape[1], finest)
     return Place(head, "input", x.shape[1], 0, NO_MAPS)
@@ -131,7 +131,7 @@ class _Call:
     value: Tensor
 
     def is_mean_of(self, x: Tensor, inplace: bool) -> bool:
-        """Whether the head's input is these maps' mean: as they passed, or as a later module changed them in place."""
+        """Whether the head's input is the mean of these maps, as they passed or after a later module changed them in place."""
         mean = self.value.double().mean((2, 3)) if inplace else self.mean
         scale = float(x.abs().max())
         return bool(((mean - x.double()).abs() <= CLOSE.get(x.dtype, 1e-2) * scale).all())
@@ -229,7 +229,7 @@ def put_units(model: nn.Module, place: Place, layer: UnitLayer, replaced: tuple[
     _refuse_twice(model)
     module, before = model.get_submodule(place.module), place.side == "input"
     register = module.register_forward_pre_hook if before else module.register_forward_hook
-    # What it takes to put the layer out again travels with it, but is no part of the network's weights.
+    # What `revert` needs stays with the layer, but is not one of the network's weights.
     vars(layer).update(place=place, replaced=replaced, handle=register(_Entering(layer) if before else _Leaving(layer)))
     model.add_module(NAME, layer)
 
@@ -269,7 +269,7 @@ def with_units(model: nn.Module, head: str, k: int, units: int, rule: str, examp
 
 
 def _example(model: nn.Module, head: Any) -> Tensor:
-    """An image of noise, as large as the network's own where it says how large these are."""
+    """An image of noise, of the network's own size if it says one."""
     own, known = getattr(model, "preprocessing", None), getattr(model, "default_cfg", None)
     side = getattr(own, "size", None) or (known or {}).get("input_size", (3, 224, 224))[-1]
     first = next((each for each in model.modules() if isinstance(each, nn.Conv2d)), None)

@@ -11,8 +11,8 @@ def call_batched(
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
     """Call an operator on batched arguments, as `register_vmap` wants it. Its first argument and its results have rows first.
 
-    Where only the rows are batched, they are simply more rows. Where something else is batched, weights for instance, the
-    operator is called once for each.
+    If only the rows are batched, they are simply more rows. If something else is batched, such as weights, the operator is
+    called once for each.
 
     Args:
         operator: what to call.

@@ -83,7 +83,7 @@ def _backward(ctx: Any, gy: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     want_x, want_w, want_b = ctx.needs_input_grad[:3]
     gx = gw = gb = None
     if (want_x or want_w) and torch.is_grad_enabled():
-        # A second derivative may be asked for: form the same sums again in operators that PyTorch differentiates.
+        # A second derivative may be needed: form the same sums again in operators that PyTorch differentiates.
         with without_autocast(x):
             y = from_all_products(x, weight, None, mask, ctx.settings)
             gradients = iter(torch.autograd.grad(y, [x] * want_x + [weight] * want_w, gy, create_graph=True))
@@ -106,7 +106,8 @@ def dynamic_conv2d_backward(
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x and weight: the convolution's own, over the routed channels only.
 
-    What is not wanted is a tensor without elements. Inputs that are not finite may reach gradients of unrouted weights, too.
+    A gradient that is not wanted is a tensor without elements. Inputs that are not finite may also reach gradients of weights
+    that are not routed.
     """
     *settings, want_x, want_w = settings_and_wanted
     conv = Products(x, weight, mask, Settings(*settings))
@@ -188,7 +189,7 @@ def memory_format(x: Tensor) -> torch.memory_format:
 
 
 def _by_location(conv: Products) -> tuple[Tensor, Tensor]:
-    """Outputs without bias, and for each the largest product that is left out; NaN where it equals a routed one."""
+    """Outputs without bias, and for each the largest product that is not routed; NaN where it equals a routed one."""
     y = torch.empty(conv.B, conv.O, *conv.size, dtype=conv.dtype, device=conv.x.device)
     left_out = torch.empty_like(y)
     finite = sums_stay_finite(conv.x, conv.weight, conv.I * conv.T)
@@ -202,7 +203,7 @@ def _by_location(conv: Products) -> tuple[Tensor, Tensor]:
 
 
 def _sums(P_IN: Tensor, allowed_IN: Tensor | None, k: int, rule: str) -> tuple[Tensor, Tensor]:
-    """The sum of the routed products of each column, and the largest that is left out; NaN where it equals a routed one."""
+    """The sum of each column's routed products, and the largest that is not routed; NaN where it equals a routed one."""
     if allowed_IN is not None:
         P_IN = P_IN.masked_fill(~allowed_IN, -torch.inf)
     floor = 0.0 if rule == "at_most" else -torch.inf
@@ -216,7 +217,7 @@ def _sums(P_IN: Tensor, allowed_IN: Tensor | None, k: int, rule: str) -> tuple[T
 
 
 def _plain_sums(P_IN: Tensor, allowed_IN: Tensor | None, conv: Products) -> tuple[Tensor, Tensor]:
-    """The same where numbers are not finite: only the definition itself decides there."""
+    """The same for numbers that are not finite. There only the definition itself decides."""
     top, _ = largest_allowed(P_IN.t(), None if allowed_IN is None else allowed_IN.t(), conv.k, conv.settings.rule)
     return top.sum(-1), P_IN.new_full(P_IN.shape[1:], torch.nan)
 

@@ -27,11 +27,11 @@ SUPPORTED = {"AVX512": LEVELS, "AVX2": LEVELS[-2:]}
 COMPILED = ": compiled by"
 DONE, OUT_OF_MEMORY, NOT_SERVED = 0, 1, 2
 MOST = 2**24
-"""The kernel takes at most so many inputs: it compares their indices as floats."""
+"""The kernel takes at most this many inputs, because it compares their indices as floats."""
 PLAIN = -2
-"""What `last` holds where the kernel did not serve: the backward pass then does without the kernel, too."""
+"""What `last` holds if the kernel did not compute the sums. Then the backward pass does not use it either."""
 LATER = -3
-"""What `last` holds where products too small to change an output were not looked at: the backward pass looks at them."""
+"""What `last` holds if products too small to change an output were skipped. The backward pass looks at them."""
 
 
 class MissingKernelError(RuntimeError):
@@ -92,7 +92,7 @@ def _open(path: Path, built: str) -> ctypes.CDLL:
 
 
 kernel: Kernel | None = None
-"""The library in use, or None; without one all functions here take the PyTorch path."""
+"""The library in use, or None. Without one, all functions here take the PyTorch path."""
 
 
 @torch.library.custom_op("dynamick::dynamic_linear_cpu", mutates_args=())

@@ -1,6 +1,6 @@
 """The linear map, and the registered operator `dynamick::dynamic_linear`: schema, fake, autograd.
 
-The operator forms the routes, by one of the implementations. An implementation of sums alone serves without the operator.
+The operator gives the routes, by one of the implementations. An implementation that has only sums is called without it.
 """
 
 from typing import Any
@@ -40,9 +40,9 @@ def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def is_differentiated(*inputs: Tensor | None) -> bool:
-    """Whether torch.func's grad, jvp or what is built of them follows one of these, or forward-mode differentiation does.
+    """Whether torch.func's grad or jvp (or what is built from them), or forward-mode differentiation, follows one of these.
 
-    While torch.compile traces, which may not look that deep, any transform counts as one.
+    While torch.compile traces, it cannot look that deep. Then any transform counts as one.
     """
     if torch_internals.is_transformed() and (torch.compiler.is_compiling() or any(map(torch_internals.is_followed, inputs))):
         return True
@@ -181,7 +181,7 @@ def sum_gradients(operator: Any, ctx: Any, gy: Tensor) -> tuple[Tensor | None, .
     x, weight, mask, *kept = ctx.saved_tensors
     want_x, want_w = ctx.needs_input_grad[:2]
     if torch.is_grad_enabled() or torch_internals.is_batched(gy):
-        # A second derivative may be asked for: form the routes again and use operators that PyTorch differentiates and batches.
+        # A second derivative may be needed: form the routes again and use operators that PyTorch differentiates and batches.
         _, indices = dynamic_linear_routed(x.detach(), weight.detach(), None, mask, ctx.k, ctx.rule, "chunked")
         gx, gw = routed_gradients(gy, x, weight, indices, want_x, want_w)
     else:

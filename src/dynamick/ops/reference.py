@@ -1,4 +1,4 @@
-"""Algorithm 2 in the paper's own letters: slow, plain, and what every other implementation is held to."""
+"""Algorithm 2 in the paper's own letters. It is slow and plain, and every other implementation is compared with it."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Which implementations of the linear map there are, and which one serves a call.
+"""Which implementations of the linear map there are, and which one computes a call.
 
 An implementation is one file or folder here that calls `register`, `add` or `register_absent`; the operator finds it by
 itself, and so does `dynamick doctor`.
@@ -18,18 +18,18 @@ Sum = Callable[[Tensor, Tensor, Tensor | None, Tensor | None, int, str], Tensor]
 
 @dataclass(frozen=True)
 class Implementation:
-    """One way to compute the linear map. It forms routes, or sums, or both.
+    """One way to compute the linear map. It gives routes, or sums, or both.
 
     Attributes:
         name: what `implementation=` calls it.
-        supports: `(x, weight)`: whether it can serve these tensors.
-        priority: among those that can, the highest serves by default.
+        supports: `(x, weight)`: whether it can compute with these tensors.
+        priority: of those that can, the one of highest priority is the default.
         route: `(x_BM, weight_OM, mask_OM or None, k, rule) -> (products_BOK, indices_BOK)`: the routed products in float32
             (float64 for float64 input), sorted descending (NaN first, ties by the lower index), and their indices, int64;
-            a place that routes nothing holds product 0 and index -1. K is min(k, M). None if it forms no routes: whoever
-            asks for them, or for float64, is then served by the preferred one that does.
+            a place that routes nothing holds product 0 and index -1. K is min(k, M). None if it gives no routes. Then a
+            call that asks for routes, or for float64, goes to the preferred implementation that gives them.
         sum: `(x_BM, weight_OM, bias_O or None, mask_OM or None, k, rule) -> y_BO` in float32, differentiable: the outputs
-            without the routes. It serves whoever asks for no more, in float32 or narrower. None if it has only routes.
+            without the routes. It is used for calls that need no more, in float32 or narrower. None if it has only routes.
         label: what `dynamick doctor` writes behind its name, such as the level that a library was compiled for.
         notes: what `dynamick doctor` says of it at the end, a line each.
     """
@@ -44,7 +44,7 @@ class Implementation:
 
 
 _implementations: dict[str, Implementation] = {}
-# The same, highest priority first: sorted here, for torch.compile follows no keyed maximum.
+# The same, highest priority first. Sorted here, because torch.compile cannot follow max(key=...).
 _preferred: list[Implementation] = []
 _absent: dict[str, str] = {}
 
@@ -103,7 +103,7 @@ def select(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
 
 
 def select_for_routes(name: str | None, x: Tensor, weight: Tensor) -> Implementation:
-    """The same for whoever asks for routes: where the selected one forms none, the preferred one that does.
+    """The same for calls that ask for routes: if the selected one gives none, the preferred one that does.
 
     Raises:
         ValueError: as `select`.
@@ -120,7 +120,7 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 def autocasts(x: Tensor) -> bool:
-    """Whether autocast is on; some devices (meta) have none, and may not be asked."""
+    """Whether autocast is on. Some devices (meta) do not have it and may not be asked."""
     device = x.device.type
     # torch.compile of PyTorch 2.6 does not follow is_autocast_available.
     available = device != "meta" if torch.compiler.is_compiling() else torch.amp.is_autocast_available(device)

@@ -1,7 +1,7 @@
-"""Every name of PyTorch's that PyTorch does not promise to keep, in one place.
+"""Every private name of PyTorch's that this project uses, in one place.
 
-Each function says what happens where a release of PyTorch has the name no more ("Without it"). What can be slower but right
-is slower; nothing becomes wrong in silence. `make test-torch VERSION=...` runs the tests with another release.
+Each function says what happens if a release of PyTorch no longer has the name ("Without it"). Then things become slower, but
+nothing becomes wrong in silence. `make test-torch VERSION=...` runs the tests with another release.
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from torch.autograd import forward_ad
 
 
 def _find(path: str) -> Any:
-    """What stands under a dotted name in torch, or None if this release has no such name."""
+    """The object of a dotted name in torch, or None if this release has no such name."""
     found: Any = torch
     for name in path.split("."):
         found = getattr(found, name, None)
     return found
 
 
-# Looked up once, for every call of a layer asks them. torch.compile follows what a global name holds.
+# Looked up once, because every call of a layer asks them. torch.compile follows what a global name holds.
 TRANSFORMS_ACTIVE = _find("_C._are_functorch_transforms_active")
 IS_WRAPPED = _find("_C._functorch.is_functorch_wrapped_tensor")
 IS_GRADTRACKING = _find("_C._functorch.is_gradtrackingtensor")
@@ -48,7 +48,7 @@ FAST_PATHS: dict[type[nn.Module], str] = {
 
 
 def is_transformed() -> bool:
-    """Whether torch.func's vmap, grad or jvp, or what is built of them, is at work.
+    """Whether one of torch.func's transforms (vmap, grad, jvp, or one built from them) is active.
 
     Without it: yes, always. All calls then take PyTorch's own operators, which every transform understands, and are slower.
     """
@@ -88,7 +88,7 @@ def has_tangent(*inputs: Tensor | None) -> bool:
 
 
 def is_recorded() -> bool:
-    """Whether somebody records the operators that are called: torch.compile, torch.jit.trace, or a TorchDispatchMode.
+    """Whether the called operators are recorded: by torch.compile, torch.jit.trace, or a TorchDispatchMode.
 
     Without it: yes, always. Each call then goes through PyTorch's dispatcher: 0.15 ms a training step.
     """

@@ -6,8 +6,8 @@ from torch import Tensor
 from dynamick.optim.lipschitz import check_estimate, global_lipschitz, lipschitz
 from dynamick.optim.sampling import probabilities
 
-# Numbers held at once for a chunk of samples; one sample's O x M always fit, since the weight itself does. On a CPU few, which
-# stay in its cache; elsewhere more, since every operation is a launch.
+# Numbers held at once for a chunk of samples. One sample's O x M always fit, since the weight itself does. On a CPU they are few,
+# to stay in its cache. Other devices hold more, because every operation costs a launch.
 CHUNK, CHUNK_OFF_CPU = 2**18, 2**22
 
 
@@ -25,8 +25,8 @@ def interpretable_gradient(
 ) -> Tensor:
     """sum_i g~_ij = sum_i q_ij g_ij over the samples of a minibatch (Algorithm 3, steps 3 to 5), for a linear layer.
 
-    A sample's gradient is the outer product of gy and x, so samples are worked off in chunks of some 2^18 numbers (one
-    sample at least) and B x O x M numbers are never held. All is computed in float32 at least.
+    A sample's gradient is the outer product of gy and x. Samples are processed in chunks of about 2^18 numbers (at least one
+    sample), so B x O x M numbers are never held. Everything is computed at least in float32.
 
     Args:
         gy_BO: the loss's gradient at the layer's outputs; it carries the loss's factor 1/B.
@@ -37,7 +37,7 @@ def interpretable_gradient(
         generator: where the q_ij come from: uniform numbers of shape (B, O, M), sample after sample.
 
     Returns:
-        Shape (O, M), in the weight's dtype. What is not finite in a gradient stays so, drawn or not.
+        Shape (O, M), in the weight's dtype. Numbers that are not finite stay so, drawn or not.
 
     Raises:
         InputError: an option is not one of those allowed.
@@ -52,7 +52,7 @@ def interpretable_gradient(
     with torch.autocast(weight_OM.device.type, enabled=False):
         for part in zip(gy_BO.split(size), x_BM.split(size), logits_BO.split(size), strict=True):
             gy, x, logits = (each.to(dtype) for each in part)
-            # Where a row's order is that of x^2, one row stands for all classes.
+            # If a row is ordered as x^2 is, one row is enough for all classes.
             L_ij = global_lipschitz(x, 1) if alike else lipschitz(estimate, x, w_OM, logits)
             q_ij = probabilities(L_ij, s, block_size, form, beta)
             drawn = torch.rand((len(x), *w_OM.shape), generator=generator, dtype=dtype, device=x.device) < q_ij

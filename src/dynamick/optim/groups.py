@@ -17,7 +17,7 @@ def sampled_groups(model: nn.Module, layers: str | Sequence[str] | None = None) 
         layers: dotted names of nn.Linear modules, one or several; None takes the classifier (`dynamick.nn.find_classifier`).
 
     Raises:
-        InputError: a name is not there, or names another kind of layer, or one whose weight is no parameter (a pruned one).
+        InputError: a name is not there, or names another kind of layer, or one whose weight is not a parameter (a pruned one).
     """
     names = [find_classifier(model)] if layers is None else [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -17,19 +17,19 @@ from dynamick.optim.lipschitz import check_estimate
 from dynamick.optim.sampling import check_options, is_count
 
 NAMED = 3
-"""An error names so many parameters; more are counted."""
+"""An error names this many parameters and counts the others."""
 
 
 class InterpretableSGD(torch.optim.SGD):
     """Interpretable SGD: block coordinate SGD with Lipschitz sampling (Algorithm 3).
 
-    The weights of nn.Linear layers receive, in every backward pass, sum_i q_ij g_ij in place of sum_i g_ij; the rest is
-    torch.optim.SGD, so momentum, weight decay, schedulers, gradient scaling, clipping and accumulation work as they do there.
-    Biases, and groups with s=None, are updated as SGD does. The forward pass is dense, and is run twice in sampled layers.
+    In every backward pass the weights of nn.Linear layers receive sum_i q_ij g_ij in place of sum_i g_ij. The rest is
+    torch.optim.SGD: momentum, weight decay, schedulers, gradient scaling, clipping and accumulation work as they do there.
+    Biases, and groups with s=None, are updated as in SGD. The forward pass is dense, and sampled layers run it twice.
 
-    Forward hooks on the layers catch what is needed. They are on from the start, for as long as the optimiser lives;
-    `detach()`, or the end of a `with` block, leaves the model as it was. Pickle or export the model, or give it to
-    torch.func, after that. A group's options may change as training goes on, as lr may:
+    Forward hooks on the layers catch what is needed. They are on as long as the optimiser lives. `detach()`, or the end of a
+    `with` block, leaves the model as it was. Only then pickle or export the model, or give it to torch.func. A group's options
+    may change during the training, as lr may:
     `optimizer.param_groups[0]["s"] = 0.95`.
 
         groups = dynamick.optim.sampled_groups(model)  # the classifier's weight, and all else plain
@@ -42,9 +42,9 @@ class InterpretableSGD(torch.optim.SGD):
         s, block_size, form, beta: which coordinates a sample updates; see `dynamick.optim.probabilities`.
         estimate: of the Lipschitz constants: `local`, `global` or `votes`; see `interpretable_gradient`.
         model: the module tree that holds the parameters.
-        batch_size: the nominal B of Poisson-sampled minibatches, for losses that are means over the batch drawn: gradients
-            are then multiplied by (number drawn) / B in `step`. For one process and one backward pass a step; elsewhere
-            divide a summed loss by B instead. None leaves gradients as the loss scales them.
+        batch_size: the nominal B of Poisson-sampled minibatches, for losses that are means over the batch drawn. Gradients
+            are then multiplied by (number drawn) / B in `step`. This is for one process and one backward pass a step. In other
+            cases divide a summed loss by B. None leaves gradients as they are.
         generator: where the q_ij come from, on the parameters' device; its state is part of the state_dict. Give each of many
             processes a seed of its own. None takes PyTorch's global one.
         kwargs: momentum, weight_decay and whatever else torch.optim.SGD takes, without `differentiable`.
@@ -89,10 +89,10 @@ class InterpretableSGD(torch.optim.SGD):
         if not self._layers:
             raise InputError("params: no group holds the weight of an nn.Linear; add one, or take torch.optim.SGD")
         self.defaults |= self._options
-        # Not by overriding `step`: SGD's own would run the user's step hooks a second time.
+        # `step` is not overridden: SGD's own would run the user's step hooks a second time.
         self.register_step_pre_hook(_before_step)
         self.attach()
-        # A model outlives its optimisers; their hooks go with them.
+        # A model may live longer than its optimisers. Their hooks end with them.
         weakref.finalize(self, _remove, self._hooks).atexit = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -109,10 +109,10 @@ class InterpretableSGD(torch.optim.SGD):
             self.attach()
 
     def attach(self) -> None:
-        """Hook the layers, where they are not hooked."""
+        """Hook the layers that are not hooked yet."""
         for layer in self._layers:
             if layer not in self._hooks:
-                # Before the user's own hooks, which then see, and may change, what goes on.
+                # Before the user's own hooks: these then see, and may change, what is passed on.
                 self._hooks[layer] = layer.register_forward_hook(_hook(self, layer), with_kwargs=True, prepend=True)
 
     def detach(self) -> None:
@@ -191,7 +191,7 @@ class InterpretableSGD(torch.optim.SGD):
             owners = self._owners[id(p)]
             layer, name = owners[0]
             if len(owners) > 1 or type(layer) is not nn.Linear or (p is not layer.weight and p is not layer.bias):
-                # Not a subclass either: its forward pass may be another. Nor what a weight is made of, as pruning does.
+                # No subclass either: its forward pass may differ. Nor the parts that a weight is computed from, as in pruning.
                 wrong.append(" and ".join(f"{each} ({type(owner).__name__})" for owner, each in owners))
             elif p is layer.weight:
                 layers[layer] = name
@@ -221,7 +221,7 @@ class InterpretableSGD(torch.optim.SGD):
         if not torch.is_grad_enabled():
             return None
         if layer.weight.requires_grad and layer.weight.grad is None:
-            # What was drawn for it has been given up: a step was skipped, and the gradients were set to None.
+            # The draws for it were given up: a step was skipped, and the gradients were set to None.
             self._drawn.pop(layer, None)
         if not layer.weight.requires_grad or self._group(layer)["s"] is None:
             if output.requires_grad and self.batch_size is not None:
@@ -255,7 +255,7 @@ class InterpretableSGD(torch.optim.SGD):
 class _Sampled(torch.autograd.Function):
     """Zeros, to be added to the layer's outputs y; backwards, the weight receives its interpretable gradient.
 
-    They stand apart from y, so that nothing is drawn where the inputs' gradient alone is asked for.
+    They are separate from y. So nothing is drawn if only the inputs' gradient is asked for.
     """
 
     @staticmethod
@@ -273,7 +273,7 @@ class _Sampled(torch.autograd.Function):
 def _before_step(optimizer: InterpretableSGD, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Before W <- W - lr (1/B) sum_i g~_i (Algorithm 3, step 6): the gradients are what they should be, and of the nominal B.
 
-    A step whose batch was empty changes nothing at all; without a nominal B, where no other layer has a gradient either.
+    A step with an empty batch changes nothing. Without a nominal B this holds only if no other layer has a gradient.
     """
     if [*args[1:], *kwargs.values()] not in ([], [None]):
         raise InputError("closure: a second pass would draw other weights; run backward(), then step() without one")
@@ -289,7 +289,7 @@ def _before_step(optimizer: InterpretableSGD, args: tuple[Any, ...], kwargs: dic
     drawn = max(optimizer._drawn.values(), default=None)
     optimizer._drawn.clear()
     if _processes() > 1:
-        # Gradients are of all processes, and this one's number says nothing about them.
+        # Gradients are of all processes, but this process knows only its own number.
         if optimizer.batch_size is not None:
             raise InputError("batch_size: every process draws another number; leave it out, and divide a summed loss by B")
     elif drawn == 0 and (optimizer.batch_size is not None or not any(p.grad.any() for p in params)):

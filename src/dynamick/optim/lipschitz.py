@@ -25,15 +25,15 @@ def local_lipschitz(x_BM: Tensor, logits_BO: Tensor) -> Tensor:
 
 
 def global_lipschitz(x_BM: Tensor, outputs: int) -> Tensor:
-    """x_j^2 / 4, which P_c (1 - P_c) x_j^2 never exceeds whatever the weights are; shape (B, O, M), alike for all classes."""
+    """x_j^2 / 4, the bound of P_c (1 - P_c) x_j^2 for all weights; shape (B, O, M), the same for all classes."""
     return (x_BM.square() / 4)[:, None, :].expand(-1, outputs, -1)
 
 
 def vote_lipschitz(x_BM: Tensor, weight_OM: Tensor) -> Tensor:
     """max(W_cj x_j, 0), shape (B, O, M): the products by which Algorithm 2 ranks a row.
 
-    Up to a power, and so up to the choice of s, the curvature along log W_cj: there P (1 - P) (W_cj x_j)^2 is the
-    Gauss-Newton term. It is no bound on the curvature along W_cj itself.
+    Up to a power (and so up to the choice of s) it is the curvature along log W_cj: there P (1 - P) (W_cj x_j)^2 is the
+    Gauss-Newton term. It does not bound the curvature along W_cj itself.
     """
     return (weight_OM * x_BM[:, None, :]).clamp(min=0)
 
@@ -63,9 +63,9 @@ def diagonal_ggn(
 ) -> Tensor:
     """The diagonal of the generalised Gauss-Newton matrix of softmax cross entropy, for the weights of any linear layer.
 
-    At the logits the Hessian is sum_c P_c (e_c - P)(e_c - P)^T, so backpropagating sqrt(P_c) (e_c - P) for every class and
-    adding squares is exact; drawing classes c ~ P and averaging the squares of e_c - P is its unbiased Monte-Carlo form.
-    It is the Hessian's own diagonal wherever the logits are piecewise linear in the layer's weights, as in ReLU networks.
+    At the logits the Hessian is sum_c P_c (e_c - P)(e_c - P)^T. So it is exact to backpropagate sqrt(P_c) (e_c - P) for every
+    class and to add the squares. An unbiased estimate draws classes c ~ P and averages the squares of e_c - P. If the logits
+    are piecewise linear in the layer's weights, as in ReLU networks, this is the Hessian's own diagonal.
 
     Args:
         model: yields logits (B, C) from `inputs`, each sample by itself (no batch normalisation in training mode).
@@ -78,7 +78,7 @@ def diagonal_ggn(
         Shape (B, O, M) for the layer's O x M weights, never negative.
 
     Raises:
-        InputError: draws is not an integer of 1 or more, or the layer is none that can be told so.
+        InputError: draws is not an integer of 1 or more, or the layer is not of this kind.
     """
     if draws is not None and not is_count(draws):
         raise InputError(f"draws: {draws!r} is no number of classes; give 1 or more, or None for the exact diagonal")

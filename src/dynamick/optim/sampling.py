@@ -23,9 +23,9 @@ def probabilities(
         lipschitz_BOM: L_ij of each sample, at least 0, shape (B, O, M).
         s: in (0, 1]; the larger, the sparser the updates.
         block_size: K, how many coordinates of a row are always updated in the normalised form.
-        form: `literal` is the paper's min(1, beta (L_ij / L_i)^(1/(1-s))), L_i the sum over the O x M block: it vanishes as s
-            approaches 1. `normalised` is min(1, (L_ij / L_i(K))^(1/(1-s))), L_i(K) the K-th largest of the row; where that
-            is 0, q = 1 for L > 0 alone. At s = 1 it takes the K largest, of equals the lower index.
+        form: `literal` is the paper's min(1, beta (L_ij / L_i)^(1/(1-s))), L_i the sum over the O x M block. It goes to 0 as s
+            goes to 1. `normalised` is min(1, (L_ij / L_i(K))^(1/(1-s))), L_i(K) the K-th largest of the row. If that is 0,
+            q = 1 only for L > 0. At s = 1 it takes the K largest, of equals the lower index.
         beta: the literal form's block size: at small s about beta coordinates of the O x M block are updated. None takes
             `block_size` for each of the O rows.
 
@@ -78,7 +78,7 @@ def _is_number(value: object) -> bool:
 
 
 def overlap(q_BOM: Tensor, routed_BOM: Tensor) -> float:
-    """How far Algorithm 3 updates the coordinates that Dynamic-K routes: expected intersection over expected union.
+    """The overlap of the coordinates that Algorithm 3 updates and Dynamic-K routes: expected intersection over union.
 
     Args:
         q_BOM: the probabilities that a coordinate is updated.
@@ -95,13 +95,13 @@ def overlap(q_BOM: Tensor, routed_BOM: Tensor) -> float:
 class PoissonSampler(Sampler[list[int]]):
     """Batches in which every sample is drawn by its own coin, p_i ~ Bernoulli(B/n): a `batch_sampler` for a DataLoader.
 
-    A batch holds B samples on average; an empty one is left out, since it would change nothing. Divide gradients by the
-    nominal B, not by the number drawn: `InterpretableSGD(batch_size=B)` does, or a summed loss divided by B.
+    A batch holds B samples on average. An empty one is left out, since it would change nothing. Divide gradients by the
+    nominal B, and not by the number drawn: use `InterpretableSGD(batch_size=B)`, or a summed loss divided by B.
 
     Args:
         length: n, the number of samples of the set.
         batch_size: B, from 1 to n.
-        seed: of the draws, which depend on it and on the epoch alone.
+        seed: of the draws, which depend only on it and on the epoch.
 
     Attributes:
         epoch: passes over the sampler so far; set it to go on where a run was interrupted.

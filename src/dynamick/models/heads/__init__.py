@@ -19,13 +19,13 @@ def head_of_layer(layer: nn.Module, likely: TrainedHead | None = None) -> Traine
 
     Args:
         layer: such as `model.fc`.
-        likely: is taken where it fits: a layer alone does not say whether it was trained with a penalty.
+        likely: is taken if it fits, because a layer does not say whether it was trained with a penalty.
     """
     kinds = [*([likely] if likely else []), *heads().values()]
     return next((head for head in kinds if head.holds(layer)), None)
 
 
 def routing_of(layer: nn.Module) -> Routing:
-    """Which products a classifier sums: all of them, where it is of no kind that is known."""
+    """Which products a classifier sums. A classifier of an unknown kind sums all of them."""
     head = head_of_layer(layer)
     return all_products(layer) if head is None else head.routing(layer)

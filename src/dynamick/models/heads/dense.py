@@ -11,7 +11,7 @@ def layer(inputs: int, classes: int, k: int | None, rule: str) -> nn.Module:
 
 
 def holds(layer: nn.Module) -> bool:
-    """Whether it is nn.Linear itself: what a class derived from it computes is not known."""
+    """Whether it is nn.Linear itself. A derived class may compute something else."""
     return type(layer) is nn.Linear
 
 

@@ -1,4 +1,4 @@
-"""`res18-d5g`: a head that sums all products, but gives a gradient to the weights of the K largest alone ("g")."""
+"""`res18-d5g`: a head that sums all products, but gives a gradient only to the weights of the K largest ("g")."""
 
 from typing import Any
 

@@ -49,11 +49,11 @@ class TrainedHead:
         holds: whether a layer is such a head.
         label: its short name in tables and figures, such as `d{k}`.
         routing: which products such a layer sums, as an explanation shows it.
-        routes: it chooses its products anew for each input, as a `DynamicLinear` does. So it can be pruned without loss, and
+        routes: it chooses its products anew for each input, as a `DynamicLinear` does. So it can be pruned without loss and
             made static.
         sampled: Interpretable SGD may sample its weight.
         groups: the optimiser's groups of parameters, from the model and two weight decays. The last group is the head's weight.
-        strength: the key of a recipe's `optim` that this head alone takes, and needs; None if there is none.
+        strength: the key of a recipe's `optim` that only this head takes, and needs; None if there is none.
         after_step: what happens to the weight after each step, from the weight, its learning rate and that strength.
     """
 

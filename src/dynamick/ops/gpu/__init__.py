@@ -1,6 +1,6 @@
 """The GPU kernel, in Triton (kernels.py): the sums and gradients without the B*O*M products, O(B*O) saved.
 
-Nobody has measured it on a GPU yet: it has only been run in Triton's interpreter, and compiled for a GPU. So it serves by name
+Nobody has measured it on a GPU yet. It was only run in Triton's interpreter and compiled for a GPU. So it is used by name
 ("triton") and never by default: its priority is below the chunked path's. It needs a CUDA device. Or set TRITON_INTERPRET=1 in
 the environment before Triton is first imported, and it runs on the CPU, slowly. The first call imports Triton.
 """
@@ -40,7 +40,7 @@ def dynamic_linear_triton(
     Returns:
         Outputs (B, O) in float32. tau (O, B), float32: the K-th largest product of each output; 0 (`at_most`) or -inf
         (`exactly`) where fewer are routed. last (O, B), int32: the last index that is routed among the products equal to tau;
-        M where all of them are. served, a boolean on the CPU: False where the PyTorch path served; tau and last then have no
+        M where all of them are. served, a boolean on the CPU: False if the PyTorch path was taken; then tau and last have no
         meaning.
     """
     (B, M), O = x.shape, weight.shape[0]

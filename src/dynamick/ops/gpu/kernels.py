@@ -1,10 +1,10 @@
-"""The Triton code of the Dynamic-K sum and its gradients (docs/definitions.md, "Dynamic-K"). Imported where it is used only.
+"""The Triton code of the Dynamic-K sum and its gradients (docs/definitions.md, "Dynamic-K"). Imported only when it is used.
 
 A program of the forward pass owns a tile of outputs (b, o) and goes through the inputs m one by one: nothing of B*O*M exists
 outside registers. Up to `INSERTED` products a class it keeps the largest ones sorted; above it searches the K-th largest by
 counting: the bits of a float order like an integer, so 32 halvings find it exactly, and fewer where a trial splits off K.
 A program of the backward pass owns a tile of a gradient and goes through the other side's rows in order: no atomics, and
-the same bits for every block size. All numbers are finite and no sum overflows: what calls these sees to that.
+the same bits for every block size. All numbers must be finite and no sum may overflow. The callers make sure of it.
 """
 
 import functools
@@ -65,7 +65,7 @@ def _by_counting(x_MB, w_MO, mask_MO, b, o, B, O, M, K, floor, FLOOR_KEY: tl.con
     """The same by halving an interval of keys: `low` is reached by at least K products (or is the floor), `high` by fewer."""
     low = tl.full([b.shape[0], o.shape[1]], FLOOR_KEY, tl.int32)
     high = tl.full([b.shape[0], o.shape[1]], INFINITY_BITS, tl.int32)
-    # First the smallest positive number: `at_most` is done at once where no more than K products are positive.
+    # First the smallest positive number: if no more than K products are positive, `at_most` is done at once.
     middle = tl.full(low.shape, 1, tl.int32)
     while tl.max((low + 1 < high).to(tl.int32)) > 0:
         trial = _number(middle)
@@ -73,7 +73,7 @@ def _by_counting(x_MB, w_MO, mask_MO, b, o, B, O, M, K, floor, FLOOR_KEY: tl.con
         for m in range(0, M):
             count += (_products(x_MB, w_MO, mask_MO, m, b, o, B, O) >= trial).to(tl.int32)
         low = tl.where(count >= K, middle, low)
-        # Where a trial is reached by K products exactly, the search is over: the smallest of them is the K-th.
+        # If exactly K products reach a trial value, the search is over: the smallest of them is the K-th.
         high = tl.where(count == K, middle + 1, tl.where(count > K, high, middle))
         middle = (low >> 1) + (high >> 1) + (low & high & 1)
     bound = _number(low)
