@@ -6,8 +6,8 @@ from torch import Tensor
 from dynamick.optim.lipschitz import check_estimate, global_lipschitz, lipschitz
 from dynamick.optim.sampling import probabilities
 
-# Numbers held at once for a chunk of samples. One sample's O x M always fit, since the weight itself does. On a CPU they are few,
-# to stay in its cache. Other devices hold more, because every operation costs a launch.
+# Numbers held at once for a chunk of samples. One sample's O x M always fit, since the weight itself does. On a CPU few,
+# which stay in its cache. Other devices hold more, because every operation costs a launch.
 CHUNK, CHUNK_OFF_CPU = 2**18, 2**22
 
 
