@@ -156,3 +156,33 @@ def small():
     return SimpleNamespace(
         Table=Table, InMemory=InMemory, slow=slow_dissection, case=random_case, LABELS=LABELS, CATEGORIES=CATEGORIES
     )
+
+
+class Squares:
+    """Images of noise, 32 pixels a side, with a bright square that is labelled: on the left or on the right."""
+
+    labels = (Label(1, "left", "object"), Label(2, "right", "object"))
+    categories, map_size = ("object",), (32, 32)
+
+    def __init__(self, count=12):
+        generator = torch.Generator().manual_seed(0)
+        self.images = torch.randint(0, 90, (count, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        self.planes = torch.zeros(count, 1, 32, 32, dtype=torch.int32)
+        for number in range(count):
+            left = 16 * (number % 2)
+            self.planes[number, 0, 8:24, left : left + 16] = 1 + number % 2
+        self.images += 150 * (self.planes > 0).to(torch.uint8)
+
+    def more(self, count):
+        return Squares(count)
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        return Sample(f"image-{index}", self.images[index], {"object": self.planes[index]})
+
+
+@pytest.fixture
+def squares():
+    return Squares()

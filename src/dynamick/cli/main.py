@@ -5,10 +5,12 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NoReturn
 
-from dynamick.errors import InputError
+from dynamick.errors import InputError, Note
 from dynamick.files import told
 
 # Help texts live here, so that `dynamick --help` imports no command.
@@ -37,7 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     argv = list(sys.argv[1:] if argv is None else argv)
     trace = "--traceback" in argv
     try:
-        _run([each for each in argv if each != "--traceback"])
+        with warnings.catch_warnings():
+            warnings.showwarning = partial(_show, warnings.showwarning)
+            _run([each for each in argv if each != "--traceback"])
         sys.stdout.flush()
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on", 1, trace)
@@ -80,6 +84,14 @@ def _run(argv: list[str]) -> None:
         parser.print_help()
     else:
         module.run(args)
+
+
+def _show(others: Callable[..., None], message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+    """Say a note of ours in one line; other libraries' warnings are shown as ever."""
+    if issubclass(category, Note):
+        print(f"dynamick: note: {message}", file=sys.stderr, flush=True)
+    else:
+        others(message, category, *where, **more)
 
 
 def _fail(message: str, status: int, trace: bool) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from dynamick.comparison.measuring import used
-from dynamick.data.concepts import ConceptDataset, image_of
+from dynamick.data.concepts import ConceptDataset, some_images
 from dynamick.dissection import Dissection, dissect
 from dynamick.errors import InputError
 from dynamick.explanation import Reader
@@ -42,8 +42,7 @@ def features_layer(model: nn.Module, concepts: ConceptDataset, preprocessing: Pr
     Raises:
         InputError: the classifier's input is no mean of maps.
     """
-    _, first = image_of(concepts, 0)
-    layers = Reader(model, preprocessing).maps(first[None]).layers
+    layers = Reader(model, preprocessing).maps(some_images(concepts)).layers
     # All of these put out what enters the head; the first one holds the others.
     names = [name for name, _ in model.named_modules() if name in layers]
     if not names:

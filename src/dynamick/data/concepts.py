@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
+from dynamick.data.in_memory import evenly_spaced
 from dynamick.errors import InputError
 from dynamick.preprocessing import check_range, check_type
 
@@ -82,6 +84,12 @@ def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
         raise InputError(f"{name}: its image is of shape {tuple(image.shape)}; give (3, H, W)")
     check_range(image, name)
     return name, image
+
+
+def some_images(dataset: ConceptDataset, count: int = 16) -> Tensor:
+    """Some images, evenly spaced, of the first one's size: (n, 3, H, W), at most `count`."""
+    images = [image_of(dataset, place)[1] for place in evenly_spaced(len(dataset), count)]
+    return torch.stack([each for each in images if each.shape == images[0].shape])
 
 
 def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]]:

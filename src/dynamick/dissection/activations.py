@@ -6,6 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from dynamick.dissection.layout import features_of, units_axis, units_second
 from dynamick.errors import InputError
 from dynamick.networks.running import check_hooks, unwrapped
 from dynamick.ops import torch_internals
@@ -17,10 +18,11 @@ def find_layer(model: nn.Module, layer: str) -> nn.Module:
     Raises:
         InputError: there is none; the message says which exist.
     """
-    # A module that has two names is found by either.
-    modules = {name: module for name, module in model.named_modules(remove_duplicate=False) if name}
-    if layer not in modules:
-        names = list(modules)
+    # A module that has two names is found by either, and by the name that it has in what wraps the network.
+    inside = {name: module for name, module in unwrapped(model).named_modules(remove_duplicate=False) if name}
+    modules = {**dict(model.named_modules(remove_duplicate=False)), **inside}
+    if not layer or layer not in modules:
+        names = list(inside)
         level = [name for name in names if "." not in name] or names
         within = [name for name in names if layer and name.startswith(layer.rpartition(".")[0] + ".")]
         known = ", ".join(dict.fromkeys([*level, *within][:40]))
@@ -34,11 +36,27 @@ class Capture:
     def __init__(self, layer: str) -> None:
         self.layer = layer
         self._output: Tensor | None = None
+        self._image: tuple[int, int] | None = None
+        self._last: nn.Module | None = None
+        self._axis: int | None = None
+
+    def see_images(self, _module: nn.Module, inputs: tuple[object, ...]) -> None:
+        """Note the size of the network's input."""
+        images = inputs[0] if inputs else None
+        self._image = (images.shape[2], images.shape[3]) if isinstance(images, Tensor) and images.ndim == 4 else None
+
+    def see_weights(self, module: nn.Module, _inputs: object, _output: object) -> None:
+        """Note a layer with weights that was called."""
+        self._last = module
 
     def hook(self, _module: nn.Module, _inputs: object, output: object) -> None:
         """Keep a copy: a later in-place module (a ReLU, say) would change what the layer itself put out."""
         if isinstance(output, Tensor) and output.ndim == 2:
             output = output[:, :, None, None]
+        elif isinstance(output, Tensor) and output.ndim == 4 and output.numel():
+            if self._axis is None:
+                self._axis = units_axis(tuple(output.shape), self._image, self._last, self.layer)
+            output = units_second(output, self._axis)
         if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point() or not output.numel():
             form = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise InputError(
@@ -66,19 +84,22 @@ def capture(model: nn.Module, layer: str) -> Iterator[Capture]:
     the body raises. A layer that is called several times in a pass gives its last output.
 
     Raises:
-        InputError: the layer does not exist, or its output is neither a map nor a vector.
+        InputError: the layer does not exist, its output is neither a map nor a vector, or the model is TorchScript.
     """
     check_hooks(model)
-    model = unwrapped(model)
     module = find_layer(model, layer)
     modes = [(each, each.training) for each in model.modules()]
     taken = Capture(layer)
-    handle = module.register_forward_hook(taken.hook)
+    # The layer's own hook comes last, so that what it puts out is already known to be its own.
+    handles = [unwrapped(model).register_forward_pre_hook(taken.see_images)]
+    handles += [each.register_forward_hook(taken.see_weights) for each in model.modules() if features_of(each) is not None]
+    handles.append(module.register_forward_hook(taken.hook))
     try:
         model.eval()
         with torch_internals.uncompiled():
             yield taken
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
         for each, training in modes:
             each.training = training

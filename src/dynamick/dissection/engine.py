@@ -1,12 +1,15 @@
 """Network Dissection of a layer: streamed, exact, resumable, sharded (docs/definitions.md, "Network Dissection")."""
 
 import hashlib
+import math
 import shutil
 import tempfile
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +18,24 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from dynamick.data.concepts import ConceptDataset, Label, image_of, maps_of, name_of
+from dynamick.data.images import evenly_spaced
 from dynamick.dissection import shards
 from dynamick.dissection.activations import Capture, capture
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass, rank_nan_lowest
 from dynamick.dissection.loading import Part, load
 from dynamick.dissection.result import Dissection, rank
-from dynamick.dissection.saving import Saved
+from dynamick.dissection.saving import Saved, own_folder
 from dynamick.dissection.survivors import Survivors, restore
 from dynamick.dissection.thresholds import TopValues, values_to_keep
-from dynamick.errors import InputError
-from dynamick.networks.running import right_channels
+from dynamick.errors import InputError, Note
+from dynamick.files import alone
+from dynamick.networks.running import right_channels, whole
 from dynamick.preprocessing import Preprocessing
 from dynamick.progress import bar
 
+TELLING = 16
+"""Of so many images, evenly spaced, one should excite some unit."""
 NAMED = 8
 """So many units are named in a message; more are counted."""
 
@@ -83,7 +90,10 @@ def dissect(
     Raises:
         InputError: the layer does not exist, is never used, or puts out something else; images whose maps differ in size;
             no labels, no images or unknown ones; NaN activations (units and counts are given); a `state` of another
-            configuration; or an argument that is not one of those allowed.
+            configuration, or one that another process is filling; or an argument that is not one of those allowed.
+
+    Warns:
+        Note: there are too few activations for the quantile, so that nothing can be above a threshold.
     """
     preprocessing = _preprocessing(model, preprocessing)
     for name, value in (("batch_size", batch_size), ("top", top)):
@@ -97,14 +107,19 @@ def dissect(
     model.to(device)
     concepts = sorted(dataset.labels)
     with ExitStack() as stack:
-        stack.enter_context(torch.inference_mode())
+        # Not inference mode: what a network builds or keeps meanwhile could not be trained with.
+        stack.enter_context(torch.no_grad())
         taken = stack.enter_context(capture(model, layer))
         run = _Run(model, taken, dataset, preprocessing, device, batch_size, workers, progress)
         shape = run.probe()
         keep = values_to_keep(len(dataset) * shape[1] * shape[2], quantile)
         counts = Counts(concepts, dataset.categories, shape[0], rule, device)
         settings = {"layer": layer, "rule": rule, "quantile": quantile, "batch size": batch_size, "top": top}
+        if state:
+            stack.enter_context(alone(own_folder(state)))
         saved = Saved(state, settings | run.identity(concepts) if state else settings, restart)
+        if keep == 1 and shards.rank() == 0:
+            warnings.warn(Note(_too_few(layer, len(dataset), shape, quantile)), stacklevel=2)
         survivors = _survivors(saved, shape, keep, memory, passes, stack)
         first = FirstPass(TopValues(shape[0], keep, device), survivors, min(top, len(dataset)), len(dataset))
         saved.resume(first, counts)
@@ -163,7 +178,11 @@ class _Run:
         maps_1Uhw = self._forward([image_of(self.dataset, 0)])
         units, height, width = maps_1Uhw.shape[1:]
         self.shape = (units, height, width)
-        self.mean = float(maps_1Uhw.double().nan_to_num().abs().mean())
+        self.mean = _size(maps_1Uhw)
+        # A blank image tells no network from another.
+        others = iter(evenly_spaced(len(self.dataset), TELLING))
+        while self.mean == 0 and (place := next(others, None)) is not None:
+            self.mean = _size(self._forward([image_of(self.dataset, place)]))
         return self.shape
 
     def identity(self, concepts: list[Label]) -> dict[str, Any]:
@@ -171,7 +190,8 @@ class _Run:
         model = hashlib.sha256()
         for value in self.model.state_dict().values():
             if isinstance(value, Tensor):  # a module may add a state of any other kind
-                model.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+                # Of a sharded network all shards count.
+                model.update(whole(value).cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         labels = hashlib.sha256(repr(concepts).encode())
         names = [name_of(self.dataset, index) for index in range(len(self.dataset))]
         images = hashlib.sha256(repr(names).encode())
@@ -253,8 +273,7 @@ class _Run:
                         raise InputError(f"{name}: its size differs from the others'; give one size for all images (--size)")
                 prepared = torch.cat(each)
         with self._timed("forward"):
-            with right_channels(self.model, prepared.shape[1]):
-                self.model(prepared.to(self.dtype))
+            self._show(prepared.to(self.dtype))
             maps_BUhw = self.taken.take()
         if len(maps_BUhw) != len(images):
             found = f"{len(maps_BUhw)} maps of each unit for {len(images)} images"
@@ -263,6 +282,16 @@ class _Run:
             found = "x".join(map(str, maps_BUhw.shape[1:]))
             raise InputError(f"{images[0][0]}: its maps are {found}, the first image's are not; give one size for all (--size)")
         return maps_BUhw
+
+    def _show(self, prepared: Tensor) -> None:
+        try:
+            with right_channels(self.model, prepared.shape[1]):
+                self.model(prepared)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            why = str(error).splitlines()[0]
+            raise InputError(f"images: the model does not take shape {tuple(prepared.shape)} ({why})") from error
 
     def _load(self, part: Part, batches: range) -> Iterator[list[tuple[str, Any]]]:
         loaded = load(self.dataset, part, [*batches], self.batch_size, self.workers)
@@ -324,6 +353,19 @@ def _survivors(
         if passes is None and shutil.disk_usage(folder).free < most:
             return None
     return Survivors((h, w), folder)
+
+
+def _too_few(layer: str, images: int, shape: tuple[int, int, int], quantile: float) -> str:
+    values, needed = images * shape[1] * shape[2], math.ceil(1 / (1 - Fraction(str(quantile))))
+    return (
+        f"layer: {layer!r} gives a unit {values} activations, too few for the {quantile} quantile: nothing is above it, and "
+        f"every score is 0; give images for {needed} or more, or a lower quantile"
+    )
+
+
+def _size(maps: Tensor) -> float:
+    """The mean size of some activations."""
+    return float(maps.double().nan_to_num().abs().mean())
 
 
 def _refuse_nan(nan_counts_U: Tensor, layer: str, allow: bool) -> None:

@@ -28,7 +28,7 @@ class FirstPass:
     def __init__(self, values: TopValues, survivors: Survivors | None, top: int, images: int) -> None:
         device = values.bound.device
         self.values, self.survivors, self.top, self.images = values, survivors, top, images
-        self.top_values = torch.full((top, values.units), -torch.inf, device=device)
+        self.top_values = torch.full((top, values.units), -torch.inf, dtype=torch.float32, device=device)
         # Places that no image has taken yet rank behind every image.
         self.top_images = torch.full((top, values.units), images, device=device)
         self.nan_counts = torch.zeros(values.units, dtype=torch.int64, device=device)

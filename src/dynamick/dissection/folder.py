@@ -1,5 +1,6 @@
 """A network dissected into a folder: the tally, all figures as JSON, and a picture of the best units."""
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from dynamick.dissection import gallery, shards
 from dynamick.dissection.engine import dissect
 from dynamick.dissection.result import Dissection
 from dynamick.errors import InputError
-from dynamick.files import why_no_folder, write_atomically
+from dynamick.files import alone, why_no_folder, write_atomically, write_by
 from dynamick.preprocessing import Preprocessing
 
 PICTURED = 42
@@ -41,18 +42,20 @@ def dissect_into(
         What was found; None in every process but the first.
 
     Raises:
-        InputError: the folder cannot be written to, `data` is none; or as `dynamick.dissect`.
+        InputError: the folder cannot be written to, or another process is filling it; `data` is none; or as
+            `dynamick.dissect`.
     """
     out = Path(out)
     if (why := why_no_folder(out)) is not None:
         raise InputError(f"--out {out}: {why}; give a folder of your own")
     dataset = open_concepts(data) if isinstance(data, str | Path) else data
     with shards.processes():
-        result = dissect(model, layer, dataset, rule, preprocessing=preprocessing, state=out / "state", **options)
-        if shards.rank() != 0:
-            return None
-        _write(out, result, model, dataset, preprocessing)
-    return result
+        first = shards.rank() == 0
+        with alone(out) if first else nullcontext():
+            result = dissect(model, layer, dataset, rule, preprocessing=preprocessing, state=out / "state", **options)
+            if first:
+                _write(out, result, model, dataset, preprocessing)
+    return result if first else None
 
 
 def _write(
@@ -63,4 +66,4 @@ def _write(
     write_atomically(out / "dissection.json", result.to_json().encode())
     best = result.scores.argsort(kind="stable")[::-1][:PICTURED].tolist()
     examples = gallery.examples(model, dataset, result, best, preprocessing=preprocessing)
-    gallery.sheet(examples).save(out / "units.png")
+    write_by(out / "units.png", lambda file: gallery.sheet(examples).save(file, "PNG"))

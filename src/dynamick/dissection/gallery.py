@@ -68,7 +68,7 @@ def examples(
     like = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
     found: dict[tuple[int, int], tuple[Tensor, Tensor, float]] = {}
     thresholds = torch.from_numpy(dissection.thresholds)
-    with torch.inference_mode(), capture(model, dissection.layer) as taken:
+    with torch.no_grad(), capture(model, dissection.layer) as taken:
         for place, its_units in wanted.items():
             image = image_of(dataset, place)[1]
             model(prepare(image[None].to(like.device)).to(like.dtype))

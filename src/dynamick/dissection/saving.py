@@ -13,10 +13,15 @@ from dynamick.dissection import shards
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
 from dynamick.errors import InputError
-from dynamick.files import write_atomically
+from dynamick.files import take_leftovers_away, write_atomically
 
 SAVE_EVERY = 30.0
 """Seconds between two saves."""
+
+
+def own_folder(state: str | Path) -> Path:
+    """Where this process keeps its part of a dissection's state."""
+    return Path(state) / f"process-{shards.rank()}-of-{shards.world()}"
 
 
 class Saved:
@@ -36,21 +41,25 @@ class Saved:
     """
 
     def __init__(self, folder: str | Path | None, config: dict[str, Any], restart: bool = False) -> None:
-        mine = f"process-{shards.rank()}-of-{shards.world()}"
-        self.folder = Path(folder) / mine if folder else None
+        self.folder = own_folder(folder) if folder else None
         self.config, self.counted = config, 0
         self._last = time.monotonic()
         self._state: dict[str, Any] | None = None
         if self.folder is None:
             return
         if restart:
+            # The folder itself stays: it may hold the lock that keeps other processes out.
+            (self.folder / "state.pt").unlink(missing_ok=True)
+            shutil.rmtree(self.folder / "maps", ignore_errors=True)
             # Also what other numbers of processes left; what the other processes of this run left is theirs to drop.
             for each in self.folder.parent.glob("process-*"):
-                if each.name == mine or not each.name.endswith(f"-of-{shards.world()}"):
+                if not each.name.endswith(f"-of-{shards.world()}"):
                     shutil.rmtree(each, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        for partial in self.folder.glob(".state.pt.*"):
-            partial.unlink()  # of a process that was killed while it saved
+        # Of a process that was killed while it saved.
+        for each in (self.folder, self.folder / "maps"):
+            if each.is_dir():
+                take_leftovers_away(each)
         path = self.folder / "state.pt"
         if path.exists():
             self._state = self._read(path)

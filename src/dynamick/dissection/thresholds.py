@@ -36,9 +36,9 @@ class TopValues:
 
     def __init__(self, units: int, count: int, device: torch.device | str = "cpu") -> None:
         self.units, self.count = units, count
-        self._kept = torch.full((units, count + max(count // 4, 256)), -torch.inf, device=device)
+        self._kept = torch.full((units, count + max(count // 4, 256)), -torch.inf, dtype=torch.float32, device=device)
         self._filled = torch.zeros(units, dtype=torch.int64, device=device)
-        self.bound = torch.full((units,), -torch.inf, device=device)
+        self.bound = torch.full((units,), -torch.inf, dtype=torch.float32, device=device)
         """Shape (U,): no value that does not exceed it can matter any more. It is never above the final threshold."""
 
     def update(self, values_UM: Tensor) -> None:
@@ -54,7 +54,7 @@ class TopValues:
         place = torch.arange(len(values), device=values.device) - (counts.cumsum(0) - counts).index_select(0, unit)
         filled = self._filled + counts
         if len(values) and int(filled.max()) > self._kept.shape[1]:
-            more = torch.full((self.units, int(counts.max())), -torch.inf, device=values.device)
+            more = torch.full((self.units, int(counts.max())), -torch.inf, dtype=values.dtype, device=values.device)
             more[unit, place] = values
             self._shrink(torch.cat([self._kept, more], 1), filled)
         else:

@@ -70,7 +70,7 @@ def dissected_itself(reader: Reader, units: Dissection, concepts: ConceptDataset
     # A unit that nothing excites is alike in any network.
     alive = [unit for unit, value in enumerate(units.top_values[:, 0]) if value != 0]
     probed = alive[:: max(1, -(-len(alive) // PROBED))]
-    with torch.inference_mode(), evaluating(reader.model), capture(reader.model, units.layer) as taken:
+    with torch.no_grad(), evaluating(reader.model), capture(reader.model, units.layer) as taken:
         for unit in probed:
             reader.model(reader.prepare(image_of(concepts, int(units.top_images[unit, 0]))[1][None]))
             peak, said = float(taken.take()[0, unit].max()), float(units.top_values[unit, 0])

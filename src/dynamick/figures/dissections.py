@@ -1,6 +1,7 @@
 """The dissections that a figure needs: read beside given runs, made for its own trainings, and measured while these go on."""
 
 import time
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from dynamick.data.images import evenly_spaced
 from dynamick.dissection import Dissection, dissect
 from dynamick.dissection.saving import recorded
 from dynamick.durations import in_words
-from dynamick.errors import InputError
+from dynamick.errors import InputError, Note
 from dynamick.explanation.dissected import read_units
 from dynamick.figures.runs import WEIGHTS, Run
 from dynamick.figures.trainings import Training
@@ -124,5 +125,8 @@ def dissection_seconds(recipe: Recipe, callback: DissectEvery) -> float:
     whole = callback.dataset
     some = part(whole, evenly_spaced(len(whole), TIMED))
     began = time.perf_counter()
-    dissect(untrained(recipe), callback.layer, some, **callback.options)
+    with warnings.catch_warnings():
+        # Of a part there may be too few activations.
+        warnings.simplefilter("ignore", Note)
+        dissect(untrained(recipe), callback.layer, some, **callback.options)
     return (time.perf_counter() - began) / len(some) * len(whole)

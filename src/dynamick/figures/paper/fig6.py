@@ -12,7 +12,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
 from dynamick.data.checking import open_concepts
-from dynamick.data.concepts import image_of
+from dynamick.data.concepts import some_images
 from dynamick.data.images import evenly_spaced
 from dynamick.dissection.gallery import examples, overlay
 from dynamick.dissection.plots import COLOURS, look
@@ -121,7 +121,7 @@ def _pictures(run: Run, data: Any, concepts: Path) -> Pictures:
     if sorted(data.labels) != sorted(units.concepts) or units.top_images.max() >= len(data):
         raise InputError(other)
     reader = Reader(run.network)
-    check_units(units, reader.head, reader.maps(image_of(data, 0)[1][None]))
+    check_units(units, reader.head, reader.maps(some_images(data)))
     found = examples(run.network, data, units, drawn, TOP_IMAGES)
     for each in found:
         said = units.top_values[each.unit].tolist()
