@@ -64,6 +64,11 @@ def read_table(path: Path) -> list[list[str]]:
     return [line for line in csv.reader(io.StringIO(read_text(path), newline="")) if line]
 
 
+def is_utf8(name: str) -> bool:
+    """Whether a name is one in UTF-8; old archives leave others, which Python keeps but nobody else may write down."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def write_atomically(path: Path, content: bytes, durable: bool = True) -> None:
     """Write a file. At every moment either the whole old file or the whole new one is there.
 

@@ -17,6 +17,7 @@ from dynamick.data.finding import IMAGES, folders_in, images_under, is_in
 from dynamick.data.in_memory import ImageTensors, check_batch, describe
 from dynamick.data.photographs import random_resized_crop, read_image
 from dynamick.errors import InputError
+from dynamick.files import is_utf8
 from dynamick.seeding import seed_of
 
 
@@ -176,7 +177,7 @@ def _listing(root: str | Path, split: str) -> tuple[list[tuple[str, int]], list[
 def _check_classes(place: Path, classes: list[str], homes: list[str]) -> None:
     """Each class has a folder of its own, and a name that can be written down."""
     for name, home in zip(classes, homes, strict=True):
-        if not _is_utf8(name):
+        if not is_utf8(name):
             raise InputError(f"{place}: {name!a} is no name in UTF-8; rename it")
         if not (place / name).is_symlink():
             continue
@@ -185,10 +186,3 @@ def _check_classes(place: Path, classes: list[str], homes: list[str]) -> None:
             raise InputError(f"{place / name}: leads into the folder of the class {other}; give each class its own images")
         if is_in(os.path.realpath(place), home):
             raise InputError(f"{place / name}: leads to a folder that holds all classes; take the link away")
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        return bool(name.encode())
-    except UnicodeEncodeError:
-        return False

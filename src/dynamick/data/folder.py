@@ -13,7 +13,7 @@ from dynamick.data.concepts import Label, Sample
 from dynamick.data.decode import read_image, read_mask, read_size, text
 from dynamick.data.finding import IMAGES, folders_in, images_under
 from dynamick.errors import InputError
-from dynamick.files import fingerprint
+from dynamick.files import fingerprint, is_utf8
 
 CATEGORY = "concept"
 MAP_SIZE = (112, 112)
@@ -113,9 +113,7 @@ def scan(root: Path) -> tuple[list[str], list[str], dict[str, list[tuple[int, Pa
     concepts = folders_in(masks)
     found: dict[str, list[tuple[int, Path]]] = {}
     for name in (*names, *concepts):
-        try:
-            name.encode()
-        except UnicodeEncodeError:
+        if not is_utf8(name):
             problems.append(f"{root}: {name!a} is no name in UTF-8; rename it")
     for number, concept in enumerate(concepts, 1):
         folder = masks / concept

@@ -10,7 +10,7 @@ from pathlib import Path
 import yaml
 
 from dynamick.errors import InputError
-from dynamick.files import alone, why_no_folder, write_atomically
+from dynamick.files import alone, is_utf8, why_no_folder, write_atomically
 from dynamick.settings import read_yaml
 from dynamick.training.recipe import Recipe, differences
 
@@ -24,8 +24,10 @@ def held(out: Path) -> Iterator[None]:
     """Keep other runs out of a folder. Of several processes under torchrun the first one does it for all.
 
     Raises:
-        InputError: another run is at work in it, or it cannot be written to.
+        InputError: another run is at work in it, it cannot be written to, or its name is no UTF-8.
     """
+    if not is_utf8(str(out)):
+        raise InputError(f"{str(out)!a}: is no name in UTF-8, which TensorBoard's logs need; give another folder")
     if (why := why_no_folder(out)) is not None:
         raise InputError(f"{out}: cannot be written ({why}); give a folder that can")
     if int(os.environ.get("RANK", 0)):
