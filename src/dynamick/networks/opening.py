@@ -12,13 +12,15 @@ from dynamick import models
 from dynamick.data.recipe import DataRecipe
 from dynamick.errors import InputError
 from dynamick.networks.classes import classes_of
+from dynamick.networks.fitting import chosen, put_weights
 from dynamick.networks.layers import head_of, outputs_of
 from dynamick.networks.network import OpenNetwork
 from dynamick.networks.preparing import preprocessing_that_counts
+from dynamick.networks.running import check_hooks, unwrapped
 from dynamick.networks.saving import Saved, read_if_saved, rebuilt, remember
 from dynamick.networks.source import Source
 from dynamick.networks.sources import find
-from dynamick.networks.weights import fitted, put_weights, read_weights
+from dynamick.networks.weights import read_weights
 from dynamick.nn import unit_layer
 from dynamick.nn.units import NAME as UNITS
 
@@ -88,6 +90,8 @@ def new_network(spec: str, outputs: int | None = None) -> nn.Module:
 
 
 def _as_it_is(model: Any) -> OpenNetwork:
+    check_hooks(model)
+    model = unwrapped(model)
     origin = getattr(model, "origin", {})
     return OpenNetwork(origin.get("model", type(model).__name__), model)
 
@@ -208,12 +212,12 @@ def _of_source(spec: str, weights: str | Path | None) -> OpenNetwork:
 
 def _with_weights(source: Source, name: str, file: str | Path) -> nn.Module:
     """A source's network with a state dict's weights, and as many outputs as that has."""
-    tensors = read_weights(file)
+    found = read_weights(file)
     model = source.build(name, {})
-    tensors = fitted(model, tensors)
-    if (outputs := _other_outputs(model, tensors)) is not None and not source.runs_code:
+    tensors, reason = chosen(model, found)
+    if reason is None and (outputs := _other_outputs(model, tensors)) is not None and not source.runs_code:
         model = source.build(name, {"outputs": outputs})
-    if (reason := put_weights(model, tensors)) is not None:
+    if reason is not None or (reason := put_weights(model, tensors)) is not None:
         what = "the model" if source.runs_code else f"a {name}"
         raise InputError(f"{file}: no weights of {what} ({reason}); give its state dict")
     return model

@@ -13,10 +13,10 @@ from dynamick import models
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
 from dynamick.networks.classes import names_of
+from dynamick.networks.fitting import put_weights, take_precision
 from dynamick.networks.layers import head_of, put_layers, put_unit_layer, routed_layers, units_of
 from dynamick.networks.source import Source
 from dynamick.networks.sources import find, sources
-from dynamick.networks.weights import put_weights, take_precision
 from dynamick.preprocessing import Preprocessing
 
 KEY = "dynamick"

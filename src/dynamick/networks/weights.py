@@ -1,91 +1,154 @@
-"""State dicts as people keep them: read without running anything, and put into a model."""
+"""Files of weights as people keep them, read without running anything: checkpoints of any training, and what is in them."""
 
 import argparse
 import pickle
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
 from dynamick.errors import InputError
 
 ADVICE = "give a state dict, saved by torch.save(model.state_dict(), FILE)"
-WRAPPED = "module."
+WHOLE = "a whole model, or no weights at all"
+KEYS = ("", "state_dict", "model", "model_state_dict", "model_state", "net", "network", "module", "params", "weights")
+"""Under these keys checkpoints hold a state dict; the first that fits is taken."""
+AVERAGED = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "params_ema", "averaged_model")
+"""Weights averaged over a training; taken where there are no others."""
+OTHERS = ("optim", "sched", "scaler", "loss", "rng", "callback", "loop")
+"""What so begins beside the weights holds tensors too, and no weights of a network."""
+DEPTH = 3
+"""So deep a state dict may lie."""
+ARCHIVES = {
+    "constants.pkl": "TorchScript, which holds a program; save the state_dict() of the model that it was made from",
+    "serialized_exported_program.json": "an exported program; save the state_dict() of the model that it was made from",
+    "archive_format": "an exported program; save the state_dict() of the model that it was made from",
+}
+"""Files in archives that torch.load does not take, and what such an archive is."""
 
 
-def read_weights(path: str | Path) -> dict[str, Tensor]:
-    """The state dict in a file, also where a checkpoint holds it as `state_dict` or `model`.
+class _Foreign:
+    """Stands for whatever else a training keeps beside its weights: an object of a class that is not imported here."""
+
+    def __new__(cls, *_: Any, **__: Any) -> "_Foreign":
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, _: Any) -> None:
+        pass
+
+
+def read_weights(path: str | Path) -> dict[str, dict[str, Tensor]]:
+    """The state dicts in a file by the keys that lead to them, the likeliest first; "" is the file itself.
+
+    Nothing in the file is run: what is no tensor, number or text becomes an empty stand-in.
 
     Raises:
         InputError: there is no such file, it cannot be read, or it holds no state dict.
     """
-    read = _read(path)
-    for name in ("state_dict", "model"):
-        if isinstance(read, dict) and isinstance(read.get(name), dict):
-            read = read[name]
-    if not isinstance(read, dict) or not any(isinstance(value, Tensor) for value in read.values()):
-        raise InputError(f"{path}: holds a {type(read).__name__}, and no state dict; {ADVICE}")
-    return read
+    read = _read(Path(path))
+    found = dict(_state_dicts(read))
+    if not found:
+        whole = isinstance(read, _Foreign) or (
+            isinstance(read, dict) and any(isinstance(read.get(key), _Foreign) for key in KEYS)
+        )
+        kind = WHOLE if whole else f"holds a {type(read).__name__}, and no state dict"
+        raise InputError(f"{path}: {kind}; {ADVICE}")
+    return {key: found[key] for key in sorted(found, key=_rank)}
 
 
-def _read(path: str | Path) -> Any:
-    # Trainings keep their options and figures beside the weights: torchvision's a Namespace, many NumPy's numbers.
-    numbers = [np.dtype, *{type(np.dtype(each)) for each in "?bhilqBHILQefd"}]
-    scalar: Any = np.float64(0).__reduce__()[0]
-    harmless = [argparse.Namespace, *numbers, scalar, (scalar, "numpy.core.multiarray.scalar")]
+def is_usual(key: str) -> bool:
+    """Whether checkpoints hold a network's weights under that key, so that it counts before others."""
+    return key.rpartition(".")[2] in (*KEYS, *AVERAGED)
+
+
+def _rank(key: str) -> int:
+    """How likely a network's weights lie there."""
+    last = key.rpartition(".")[2]
+    order = [*KEYS, None, *AVERAGED]
+    return order.index(last if last in order else None)
+
+
+def _state_dicts(read: Any, key: str = "", depth: int = 0) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    if not isinstance(read, dict):
+        return
+    tensors = {str(name): value for name, value in read.items() if isinstance(value, Tensor) and isinstance(name, str)}
+    if tensors:
+        extra = {name: value for name, value in read.items() if isinstance(name, str) and name.endswith("_extra_state")}
+        yield key, tensors | extra
+    for name, value in read.items():
+        if depth < DEPTH and isinstance(name, str) and not name.lower().startswith(OTHERS):
+            yield from _state_dicts(value, f"{key}.{name}" if key else name, depth + 1)
+
+
+def _read(path: Path) -> Any:
     try:
-        with torch.serialization.safe_globals(harmless):
-            if str(path).endswith(".safetensors"):
+        with warnings.catch_warnings():
+            # What PyTorch thinks of old files helps nobody here.
+            warnings.simplefilter("ignore")
+            if path.suffix == ".safetensors" or _is_safetensors(path):
                 return load_file(path)
-            return torch.load(path, map_location="cpu", weights_only=True)
+            _check_archive(path)
+            return _load(path)
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; {ADVICE}") from None
+    except InputError:
+        raise
     except pickle.UnpicklingError as error:
-        raise InputError(f"{path}: a whole model, or no weights at all; {ADVICE}") from error
+        raise InputError(f"{path}: {WHOLE}; {ADVICE}") from error
     except Exception as error:
         reason = " ".join(str(error).split()).split(". ")[0][:200]
         raise InputError(f"{path}: cannot be read, it may be truncated or damaged ({reason}); {ADVICE}") from error
 
 
-def fitted(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict without the `module.` that DataParallel puts before every name, unless the model's own begin so."""
-    if all(name.startswith(WRAPPED) for name in model.state_dict()) or not all(name.startswith(WRAPPED) for name in tensors):
-        return tensors
-    return {name.removeprefix(WRAPPED): tensor for name, tensor in tensors.items()}
-
-
-def put_weights(model: nn.Module, tensors: dict[str, Tensor]) -> str | None:
-    """Load a state dict into a model.
-
-    Returns:
-        Why it does not fit: the first weight that does not, in words; None if it does.
-    """
+def _is_safetensors(path: Path) -> bool:
     try:
-        model.load_state_dict(tensors)
-    except Exception as error:
-        return _misfit(model.state_dict(), tensors) or " ".join(str(error).split())[:200]
-    return None
+        with safetensors.safe_open(path, "pt"):
+            return True
+    except (safetensors.SafetensorError, OSError):
+        return False
 
 
-def _misfit(own: dict[str, Tensor], given: dict[str, Tensor]) -> str | None:
-    lacking, odd = [name for name in own if name not in given], [name for name in given if name not in own]
-    if lacking or odd:
-        names, said = (lacking, "they lack") if lacking else (odd, "the model has no")
-        return f"{said} {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-    for name, tensor in own.items():
-        found, wanted = (tuple(getattr(each, "shape", ())) for each in (given[name], tensor))
-        if found != wanted:
-            return f"{name} has the shape {found}, not {wanted}"
-    return None
+def _check_archive(path: Path) -> None:
+    """Raise InputError for archives of other kinds."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = {name.rpartition("/")[2] for name in archive.namelist()}
+    for name, kind in ARCHIVES.items():
+        if name in names:
+            raise InputError(f"{path}: {kind}")
 
 
-def take_precision(model: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Give each of a model's weights the precision of the tensor that it is to hold; ties between weights stay."""
-    own = [*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False)]
-    for name, weight in own:
-        given = tensors.get(name)
-        if given is not None and given.is_floating_point() and weight.is_floating_point() and given.dtype != weight.dtype:
-            weight.data = weight.data.to(given.dtype)
+def _load(path: Path) -> Any:
+    # Trainings keep their options and figures beside the weights: torchvision's a Namespace, many NumPy's numbers.
+    numbers = [np.dtype, *{type(np.dtype(each)) for each in "?bhilqBHILQefd"}]
+    scalar: Any = np.float64(0).__reduce__()[0]
+    harmless: list[Any] = [argparse.Namespace, *numbers, scalar, (scalar, "numpy.core.multiarray.scalar")]
+    try:
+        return _load_safely(path, harmless)
+    except pickle.UnpicklingError:
+        strange = torch.serialization.get_unsafe_globals_in_checkpoint(path) if zipfile.is_zipfile(path) else []
+        if not strange:
+            raise
+    # Classes by their names alone, never imported; a dictionary's stand-in must be one.
+    likely = [(OrderedDict if name.endswith("Dict") else _Foreign, name) for name in strange]
+    try:
+        return _load_safely(path, [*harmless, *likely])
+    except pickle.UnpicklingError:
+        return _load_safely(path, [*harmless, *((OrderedDict, name) for name in strange)])
+
+
+def _load_safely(path: Path, harmless: list[Any]) -> Any:
+    with torch.serialization.safe_globals(harmless):
+        return torch.load(path, map_location="cpu", weights_only=True)

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from dynamick.errors import InputError
+from dynamick.networks.running import check_hooks, unwrapped
 from dynamick.networks.source import Source
 
 # A user's code may import torchvision, which may need its shim.
@@ -44,7 +45,8 @@ def build(name: str, _kept: dict[str, Any]) -> nn.Module:
             ) from error
     if not isinstance(model, nn.Module):
         raise InputError(f"model {name}: returns a {type(model).__name__}; it must return a torch.nn.Module")
-    return model
+    check_hooks(model)
+    return unwrapped(model)
 
 
 @contextmanager
