@@ -40,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
 }
 # Rooms that put others together: each may import what those below it may.
 ARROWS["comparison"] = {*ARROWS["training"], *ARROWS["explanation"], "training", "explanation"}
+ARROWS["retrofit"] = {*ARROWS["comparison"], "comparison"}
 ARROWS["figures"] = {*ARROWS["comparison"], "comparison"}
 ARROWS["demo"] = {*ARROWS["figures"], "figures"}
 """An arrow points to what a room may import. `cli` and the package's front page import everything; nothing imports `cli`."""

@@ -15,8 +15,8 @@ from torch import nn
 
 import dynamick as dk
 from dynamick.cli.main import main
-from dynamick.comparison import retrofitting
 from dynamick.data import ComposedScenes
+from dynamick.retrofit import head_alone
 from dynamick.torchvision_shim import torchvision
 from dynamick.training.recipe import DataRecipe
 
@@ -133,9 +133,9 @@ def test_what_retrofit_wrote_says_what_it_is(folder: Path, tmp_path: Path, capsy
     torch.manual_seed(0)
     model: Any = dk.networks.new_network("resnet18", 3)
     head = dk.DynamicLinear(512, 3, 2, rule="exactly")
-    retrofitting.prune_unrouted(head.requires_grad_(False), torch.rand(9, 512))
+    head_alone.prune_unrouted(head.requires_grad_(False), torch.rand(9, 512))
     model.preprocessing, model.classes = PREPARED, NAMES
-    retrofitting.write(dk.open_network(model), head, DataRecipe(), tmp_path / "weights.safetensors")
+    head_alone.write(dk.open_network(model), head, DataRecipe(), tmp_path / "weights.safetensors")
     assert explain(tmp_path, "--weights", tmp_path / "weights.safetensors", "--images", folder) == 0
     assert isinstance(model.fc, dk.DynamicLinear)
     assert logits_said(tmp_path) == logits_wanted(model, folder, NAMES)

@@ -7,16 +7,20 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
-from PIL import Image
 from torch import nn
 
 import dynamick as dk
 from dynamick import models
 from dynamick.cli.main import main
-from dynamick.comparison import retrofitting
 from dynamick.comparison.heads import dynamic
 from dynamick.data.class_folders import image_folder
+from dynamick.retrofit import head_alone
 from dynamick.torchvision_shim import torchvision
+
+
+@pytest.fixture
+def data(two_colours: Path) -> Path:
+    return two_colours
 
 
 @pytest.fixture(autouse=True)
@@ -24,26 +28,11 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dynamic, "STEPS", 60)
 
 
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
-    """ROOT/train/CLASS and ROOT/val/CLASS, two classes told by their colour."""
-    generator = torch.Generator().manual_seed(3)
-    for split, count in (("train", 20), ("val", 8)):
-        for label, name in enumerate(("blue", "red")):
-            place = tmp_path / "data" / split / name
-            place.mkdir(parents=True)
-            for number in range(count):
-                noise = torch.randint(0, 60, (16, 16, 3), generator=generator, dtype=torch.uint8)
-                noise[..., 2 - 2 * label] += 180
-                Image.fromarray(noise.numpy()).save(place / f"{number}.png")
-    return tmp_path / "data"
-
-
 def test_a_network_of_dynamick(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / "w.safetensors")
     out = tmp_path / "out"
-    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--size", "16"]
+    given = ["retrofit", "--units", "none", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--size", "16"]
     main([*given, "--data", str(data), "--k", "2", "--out", str(out)])
     told = capsys.readouterr().out
     model = dk.load(out / "weights.safetensors")
@@ -80,7 +69,21 @@ def test_a_network_of_the_users_own(
     monkeypatch.setattr("builtins.NET", Net, raising=False)
     torch.manual_seed(0)
     torch.save(Net().state_dict(), tmp_path / "w.pt")
-    given = ["retrofit", "--model", "usernet:make", "--weights", "w.pt", "--data", str(data), "--k", "1", "--out", "out"]
+    given = [
+        "retrofit",
+        "--units",
+        "none",
+        "--model",
+        "usernet:make",
+        "--weights",
+        "w.pt",
+        "--data",
+        str(data),
+        "--k",
+        "1",
+        "--out",
+        "out",
+    ]
     main([*given, "--size", "16", "--mean", "0", "0", "0", "--std", "1", "1", "1", "--rule", "exactly"])
     assert "5 outputs, and 2 classes" in capsys.readouterr().out
     model = Net()
@@ -100,7 +103,19 @@ def test_a_network_of_torchvision_with_as_many_outputs_as_its_file(
 ) -> None:
     torch.manual_seed(0)
     torch.save(torchvision.models.resnet18(num_classes=2).state_dict(), tmp_path / "w.pth")
-    given = ["retrofit", "--model", "resnet18", "--weights", str(tmp_path / "w.pth"), "--data", str(data), "--size", "32"]
+    given = [
+        "retrofit",
+        "--units",
+        "none",
+        "--model",
+        "resnet18",
+        "--weights",
+        str(tmp_path / "w.pth"),
+        "--data",
+        str(data),
+        "--size",
+        "32",
+    ]
     main([*given, "--k", "3", "--out", str(tmp_path / "out")])
     told = capsys.readouterr().out
     assert "top-1 before" in told
@@ -114,7 +129,7 @@ def test_a_network_of_torchvision_with_as_many_outputs_as_its_file(
     written = json.loads((tmp_path / "out" / "retrofit.json").read_text())
     assert 100 * (logits.argmax(1) == whole.labels).double().mean().item() == pytest.approx(written["after"]["top1"])
     with pytest.raises(SystemExit) as stop:
-        main([*given[:3], "--weights", str(data / "train" / "red" / "0.png"), *given[5:], "--out", str(tmp_path / "other")])
+        main([*given[:5], "--weights", str(data / "train" / "red" / "0.png"), *given[7:], "--out", str(tmp_path / "other")])
     assert stop.value.code == 2
     assert "0.png: a whole model, or no weights at all; give a state dict" in capsys.readouterr().err
 
@@ -125,7 +140,19 @@ def test_a_folder_holds_one_head(data: Path, tmp_path: Path, capsys: pytest.Capt
     for name in ("w", "v"):
         dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / f"{name}.safetensors")
     out = tmp_path / "out"
-    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data), "--size", "16"]
+    given = [
+        "retrofit",
+        "--units",
+        "none",
+        "--model",
+        "res8",
+        "--weights",
+        str(tmp_path / "w.safetensors"),
+        "--data",
+        str(data),
+        "--size",
+        "16",
+    ]
     given += ["--out", str(out), "--k", "2"]
     main(given)
     files = [out / "weights.safetensors", out / "retrofit.json"]
@@ -153,7 +180,7 @@ def test_a_folder_holds_one_head(data: Path, tmp_path: Path, capsys: pytest.Capt
 def test_the_size_of_the_images_is_kept(data: Path, tmp_path: Path) -> None:
     """The network does not name one: they are opened at 224 pixels, and so they must be again."""
     dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / "w.safetensors")
-    given = ["retrofit", "--model", "res8", "--data", str(data), "--k", "2"]
+    given = ["retrofit", "--units", "none", "--model", "res8", "--data", str(data), "--k", "2"]
     main([*given, "--weights", str(tmp_path / "w.safetensors"), "--out", str(tmp_path / "out")])
     model = dk.load(tmp_path / "out" / "weights.safetensors")
     assert model.preprocessing.size == 224
@@ -168,7 +195,7 @@ def test_pruning_changes_no_training_logit() -> None:
     head = dk.DynamicLinear(6, 3, 2)
     before = head(x)
     head.requires_grad_(False)
-    retrofitting.prune_unrouted(head, x)
+    head_alone.prune_unrouted(head, x)
     assert torch.equal(head(x), before)
 
 
@@ -196,7 +223,17 @@ def test_bad_input_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     dk.save(models.create("res8", 2, "patch", 4), tmp_path / "w.safetensors")
-    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data)]
+    given = [
+        "retrofit",
+        "--units",
+        "none",
+        "--model",
+        "res8",
+        "--weights",
+        str(tmp_path / "w.safetensors"),
+        "--data",
+        str(data),
+    ]
     with pytest.raises(SystemExit) as stop:
         main([*given, "--size", "16", "--out", str(tmp_path / "out"), *change])
     assert stop.value.code == 2
@@ -209,7 +246,21 @@ def test_a_class_of_one_split_only_is_named(data: Path, tmp_path: Path, capsys: 
     (data / "val" / "red").rename(data / "val" / "pink")
     dk.save(models.create("res8", 2, "patch", 4), tmp_path / "w.safetensors")
     with pytest.raises(SystemExit):
-        main(["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data), "--out", "x"])
+        main(
+            [
+                "retrofit",
+                "--units",
+                "none",
+                "--model",
+                "res8",
+                "--weights",
+                str(tmp_path / "w.safetensors"),
+                "--data",
+                str(data),
+                "--out",
+                "x",
+            ]
+        )
     assert "different classes (pink, red)" in capsys.readouterr().err
 
 
@@ -220,7 +271,19 @@ def test_whoever_opens_the_file_sees_what_its_head_saw(data: Path, tmp_path: Pat
     about = {"kind": "folder", "root": str(data), "size": 12, "in_memory": trained == "in memory"}
     extra = {} if trained == "nowhere" else {"recipe": {"data": about}}
     dk.save(models.create("res8", 2, "patch", 4, classes=["blue", "red"]), tmp_path / "w.safetensors", extra)
-    given = ["retrofit", "--model", "res8", "--weights", str(tmp_path / "w.safetensors"), "--data", str(data), "--size", "12"]
+    given = [
+        "retrofit",
+        "--units",
+        "none",
+        "--model",
+        "res8",
+        "--weights",
+        str(tmp_path / "w.safetensors"),
+        "--data",
+        str(data),
+        "--size",
+        "12",
+    ]
     main([*given, "--out", str(tmp_path / "out"), "--k", "2"])
     file = str(tmp_path / "out" / "weights.safetensors")
     want = json.loads((tmp_path / "out" / "retrofit.json").read_text())["after"]["top1"]
@@ -234,131 +297,3 @@ def test_whoever_opens_the_file_sees_what_its_head_saw(data: Path, tmp_path: Pat
     logits = model(model.preprocessing(images))
     for each, row in zip(json.loads((tmp_path / "e.json").read_text()), logits, strict=True):
         assert each["logit"] == pytest.approx(float(row.max()), rel=1e-4)
-
-
-class Odd(nn.Module):
-    """A network whose last linear layer is not its classifier, without a bias, in whatever precision."""
-
-    def __init__(self, permuted: bool = False) -> None:
-        super().__init__()
-        self.fc = nn.Linear(6, 2, bias=False)
-        self.embed = nn.Linear(8, 6)
-        self.body = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten())
-        self.permuted = permuted
-
-    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
-        y = self.fc(self.embed(self.body(x)).relu())
-        return {"logits": y.flip(1) if self.permuted else y, "aux": x.mean()}
-
-
-FACTORIES = """
-import torch
-from torch import nn
-from torch.nn.utils import parametrizations
-from builtins import ODD
-def plain(): return ODD()
-def permuted(): return ODD(True)
-def half(): return ODD().bfloat16()
-def double(): return ODD().double()
-def half_head():
-    class Half(ODD):
-        def forward(self, x): return self.fc(self.embed(self.body(x)).relu().bfloat16())
-    model = Half()
-    model.fc.bfloat16()
-    return model
-def half_softmax():
-    class Half(ODD):
-        def forward(self, x): return super().forward(x)["logits"].softmax(1)
-    return Half().bfloat16()
-def normed():
-    model = ODD()
-    parametrizations.weight_norm(model.fc)
-    return model
-def lazy(): return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))
-def broken(): raise RuntimeError("first line\\nsecond line")
-def needs(width): return ODD()
-def picky(): raise ValueError("width must be even")
-def nan():
-    model = ODD()
-    model.fc.weight.data[0, 0] = float("nan")
-    return model
-"""
-
-
-def retrofitted(
-    function: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str, out: str = "out"
-) -> dict[str, torch.Tensor]:
-    (tmp_path / "oddnets.py").write_text(FACTORIES)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("builtins.ODD", Odd, raising=False)
-    torch.manual_seed(0)
-    given = ["--size", "16", "--mean", "0", "0", "0", "--std", "1", "1", "1", "--k", "2", "--out", out, *more]
-    main(["retrofit", "--model", f"oddnets:{function}", "--data", str(data), *given])
-    return safetensors.torch.load_file(tmp_path / out / "weights.safetensors")
-
-
-@pytest.mark.parametrize("function", ["half_head", "half_softmax"])
-def test_a_classifier_of_another_precision_or_its_softmax_is_served(
-    function: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert retrofitted(function, data, tmp_path, monkeypatch, "--layer", "fc")["fc.weight"].dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(("function", "dtype"), [("plain", torch.float32), ("half", torch.bfloat16), ("double", torch.float64)])
-def test_the_layer_that_is_named_is_replaced_as_it_was(
-    function: str, dtype: torch.dtype, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tensors = retrofitted(function, data, tmp_path, monkeypatch, "--layer", "fc")
-    torch.manual_seed(0)
-    model = Odd().to(dtype).eval()
-    dk.convert(model, k=2, layers="fc")
-    model.fc.set_mask(torch.ones(2, 6, dtype=torch.bool))
-    model.load_state_dict(tensors)
-    assert {each.dtype for each in tensors.values() if each.is_floating_point()} == {dtype}
-    whole = image_folder(data, "val", 16)
-    right = model((whole.images.float() / 255).to(dtype))["logits"].argmax(1) == whole.labels
-    written = json.loads((tmp_path / "out" / "retrofit.json").read_text())
-    assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
-
-
-@pytest.mark.parametrize(
-    ("function", "more", "said"),
-    [
-        ("plain", [], "the output of 'embed' is not the model's; name the layer"),
-        ("permuted", ["--layer", "fc"], "the output of 'fc' is not the model's"),
-        ("plain", ["--layer", "body.0"], "'body.0' sees"),
-        ("plain", ["--layer", "body"], "--layer body: a Sequential; name the linear layer"),
-        ("plain", ["--layer", "head"], "--layer head: Odd has no attribute `head`"),
-        ("normed", ["--layer", "fc"], "weight or bias of 'fc' is computed"),
-        ("lazy", [], "1.weight has no size yet"),
-        ("broken", [], "RuntimeError: first line second line; mend the function"),
-        ("needs", [], "missing 1 required positional argument: 'width'"),
-        ("picky", [], "ValueError: width must be even; mend the function"),
-        ("nan", ["--layer", "fc"], "fc.weight holds NaN or infinity"),
-    ],
-)
-def test_networks_that_cannot_be_served_are_refused_in_one_line(
-    function: str,
-    more: list[str],
-    said: str,
-    data: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    with pytest.raises(SystemExit) as stop:
-        retrofitted(function, data, tmp_path, monkeypatch, *more)
-    err = capsys.readouterr().err
-    assert said in err
-    assert (stop.value.code, len(err.strip().splitlines())) == (2, 1)
-    assert not (tmp_path / "out" / "weights.safetensors").exists()
-
-
-def test_an_image_that_is_gone_is_named(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (data / "train" / "red" / "gone.png").symlink_to(tmp_path / "nowhere.png")
-    with pytest.raises(SystemExit) as stop:
-        retrofitted("plain", data, tmp_path, monkeypatch, "--layer", "fc")
-    assert stop.value.code == 2
-    assert "train/red/gone.png: cannot be read (No such file or directory)" in capsys.readouterr().err

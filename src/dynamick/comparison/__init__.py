@@ -13,10 +13,8 @@ _HOME = {
     "HEADS": "dynamick.comparison.heads",
     "Fitted": "dynamick.comparison.heads",
     "Compared": "dynamick.comparison.comparing",
-    "Retrofitted": "dynamick.comparison.retrofitting",
     "compare": "dynamick.comparison.comparing",
     "measure": "dynamick.comparison.measuring",
-    "retrofit": "dynamick.comparison.retrofitting",
 }
 
 __all__ = [*_HOME]

@@ -108,14 +108,31 @@ def cache_features(
     check_classes(data.labels, data.classes)
     layer, folder = find_classifier(model) if layer is None else layer, Path(folder)
     key = {**network_key(model, layer, prepare), "data": data.fingerprint(), "dtype": dtype}
-    enter = partial(entering, model.to(device).eval(), layer, prepare, data)
+    fill_cache(folder, key, data, partial(entering, model.to(device).eval(), layer, prepare, data), batch_size, progress)
+    return open_features(folder)
+
+
+def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: Enter, batch_size: int, progress: bool) -> None:
+    """Compute and write what a folder's cache lacks, one process at a time.
+
+    Args:
+        folder: made where it is missing.
+        key: what the cache is of: `weights`, `data`, `dtype`, and what else tells one from another.
+        data: the images.
+        enter: from places of images to what is kept of them, images first.
+        batch_size: images a call of `enter`.
+        progress: show images a second and the time left on stderr.
+
+    Raises:
+        InputError: the folder holds something else or is damaged, another process fills it, it cannot be written, or the disk
+            is full.
+    """
     if _check_same(folder, key, enter) < len(data):
         if (why := why_no_folder(folder)) is not None:
             raise InputError(f"{folder}: cannot be written ({why}); give another")
         with alone(folder):
             # Another process may have filled it in between.
             _fill(folder, key, data, enter, _check_same(folder, key, enter), batch_size, progress)
-    return open_features(folder)
 
 
 def open_features(folder: str | Path) -> Features:
@@ -124,15 +141,23 @@ def open_features(folder: str | Path) -> Features:
     Raises:
         InputError: it is missing, unfinished, truncated or damaged.
     """
-    folder = Path(folder)
+    state, parts = open_chunks(Path(folder))
+    x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
+    return Features(x.float(), labels, state["classes"], state["names"])
+
+
+def open_chunks(folder: Path) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor]]]:
+    """A finished cache's state, and the values and labels of each of its chunks, memory-mapped and held to their checksums.
+
+    Raises:
+        InputError: it is missing, unfinished, truncated or damaged.
+    """
     state = read_state(folder)
     rows = len(state["names"])
     done = _chunks_done(folder) * state["chunk"]
     if done < rows:
         raise InputError(f"{folder}: {done} of {rows} images are done; run the same command to go on")
-    parts = [_read_chunk(folder, state, number) for number in range(-(-rows // state["chunk"]))]
-    x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Features(x, labels, state["classes"], state["names"])
+    return state, [_read_chunk(folder, state, number) for number in range(-(-rows // state["chunk"]))]
 
 
 def read_state(folder: Path) -> dict[str, Any]:
@@ -204,7 +229,10 @@ def _rows(folder: Path, state: dict[str, Any], places: Sequence[int]) -> Tensor:
 
 
 def _are_near(kept: Tensor, now: Tensor) -> bool:
-    return kept.shape == now.shape and bool(((kept - now).abs().amax(1) <= NEAR * kept.abs().amax(1)).all())
+    if kept.shape != now.shape:
+        return False
+    one, other = kept.float().flatten(1), now.float().flatten(1)
+    return bool(((one - other).abs().amax(1) <= NEAR * one.abs().amax(1)).all())
 
 
 def _fill(
@@ -266,7 +294,7 @@ def _chunks_done(folder: Path) -> int:
 
 
 def _read_chunk(folder: Path, state: dict[str, Any], number: int) -> tuple[Tensor, Tensor]:
-    """Features (float32) and labels of one chunk, held to its checksum."""
+    """Values and labels of one chunk, held to its checksum."""
     path = _chunk(folder, number)
     try:
         with safetensors.safe_open(path, "pt") as file:
@@ -275,9 +303,9 @@ def _read_chunk(folder: Path, state: dict[str, Any], number: int) -> tuple[Tenso
         why = " ".join(str(error).split())
         raise InputError(f"{path}: truncated or damaged ({why}); take the folder away and run again") from None
     rows = (min(state["chunk"], len(state["names"]) - number * state["chunk"]),)
-    if x.shape[:-1] != rows or labels.shape != rows or said.get("sha256") != _checksum(state["key"], x, labels):
+    if x.shape[:1] != rows or labels.shape != rows or said.get("sha256") != _checksum(state["key"], x, labels):
         raise InputError(f"{path}: does not match its checksum; take the folder away and run again")
-    return x.float(), labels
+    return x, labels
 
 
 def _checksum(key: dict[str, str], x: Tensor, labels: Tensor) -> str:

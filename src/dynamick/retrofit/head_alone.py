@@ -1,51 +1,31 @@
-"""A Dynamic-K head for a trained network, learnt on a folder of images; the network's other weights stay."""
+"""A Dynamic-K head on a trained network's own features, without units: what `units=None` gives."""
 
 import copy
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from dynamick.comparison import cells
 from dynamick.comparison.cache import Features, cache_features
+from dynamick.comparison.cells import Job, estimate
 from dynamick.comparison.entering import weights_digest
 from dynamick.comparison.heads.dynamic import train
 from dynamick.comparison.heads.dynamic_static import usage
 from dynamick.comparison.measuring import measure
-from dynamick.data.images import check_same_classes
 from dynamick.data.labelled import LabelledImages
-from dynamick.data.recipe import DataRecipe, folder_recipe, open_images
+from dynamick.data.recipe import DataRecipe, folder_recipe
 from dynamick.durations import in_words
 from dynamick.errors import InputError
-from dynamick.files import alone, read_text, write_json
-from dynamick.functional import check_k
+from dynamick.files import write_json
 from dynamick.networks import OpenNetwork, save
 from dynamick.nn import DynamicLinear
-
-WEIGHTS, FIGURES = "weights.safetensors", "retrofit.json"
-
-
-@dataclass(frozen=True)
-class Retrofitted:
-    """What came of it.
-
-    Attributes:
-        before: the old head's figures (`measure`); None if the network was not trained on these classes.
-        after: the new head's.
-        outputs: how many outputs the old head has.
-        classes: the folder's classes.
-    """
-
-    before: dict[str, Any] | None
-    after: dict[str, Any]
-    outputs: int
-    classes: list[str]
+from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_same, knows_classes, open_splits
+from dynamick.retrofit.report import Retrofitted
 
 
-def retrofit(
+def retrofit_head(
     network: OpenNetwork,
     data: str | Path,
     out: str | Path,
@@ -76,10 +56,6 @@ def retrofit(
             images are missing or damaged; the folder holds another head, or another process is at
             work in it.
     """
-    try:
-        check_k(k)
-    except ValueError as error:
-        raise InputError(f"--{error}") from None
     model: Any = network.model
     out, layer, prepare = Path(out), network.need_head(), network.need_preprocessing()
     old: Any = model.get_submodule(layer)
@@ -94,56 +70,20 @@ def retrofit(
         place = out / "features" / split
         return cache_features(model, images, place, prepare, dtype, device=device, progress=True, layer=layer)
 
-    with alone(out):
-        learn, held = (cached(split, images) for split, images in open_splits(shown).items())
-        model.cpu()
-        before = measure(copy.deepcopy(old).float(), held) if knows_classes(network, held.classes, len(old.weight)) else None
-        job = cells.Job(out / "features", out, f"dynamic-{rule.replace('_', '-')}", (k,), seed)
-        tell(f"training the head, {in_words(cells.estimate([job]))}")
-        head = train(learn.x, learn.labels, len(learn.classes), k, seed, rule, bias=old.bias is not None)
-        # Rounded as the network's own weights are, before it is measured.
-        head.to(old.weight.dtype).float()
-        prune_unrouted(head, learn.x)
-        after = measure(head, held)
-        model.preprocessing, model.classes = replace(prepare, size=shown.side), list(learn.classes)
-        write(network, head.to(old.weight.dtype), shown, out / WEIGHTS)
-        write_json(out / FIGURES, {"before": before, "after": after, **made})
+    learn, held = (cached(split, images) for split, images in open_splits(shown).items())
+    model.cpu()
+    before = measure(copy.deepcopy(old).float(), held) if knows_classes(network, held.classes) else None
+    job = Job(out / "features", out, f"dynamic-{rule.replace('_', '-')}", (k,), seed)
+    tell(f"training the head, {in_words(estimate([job]))}")
+    head = train(learn.x, learn.labels, len(learn.classes), k, seed, rule, bias=old.bias is not None)
+    # Rounded as the network's own weights are, before it is measured.
+    head.to(old.weight.dtype).float()
+    prune_unrouted(head, learn.x)
+    after = measure(head, held)
+    model.preprocessing, model.classes = replace(prepare, size=shown.side), list(learn.classes)
+    write(network, head.to(old.weight.dtype), shown, out / WEIGHTS)
+    write_json(out / FIGURES, {"before": before, "after": after, **made})
     return Retrofitted(before, after, len(old.weight), list(held.classes))
-
-
-def knows_classes(network: OpenNetwork, classes: list[str], outputs: int) -> bool:
-    """Whether a network's outputs are these classes; where nothing says their names, or their weights' publisher, by number."""
-    said = getattr(network.model, "classes", None) if network.source != "DEFAULT" else None
-    return outputs == len(classes) and (said is None or network.classes == classes)
-
-
-def open_splits(recipe: DataRecipe) -> dict[str, LabelledImages]:
-    """The user's images by split, `train` first.
-
-    Raises:
-        InputError: they are missing or damaged, or the splits hold different classes.
-    """
-    images = {split: open_images(recipe, split) for split in ("train", "val")}
-    check_same_classes(recipe.root, images["train"].classes, images["val"].classes)
-    return images
-
-
-def check_same(file: Path, wanted: dict[str, Any]) -> None:
-    """A folder holds one head: what its retrofit.json says must be what is wanted; a file that is not there says nothing.
-
-    Raises:
-        InputError: it names the first setting that differs, or the file is damaged.
-    """
-    if not file.exists():
-        return
-    try:
-        made = dict(json.loads(read_text(file)))
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{file}: damaged ({error}); take it away, or give another --out") from None
-    for name, value in wanted.items():
-        if made.get(name) != value:
-            told = "other weights" if name == "weights" else f"--{name} {made.get(name, 'unknown')}, not {value}"
-            raise InputError(f"{file}: its head was made with {told}; give another --out, or take this one away")
 
 
 def prune_unrouted(head: DynamicLinear, x: Tensor) -> None:

@@ -1,0 +1,84 @@
+"""What a retrofit is held to before anything is computed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dynamick.data.images import check_same_classes
+from dynamick.data.labelled import LabelledImages
+from dynamick.data.recipe import DataRecipe, open_images
+from dynamick.errors import InputError
+from dynamick.files import read_text
+from dynamick.functional import check_k, check_rule
+from dynamick.networks import OpenNetwork
+from dynamick.nn.units import MOST
+
+WEIGHTS, FIGURES = "weights.safetensors", "retrofit.json"
+FEWEST = 2
+"""Images of a class: one to learn from, and one to choose by."""
+
+
+def check_options(k: int, units: int | None, rule: str, teacher: str, teachers: Sequence[str]) -> None:
+    """Hold the options to what they can be.
+
+    Raises:
+        InputError: the first that is wrong.
+    """
+    try:
+        check_k(k)
+        check_rule(rule)
+    except ValueError as error:
+        raise InputError(f"--{error}") from None
+    if units is not None and not 1 <= units <= MOST:
+        raise InputError(f"--units {units}: give an integer from 1 to {MOST}, such as 256, or none")
+    if units is not None and k > units:
+        raise InputError(f"--k {k}: is more than the {units} units; give {units} or fewer")
+    if teacher not in teachers:
+        raise InputError(f"--teacher {teacher}: is unknown; give {', '.join(teachers)}")
+
+
+def check_images(images: LabelledImages) -> None:
+    """Raise InputError where a class has too few images to learn from."""
+    counts = torch.bincount(images.labels.cpu(), minlength=len(images.classes)).tolist()
+    few = [name for name, count in zip(images.classes, counts, strict=True) if count < FEWEST]
+    if few:
+        raise InputError(f"train/{few[0]}: too few images to learn from; give each class {FEWEST} or more, or take it away")
+
+
+def open_splits(recipe: DataRecipe) -> dict[str, LabelledImages]:
+    """The user's images by split, `train` first.
+
+    Raises:
+        InputError: they are missing or damaged, or the splits hold different classes.
+    """
+    images = {split: open_images(recipe, split) for split in ("train", "val")}
+    check_same_classes(recipe.root, images["train"].classes, images["val"].classes)
+    return images
+
+
+def check_same(file: Path, wanted: dict[str, Any]) -> None:
+    """A folder holds one head: what its retrofit.json says must be what is wanted; a file that is not there says nothing.
+
+    Raises:
+        InputError: it names the first setting that differs, or the file is damaged.
+    """
+    if not file.exists():
+        return
+    try:
+        made = dict(json.loads(read_text(file)))
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{file}: damaged ({error}); take it away, or give another --out") from None
+    for name, value in wanted.items():
+        if made.get(name) != value:
+            told = "other weights" if name == "weights" else f"--{name} {made.get(name, 'unknown')}, not {value}"
+            raise InputError(f"{file}: its head was made with {told}; give another --out, or take this one away")
+
+
+def knows_classes(network: OpenNetwork, classes: list[str]) -> bool:
+    """Whether a network's outputs are these classes; where nobody says their names, or their weights' publisher, by number."""
+    outputs = len(network.model.get_submodule(network.need_head()).get_parameter("weight"))
+    said = getattr(network.model, "classes", None) if network.source != "DEFAULT" else None
+    return outputs == len(classes) and (said is None or network.classes == classes)

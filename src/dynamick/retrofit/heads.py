@@ -1,0 +1,161 @@
+"""The heads of a retrofit, each with its decay chosen on held-out training images and then trained on all."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamick.functional import dynamic_linear
+from dynamick.metrics import routing_start, routing_update, sparsity
+from dynamick.nn import DynamicLinear
+from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
+from dynamick.retrofit.maps import Maps, means
+from dynamick.retrofit.probe import DECAYS, fit_probe
+from dynamick.retrofit.report import Row
+from dynamick.retrofit.tuning import Choice, accuracy, choose, split
+
+ROUTED = (2.0, 4.0, 8.0)
+"""Decays of a Dynamic-K head's weight to choose from. They are AdamW's, and the rate is high: a usual decay leaves it dense."""
+DENSE = (0.5, 3.0, 12.0)
+"""Those of a dense head on units."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """Maps of some images, what entered the classifier, and their classes."""
+
+    maps: Maps
+    means: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, maps: Maps, labels: Tensor) -> "Images":
+        """The same with the means of the maps."""
+        return cls(maps, means(maps), labels)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What all heads are learnt from and measured on.
+
+    Attributes:
+        train, val: images to learn from, and images that figures are from.
+        classes: how many.
+        seed: of weights and order.
+        dtype: of the network's weights.
+        tell: called with a stage's name and with the images seen in an epoch.
+    """
+
+    train: Images
+    val: Images
+    classes: int
+    seed: int = 0
+    dtype: torch.dtype = torch.float32
+    tell: Callable[[int], Any] | None = None
+
+
+@dataclass(frozen=True)
+class TunedProbe:
+    """A dense linear probe on the classifier's inputs.
+
+    Attributes:
+        choice: of its decay.
+        row: its figures.
+        logits: of all training images, shape (N, classes).
+        unseen: the same of the probe of the same decay that has not seen the images held out.
+    """
+
+    choice: Choice
+    row: Row
+    logits: Tensor
+    unseen: Tensor
+
+
+def tuned_probe(work: Work) -> TunedProbe:
+    """Choose the decay of a dense linear probe, and train it on all images."""
+    x, y = work.train.means, work.train.labels
+    learnt, held = split(y)
+    logits: dict[float, Tensor] = {}
+
+    def top1(decay: float) -> float:
+        logits[decay] = fit_probe(x[learnt], y[learnt], work.classes, decay, work.seed).logits(x)
+        return accuracy(logits[decay][held], y[held])
+
+    choice = choose(DECAYS, top1, len(held))
+    began = time.monotonic()
+    probe = fit_probe(x, y, work.classes, choice.value, work.seed)
+    row = row_of("dense linear probe", probe.head, work.val.means, work.val.labels, choice.value, time.monotonic() - began)
+    return TunedProbe(choice, row, probe.logits(x), logits[choice.value])
+
+
+def tuned_units(
+    work: Work, settings: Settings, decays: Sequence[float], teacher: Tensor | None = None, part: Tensor | None = None
+) -> tuple[UnitHead, Choice, float]:
+    """Units and a head on them.
+
+    Args:
+        work: the images.
+        settings: all but the decay.
+        decays: to choose from.
+        teacher: logits of all training images; None for no teacher.
+        part: logits of a teacher that has not seen the images held out, for the choice.
+
+    Returns:
+        The network, the choice, and the seconds of the final training.
+    """
+    images, (learnt, held) = work.train, split(work.train.labels)
+
+    def top1(decay: float) -> float:
+        settings_now = replace(settings, decay=decay)
+        net = learn(images.maps, images.labels, work.classes, settings_now, part, learnt, work.tell)
+        return accuracy(net.head(pooled(net, images.maps, held)), images.labels[held])
+
+    choice = choose(decays, top1, len(held), sparse=settings.k is not None)
+    began = time.monotonic()
+    net = learn(images.maps, images.labels, work.classes, replace(settings, decay=choice.value), teacher, progress=work.tell)
+    return net, choice, time.monotonic() - began
+
+
+@torch.no_grad()
+def prune_units(net: UnitHead, maps: Maps) -> int:
+    """Remove the weights that no training image routes, and the units that no class keeps; in place.
+
+    Returns:
+        How many of the training images' logits changed, bit for bit, summed in one order: 0 proves the pruning.
+    """
+    head = net.head
+    assert isinstance(head, DynamicLinear)
+    x, counts = pooled(net, maps), routing_start(head.weight)
+    for rows in x.split(4096):
+        counts = routing_update(counts, rows, head)
+    before = [dynamic_linear(rows, head.weight, head.bias, head.k, head.rule, "chunked") for rows in x.split(512)]
+    used = counts.used > 0
+    kept = used.any(0).nonzero().flatten()
+    head.weight = torch.nn.Parameter((head.weight * used)[:, kept].clone(), requires_grad=False)
+    head.in_features = len(kept)
+    head.set_mask(used[:, kept])
+    net.units.keep(kept)
+    after = [
+        dynamic_linear(rows, head.weight, head.bias, head.k, head.rule, "chunked", head.mask) for rows in x[:, kept].split(512)
+    ]
+    return sum(int((one != other).sum()) for one, other in zip(before, after, strict=True))
+
+
+def row_of(name: str, head: Any, x: Tensor, labels: Tensor, decay: float | None = None, seconds: float | None = None) -> Row:
+    """A head's figures on features (N, M) that it has not learnt from."""
+    with torch.no_grad():
+        logits = torch.cat([head(rows) for rows in x.split(4096)])
+    found = sparsity(head.weight)
+    return Row(
+        name,
+        accuracy(logits, labels),
+        accuracy(logits, labels, 5),
+        found.weights_per_class,
+        found.max_per_class,
+        int((head.weight.abs() >= 1e-3).any(0).sum()),
+        decay,
+        seconds,
+    )

@@ -1,0 +1,140 @@
+"""A network's last maps for many images: computed once, kept in bfloat16, read where they lie; or computed anew each time."""
+
+import shutil
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from dynamick.comparison.cache import fill_cache, open_chunks
+from dynamick.comparison.entering import entering, network_key
+from dynamick.data.labelled import LabelledImages
+from dynamick.nn import Place
+from dynamick.preprocessing import Preprocessing
+
+BYTES = 2
+"""Of a number in bfloat16."""
+SPARE = 1.1
+"""The disk must hold so many times the maps."""
+
+
+class Maps(Protocol):
+    """The maps of N images, each of P locations and C channels.
+
+    shape: (N, P, C).
+    """
+
+    shape: tuple[int, int, int]
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The maps of some images, in ascending order: int64 (n,) to bfloat16 (n, P, C)."""
+
+
+class StoredMaps:
+    """Maps in memory or in memory-mapped files.
+
+    Args:
+        chunks: of so many images each, but for the last; (n, P, C).
+    """
+
+    def __init__(self, chunks: Sequence[Tensor]) -> None:
+        self.chunks, self.size = list(chunks), len(chunks[0])
+        _, P, C = chunks[0].shape
+        self.shape = (sum(map(len, chunks)), P, C)
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        numbers, counts = (rows // self.size).unique_consecutive(return_counts=True)
+        parts = (rows % self.size).split(counts.tolist())
+        return torch.cat([self.chunks[n][part] for n, part in zip(numbers.tolist(), parts, strict=True)])
+
+
+class LiveMaps:
+    """Maps that the network computes anew each time they are asked for.
+
+    Args:
+        enter: from places of images to their maps.
+        shape: (N, P, C).
+    """
+
+    def __init__(self, enter: Any, shape: tuple[int, int, int]) -> None:
+        self.enter, self.shape = enter, shape
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        maps: Tensor = self.enter(rows.tolist())
+        return maps
+
+
+def room_for(images: int, place: Place, folder: Path) -> tuple[int, int]:
+    """How many bytes the maps of so many images take, and how many are free where the folder is or will be."""
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    return images * max(1, place.cells) * place.channels * BYTES, shutil.disk_usage(there).free
+
+
+def open_maps(
+    model: nn.Module,
+    head: str,
+    place: Place,
+    data: LabelledImages,
+    prepare: Preprocessing,
+    folder: Path,
+    stored: bool = True,
+    batch_size: int = 64,
+) -> Maps:
+    """The maps of all images, cached in a folder: an interrupted pass goes on where it stopped.
+
+    Args:
+        model: in evaluation mode, without a unit layer.
+        head: the classifier's dotted name.
+        place: where the maps are (`dynamick.nn.find_place`); vectors are maps of one location.
+        data: the images.
+        prepare: as the model's images are prepared.
+        folder: for the cache; one process fills it at a time.
+        stored: False keeps nothing, and runs the network whenever maps are asked for.
+        batch_size: images a forward pass.
+
+    Raises:
+        InputError: as `dynamick.comparison.cache.fill_cache`; or a value is NaN or infinite (image and unit are named).
+    """
+    enter = partial(maps_entering, model, head, place, prepare, data)
+    if not stored:
+        return LiveMaps(enter, (len(data), max(1, place.cells), place.channels))
+    key = {**network_key(model, head, prepare), "data": data.fingerprint(), "dtype": "bfloat16"}
+    key["place"] = f"{place.side} of {place.module}"
+    fill_cache(folder, key, data, enter, batch_size, progress=True)
+    return StoredMaps([x for x, _ in open_chunks(folder)[1]])
+
+
+def maps_entering(
+    model: nn.Module, head: str, place: Place, prepare: Preprocessing, data: LabelledImages, places: Sequence[int]
+) -> Tensor:
+    """The maps of some images: bfloat16, shape (B, P, C), on the CPU.
+
+    Raises:
+        InputError: as `dynamick.comparison.entering.entering`.
+    """
+    if not place.cells:
+        return entering(model, head, prepare, data, places)[:, None].bfloat16()
+    caught: list[Tensor] = []
+
+    def keep(value: Tensor) -> None:
+        caught.append(value.detach().flatten(2).transpose(1, 2).to("cpu", torch.bfloat16).contiguous())
+
+    module = model.get_submodule(place.module)
+    handle = (
+        module.register_forward_pre_hook(lambda _, inputs: keep(inputs[0]))
+        if place.side == "input"
+        else module.register_forward_hook(lambda _, inputs, output: keep(output))
+    )
+    try:
+        entering(model, head, prepare, data, places)
+    finally:
+        handle.remove()
+    return caught[0]
+
+
+def means(maps: Maps) -> Tensor:
+    """Each image's mean over locations, float32, shape (N, C): what entered the classifier."""
+    return torch.cat([maps[rows].float().mean(1) for rows in torch.arange(maps.shape[0]).split(512)])

@@ -1,0 +1,216 @@
+"""Units learnt on a trained network's frozen maps, with a head of a few of them a class; the network itself stays as it is."""
+
+import copy
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dynamick.comparison.cache import Features
+from dynamick.comparison.entering import weights_digest
+from dynamick.comparison.measuring import measure
+from dynamick.data.labelled import LabelledImages
+from dynamick.data.recipe import folder_recipe
+from dynamick.durations import in_words
+from dynamick.errors import InputError
+from dynamick.explanation.folder import explain_folder
+from dynamick.explanation.outputs import Outputs
+from dynamick.files import alone, why_no_folder, write_json
+from dynamick.networks import OpenNetwork, open_network, save
+from dynamick.nn import Place, UnitLayer, add_units, find_place, unit_layer
+from dynamick.progress import bar
+from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, knows_classes, open_splits
+from dynamick.retrofit.head_alone import retrofit_head
+from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units
+from dynamick.retrofit.learning import Settings, UnitHead, pooled, seconds_of
+from dynamick.retrofit.maps import SPARE, Maps, open_maps, room_for
+from dynamick.retrofit.probe import passes
+from dynamick.retrofit.report import Report, Retrofitted, Row
+from dynamick.retrofit.tuning import split
+
+TEACHERS = ("probe", "network", "none")
+PROBE, OWN = "dense linear probe", "the network's own head"
+
+
+def retrofit(
+    network: OpenNetwork,
+    data: str | Path,
+    out: str | Path,
+    k: int = 5,
+    units: int | None = 256,
+    rule: str = "at_most",
+    *,
+    teacher: str = "probe",
+    seed: int = 0,
+    dtype: str = "float32",
+    device: str = "cpu",
+    page: str | Path | None = None,
+    tell: Callable[[str], None] = print,
+) -> Retrofitted:
+    """Learn units and a Dynamic-K head of them on a network's last maps, and write the network with both.
+
+    Every decay, the dense heads' too, is chosen on a fifth of the training images; then it learns from all.
+    Writes weights.safetensors, which `dynamick.load` opens, and retrofit.json into the folder, and keeps the maps there: the
+    same call goes on after an interruption.
+
+    Args:
+        network: as `dynamick.open_network` opens it; its model is changed.
+        data: a folder with train/CLASS/* and val/CLASS/*.
+        out: the folder for what is made; it holds one head.
+        k, rule: how many units a class routes, and whether `at_most` or `exactly` so many.
+        units: how many are learnt; those that no class keeps are taken out. None learns no units: the head then reads the
+            network's own features (`dynamick.retrofit.head_alone`), which costs accuracy where the network was not made for it.
+        teacher: what the units also learn from: `probe`, a dense linear head on the same maps; `network`, the network's own
+            logits, where its classes are the data's; or `none`.
+        seed: of weights and of the order of images.
+        dtype: without units, of the cached features: `float32` or `bfloat16`. Maps are always kept in bfloat16.
+        device: where the network runs; units and heads are trained on the CPU.
+        page: a file for a page that explains some validation images; None writes none.
+        tell: is called with a line on what comes next.
+
+    Returns:
+        The figures of the new head, beside those of dense heads.
+
+    Raises:
+        InputError: an option is wrong; the network has no head, or does not say how its images are prepared; the images are
+            missing, damaged or too few; a value of a map is not finite; the folder holds another head, or another
+            process is at work in it.
+    """
+    check_options(k, units, rule, teacher, TEACHERS)
+    pages = None if page is None else Outputs(out=Path(page))
+    if pages is not None:
+        pages.check({"--out": Path(out)})
+    if (reason := why_no_folder(Path(out))) is not None:
+        raise InputError(f"--out {out}: {reason}; give another name")
+    with alone(Path(out)):
+        if units is None:
+            made = retrofit_head(network, data, out, k, rule, seed=seed, dtype=dtype, device=device, tell=tell)
+        else:
+            settings = Settings(units=units, k=k, rule=rule, seed=seed)
+            made = _retrofit_units(network, data, Path(out), settings, teacher, device, tell)
+    if pages is not None:
+        opened = replace(open_network(network.model), name=network.name, metrics={"top1": made.after["top1"]})
+        explain_folder(opened, Path(data) / "val", pages)
+    return made
+
+
+def _retrofit_units(
+    network: OpenNetwork,
+    data: str | Path,
+    out: Path,
+    settings: Settings,
+    teacher: str,
+    device: str,
+    tell: Callable[[str], None],
+) -> Retrofitted:
+    prepare, head = network.need_preprocessing(), network.need_head()
+    made = {name: getattr(settings, name) for name in ("k", "rule", "units", "seed")}
+    made |= {"teacher": teacher, "weights": weights_digest(network.model)}
+    check_same(out / FIGURES, made)
+    if unit_layer(network.model) is not None:
+        raise InputError(f"{network.source or network.name}: has learnt units already; give the network that it was made of")
+    shown = folder_recipe(data, prepare.size, network.data)
+    images = open_splits(shown)
+    check_images(images["train"])
+    known = knows_classes(network, images["val"].classes)
+    if teacher == "network" and not known:
+        raise InputError("--teacher network: its outputs are not the classes of these images; give probe, or none")
+    model: Any = network.model.to(device).eval()
+    place = find_place(model, head, prepare(images["train"].take([0, len(images["train"]) - 1])[0]).to(device))
+    maps = {name: _maps(network, place, each, out / "maps" / name, tell) for name, each in images.items()}
+    model.cpu()
+    began = time.monotonic()
+    work = Work(
+        *(Images.of(maps[name], images[name].labels.cpu()) for name in ("train", "val")),
+        len(images["val"].classes),
+        settings.seed,
+        next(model.parameters()).dtype,
+    )
+    own = copy.deepcopy(model.get_submodule(head)).float().requires_grad_(False) if known else None
+    outputs = len(model.get_submodule(head).weight)
+    net, rows, tried, changed = _heads(work, settings, own, teacher, tell)
+    model.preprocessing, model.classes = replace(prepare, size=shown.side), list(images["train"].classes)
+    report = Report(
+        rows,
+        len(split(work.train.labels)[1]),
+        tried,
+        len(work.train.labels),
+        len(work.val.labels),
+        changed,
+        time.monotonic() - began,
+        place.why,
+    )
+    before = None if own is None else measure(own, features(work.val.means, work.val.labels, model.classes))
+    after = measure(net.head, features(pooled(net, work.val.maps), work.val.labels, model.classes))
+    # Last of all, for maps may be asked of the network as it was.
+    _install(network, head, place, net)
+    about = {"model": network.name, "data": Path(shown.root).name, "k": settings.k, "rows": [asdict(row) for row in rows]}
+    metrics = {"top1": rows[-1].top1, "top5": rows[-1].top5}
+    save(model, out / WEIGHTS, {"retrofit": about, "recipe": {"data": asdict(shown)}, "metrics": metrics})
+    write_json(out / FIGURES, {"before": before, "after": after, **report.to_dict(), **made})
+    return Retrofitted(before, after, outputs, model.classes, report)
+
+
+def features(x: Tensor, labels: Tensor, classes: list[str]) -> Features:
+    """What a head reads, as `measure` takes it."""
+    return Features(x, labels, classes, [str(row) for row in range(len(labels))])
+
+
+def _maps(network: OpenNetwork, place: Place, images: LabelledImages, folder: Path, tell: Callable[[str], None]) -> Maps:
+    """The maps of a split, cached where the disk holds them."""
+    needed, free = room_for(len(images), place, folder)
+    stored = SPARE * needed < free or folder.exists()
+    if stored:
+        tell(f"maps of {len(images):,} images: {needed / 1e9:.2f} GB in {folder}")
+    else:
+        tell(
+            f"maps of {len(images):,} images: {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {folder.parent}; "
+            "none are kept, the network runs again in every pass, which takes much longer"
+        )
+    prepare, head = network.need_preprocessing(), network.need_head()
+    return open_maps(network.model, head, place, images, prepare, folder, stored)
+
+
+def _heads(
+    work: Work, settings: Settings, own: Any, teacher: str, tell: Callable[[str], None]
+) -> tuple[UnitHead, list[Row], dict[str, dict[float, float]], int]:
+    """Train all heads; the routed one comes last, pruned."""
+    x, y = work.train.means, work.train.labels
+    rows = [] if own is None else [row_of(OWN, own, work.val.means, work.val.labels)]
+    probe = tuned_probe(work)
+    rows.append(probe.row)
+    lessons: dict[str, tuple[Tensor | None, Tensor | None]] = {
+        "probe": (probe.logits, probe.unseen),
+        "none": (None, None),
+    }
+    if own is not None:
+        logits = torch.cat([own(part) for part in x.split(4096)])
+        lessons["network"] = (logits, logits)
+    trainings = {"units, dense head": (None, DENSE), f"units, Dynamic-{settings.k}": (settings.k, ROUTED)}
+    count = sum(0.8 * len(decays) + 1 for _, decays in trainings.values())
+    tell(f"learning units: {in_words(count * seconds_of(work.train.maps, y, work.classes, settings))}")
+    total = round(count * passes(settings.epochs, len(y), min(settings.batch, len(y))) * len(y))
+    tried, changed = {PROBE: probe.choice.tried}, 0
+    with bar("learning units", total) as shown:
+        now = replace(work, tell=shown.update)
+        for name, (k, decays) in trainings.items():
+            whole, part = (None, None) if k is None else lessons[teacher]
+            net, choice, seconds = tuned_units(now, replace(settings, k=k), decays, whole, part)
+            # Rounded as the network's own weights are, before it is measured.
+            net.to(work.dtype).float()
+            changed = 0 if k is None else prune_units(net, work.train.maps)
+            rows.append(row_of(name, net.head, pooled(net, work.val.maps), work.val.labels, choice.value, seconds))
+            tried[name] = choice.tried
+    return net, rows, tried, changed
+
+
+def _install(network: OpenNetwork, head: str, place: Place, net: UnitHead) -> None:
+    """Put learnt units and their head into the network."""
+    like = next(network.model.parameters())
+    layer = UnitLayer(place.channels, net.units.conv.out_channels)
+    layer.load_state_dict(net.units.state_dict())
+    add_units(network.model, head, place, layer.to(like.dtype), net.head.to(like.dtype))

@@ -1,0 +1,59 @@
+"""Decays chosen on a fifth of the training images that is held out; the images that figures are from are never asked."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+HELD = 5
+"""One in so many training images of each class is held out."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was tried, and what was taken.
+
+    Attributes:
+        value: the decay that was taken.
+        tried: each decay's top-1 on the images held out, in %.
+        margin: in points; a decay that is so little behind the best one is as good.
+    """
+
+    value: float
+    tried: dict[float, float]
+    margin: float
+
+
+def split(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The places of the images to learn from and of those held out: of each class the 5th, 10th, 15th image, and so on.
+
+    A class of fewer images than five has none held out.
+    """
+    held = torch.zeros(len(labels), dtype=torch.bool)
+    for label in labels.unique().tolist():
+        held[(labels == label).nonzero().flatten()[HELD - 1 :: HELD]] = True
+    return (~held).nonzero().flatten(), held.nonzero().flatten()
+
+
+def choose(decays: Sequence[float], top1: Callable[[float], float], images: int, sparse: bool = False) -> Choice:
+    """Try every decay; take the best one.
+
+    Args:
+        decays: in any order.
+        top1: trains with a decay, and gives the top-1 on the images held out, in %.
+        images: how many these are.
+        sparse: take the largest decay that is at most one standard error behind the best one (Breiman et al. 1984): its head
+            is the sparsest of those that cannot be told apart.
+    """
+    tried = {decay: top1(decay) for decay in sorted(decays)}
+    best = max(tried.values())
+    share = best / 100
+    margin = 100 * (share * (1 - share) / images) ** 0.5 if sparse else 0.0
+    return Choice(max(decay for decay, found in tried.items() if found >= best - margin), tried, margin)
+
+
+def accuracy(logits: Tensor, labels: Tensor, top: int = 1) -> float:
+    """The share of images whose class is among the `top` largest logits (N, C), in %."""
+    found = logits.topk(min(top, logits.shape[1]), 1).indices == labels[:, None]
+    return 100 * found.any(1).double().mean().item()

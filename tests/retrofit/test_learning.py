@@ -1,0 +1,127 @@
+"""Units learnt on maps: the same arithmetic as the layer in a network, and decays chosen on images of their own."""
+
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import Tensor
+
+from dynamick.nn import DynamicLinear
+from dynamick.retrofit import heads, learning, probe, tuning
+from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
+from dynamick.retrofit.maps import StoredMaps
+
+CLASSES = 3
+
+
+def blobs(count: int = 60, seed: int = 0) -> tuple[StoredMaps, Tensor]:
+    """Maps of 4 locations and 6 channels: class c lights channel c at one place, among noise."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % CLASSES
+    maps = 0.2 * torch.rand(count, 4, 6, generator=generator)
+    maps[torch.arange(count), torch.randint(4, (count,), generator=generator), labels] += 2
+    return StoredMaps(maps.bfloat16().split(16)), labels
+
+
+def few(**changes: Any) -> Settings:
+    return Settings(**{"units": 8, "k": 2, "epochs": 15, "batch": 12, "decay": 1.0} | changes)
+
+
+def test_what_the_layer_in_a_network_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(learning, "compute_type", lambda: torch.float32)
+    net = UnitHead(6, 5, DynamicLinear(5, CLASSES, 2)).eval()
+    with torch.no_grad():
+        for value in (net.units.norm.weight, net.units.norm.bias, net.units.norm.running_mean):
+            value.normal_()
+    maps = torch.randn(3, 4, 6)
+    in_a_network = net.units(maps.transpose(1, 2).reshape(3, 6, 2, 2)).mean((2, 3))
+    torch.testing.assert_close(net.pooled(maps), in_a_network)
+    torch.testing.assert_close(net(maps), net.head(in_a_network))
+    torch.testing.assert_close(pooled(net, StoredMaps([maps[:2], maps[2:]])), in_a_network)
+
+
+def test_it_learns_and_a_seed_decides_all() -> None:
+    (maps, labels), (other, _) = blobs(), blobs(seed=1)
+    one, again, another = (learn(maps, labels, CLASSES, few(seed=seed)) for seed in (0, 0, 1))
+    assert tuning.accuracy(one.head(pooled(one, other)), labels) > 90
+    assert torch.equal(one.units.conv.weight, again.units.conv.weight)
+    assert not torch.equal(one.units.conv.weight, another.units.conv.weight)
+    assert not one.training
+    assert not any(parameter.requires_grad for parameter in one.parameters())
+
+
+def test_it_learns_from_the_rows_and_the_teacher_that_it_is_given() -> None:
+    maps, labels = blobs()
+    wrong = (labels + 1) % CLASSES
+    rows = torch.arange(30)
+    mixed = torch.cat([labels[:30], wrong[30:]])
+    net = learn(maps, mixed, CLASSES, few(), rows=rows)
+    assert tuning.accuracy(net.head(pooled(net, maps)), labels) > 90
+    teacher = 20.0 * torch.nn.functional.one_hot(wrong, CLASSES)
+    taught = learn(maps, labels, CLASSES, few(teacher=1.0), teacher)
+    assert tuning.accuracy(taught.head(pooled(taught, maps)), wrong) > 90
+
+
+def test_pruning_changes_no_training_logit() -> None:
+    maps, labels = blobs()
+    net = learn(maps, labels, CLASSES, few(units=20, epochs=3, decay=20.0))
+    before = net.head(pooled(net, maps))
+    assert heads.prune_units(net, maps) == 0
+    head: Any = net.head
+    kept = head.in_features
+    assert kept == net.units.conv.out_channels == head.weight.shape[1] == head.mask.shape[1] < 20
+    assert head.mask.any(0).all()
+    torch.testing.assert_close(head(pooled(net, maps)), before)
+
+
+def test_a_probe_is_tuned_on_images_that_it_has_not_seen() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(100, 40, generator=generator)
+    labels = (x[:, 0] > 0).long()
+    work = heads.Work(heads.Images(StoredMaps([x[:, None]]), x, labels), heads.Images(StoredMaps([x[:, None]]), x, labels), 2)
+    found = heads.tuned_probe(work)
+    assert set(found.choice.tried) == set(probe.DECAYS)
+    assert found.row.decay == found.choice.value
+    assert found.choice.tried[found.choice.value] == max(found.choice.tried.values())
+    learnt, held = tuning.split(labels)
+    again = probe.fit_probe(x[learnt], labels[learnt], 2, found.choice.value).logits(x)
+    torch.testing.assert_close(found.unseen, again)
+    assert tuning.accuracy(again[held], labels[held]) == found.choice.tried[found.choice.value]
+
+
+def test_a_probe_folds_its_scale_into_its_weight() -> None:
+    x = torch.randn(60, 5) * torch.tensor([1e-3, 1, 10, 100, 0]) + 7
+    labels = (x[:, 2] > 7).long()
+    found = probe.fit_probe(x, labels, 2, 0.1)
+    assert tuning.accuracy(found.logits(x), labels) > 90
+    assert found.logits(x).isfinite().all()
+
+
+@given(st.lists(st.integers(0, 4), min_size=1, max_size=80))
+def test_a_fifth_of_each_class_is_held_out(labels: list[int]) -> None:
+    y = torch.tensor(labels)
+    learnt, held = tuning.split(y)
+    assert sorted([*learnt.tolist(), *held.tolist()]) == list(range(len(labels)))
+    for label in set(labels):
+        assert (y[held] == label).sum() == labels.count(label) // 5
+
+
+@settings(max_examples=50)
+@given(st.dictionaries(st.floats(0.1, 10), st.floats(0, 100), min_size=1, max_size=5), st.integers(1, 1000), st.booleans())
+def test_the_largest_decay_of_the_best(scores: dict[float, float], images: int, sparse: bool) -> None:
+    found = tuning.choose(list(scores), scores.__getitem__, images, sparse)
+    best = max(scores.values())
+    error = 100 * ((best / 100) * (1 - best / 100) / images) ** 0.5 if sparse else 0
+    assert found.value == max(decay for decay, score in scores.items() if score >= best - error)
+    assert found.tried == scores
+
+
+@given(st.lists(st.integers(0, 22), min_size=1, max_size=40, unique=True), st.integers(1, 9))
+def test_maps_are_read_where_they_lie(rows: list[int], size: int) -> None:
+    whole = torch.arange(23 * 4.0).view(23, 2, 2)
+    maps = StoredMaps(whole.split(size))
+    assert maps.shape == (23, 2, 2)
+    places = torch.tensor(sorted(rows))
+    assert torch.equal(maps[places], whole[places])

@@ -1,0 +1,181 @@
+"""`dynamick retrofit`: a network gets units and a head of them, and its file does what the command printed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import dynamick as dk
+from dynamick.cli.main import main
+from dynamick.data.class_folders import image_folder
+from dynamick.retrofit import heads, maps, probe, retrofit
+
+FEW = ["--units", "8", "--k", "2"]
+
+
+@pytest.fixture
+def data(two_colours: Path) -> Path:
+    return two_colours
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe, "LEAST_STEPS", 60)
+    monkeypatch.setattr(heads, "ROUTED", (2.0, 8.0))
+    monkeypatch.setattr(heads, "DENSE", (1.0,))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    dk.save(dk.models.create("res8", 2, "patch", 8, classes=["blue", "red"]), tmp_path / "w.safetensors")
+    return tmp_path / "w.safetensors"
+
+
+def opened(weights: Path) -> Any:
+    return dk.open_network("res8", weights, size=16)
+
+
+def test_from_the_command_to_the_page(data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, page = tmp_path / "out", tmp_path / "page.html"
+    given = ["retrofit", "--model", "res8", "--weights", str(weights), "--size", "16", "--data", str(data), "--out", str(out)]
+    main([*given, *FEW, "--page", str(page)])
+    told = capsys.readouterr().out
+    model: Any = dk.load(out / "weights.safetensors")
+    written = json.loads((out / "retrofit.json").read_text())
+    whole = image_folder(data, "val", 16)
+    right = model(model.preprocessing(whole.images)).argmax(1) == whole.labels
+    assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
+    assert written["after"]["top1"] >= 75
+    assert written["changed"] == 0
+    names = ["the network's own head", "dense linear probe", "units, dense head", "units, Dynamic-2"]
+    assert [row["name"] for row in written["rows"]] == names
+    assert all(name in told for name in names)
+    assert written["rows"][-1]["units"] <= model.units.conv.out_channels <= 8
+    assert (model.fc.weight != 0).any(0).all()
+    assert "blue" in page.read_text()
+    [found, *_] = dk.explain(model, whole.images[:1])
+    assert found.maps is not None
+    assert len(found.units) <= 2
+    assert "dynamick explain" not in told
+
+
+def test_the_same_call_goes_on(data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The network runs once for each image, however often the call is stopped."""
+    whole = retrofit(opened(weights), data, tmp_path / "whole", 2, 8)
+    ran: list[int] = []
+    plain = maps.maps_entering
+
+    def counted(*args: Any) -> Any:
+        ran.append(len(args[-1]))
+        return plain(*args)
+
+    monkeypatch.setattr(maps, "maps_entering", counted)
+    monkeypatch.setattr("dynamick.retrofit.run._heads", _stopped)
+    with pytest.raises(KeyboardInterrupt):
+        retrofit(opened(weights), data, tmp_path / "out", 2, 8)
+    assert sum(ran) == 56
+    monkeypatch.undo()
+    monkeypatch.setattr(probe, "LEAST_STEPS", 60)
+    monkeypatch.setattr(heads, "ROUTED", (2.0, 8.0))
+    monkeypatch.setattr(heads, "DENSE", (1.0,))
+    again = retrofit(opened(weights), data, tmp_path / "out", 2, 8)
+    assert again.after == whole.after
+    one, other = (dk.load(tmp_path / name / "weights.safetensors").state_dict() for name in ("out", "whole"))
+    assert all(torch.equal(one[name], other[name]) for name in other)
+
+
+def _stopped(*args: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_maps_that_are_not_kept_say_the_same(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = retrofit(opened(weights), data, tmp_path / "kept", 2, 8)
+    told: list[str] = []
+    monkeypatch.setattr("dynamick.retrofit.run.room_for", lambda *args: (10, 1))
+    live = retrofit(opened(weights), data, tmp_path / "live", 2, 8, tell=told.append)
+    assert live.after == kept.after
+    assert not (tmp_path / "live" / "maps").exists()
+    assert "none are kept, the network runs again in every pass" in told[0]
+
+
+@pytest.mark.parametrize("teacher", ["none", "network"])
+def test_teachers(data: Path, weights: Path, tmp_path: Path, teacher: str) -> None:
+    made = retrofit(opened(weights), data, tmp_path / "out", 2, 8, teacher=teacher)
+    assert made.before is not None
+    assert made.report is not None
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--units", "0"], "--units 0: give an integer from 1"),
+        (["--units", "many"], "--units"),
+        (["--units", "8", "--k", "9"], "--k 9: is more than the 8 units"),
+        (["--k", "0"], "--k"),
+        (["--teacher", "me"], "--teacher me: is unknown; give probe, network, none"),
+        (["--page", "nowhere/page.html"], "its folder does not exist"),
+    ],
+)
+def test_bad_options(
+    data: Path, weights: Path, tmp_path: Path, change: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["retrofit", "--model", "res8", "--weights", str(weights), "--data", str(data), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        main([*given, *change])
+    assert stop.value.code == 2
+    err = capsys.readouterr().err
+    assert said in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_do_not_do(data: Path, weights: Path, tmp_path: Path) -> None:
+    for image in sorted((data / "train" / "red").iterdir())[1:]:
+        image.unlink()
+    with pytest.raises(dk.InputError, match=r"train/red: too few images to learn from"):
+        retrofit(opened(weights), data, tmp_path / "out", 2, 8)
+    other = dk.open_network(dk.models.create("res8", 3, "patch", 8))
+    with pytest.raises(dk.InputError, match="not the classes of these images"):
+        retrofit(other, _again(data), tmp_path / "out", 2, 8, teacher="network")
+
+
+def _again(data: Path) -> Path:
+    """The same folder with enough images."""
+    red = data / "train" / "red"
+    (red / "copy.png").write_bytes(next(red.iterdir()).read_bytes())
+    return data
+
+
+def test_a_value_that_is_not_finite_is_named(data: Path, weights: Path, tmp_path: Path) -> None:
+    network = opened(weights)
+    with torch.no_grad():
+        network.model.layer3[0].bn2.weight[3] = float("nan")
+    with pytest.raises(dk.InputError, match=r"nan at unit \d+ of blue"):
+        retrofit(network, data, tmp_path / "out", 2, 8)
+    assert not (tmp_path / "out" / "weights.safetensors").exists()
+
+
+def test_units_are_learnt_once(data: Path, weights: Path, tmp_path: Path) -> None:
+    retrofit(opened(weights), data, tmp_path / "out", 2, 8)
+    with pytest.raises(dk.InputError, match="has learnt units already"):
+        retrofit(dk.open_network(tmp_path / "out"), data, tmp_path / "more", 2, 8)
+
+
+@pytest.mark.pretrained
+def test_a_network_with_imagenets_weights(data: Path, tmp_path: Path) -> None:
+    """EfficientNet-Lite0: colours are told by units of its last maps, and each image's map is split exactly."""
+    network = dk.open_network("efficientnet-lite0", "DEFAULT", size=64)
+    made = retrofit(network, data, tmp_path / "out", 2, 8)
+    assert made.after["top1"] > 90
+    model: Any = dk.load(tmp_path / "out" / "weights.safetensors")
+    images = image_folder(data, "val", 64).images[:2]
+    for found in dk.explain(model, images):
+        assert found.logit == pytest.approx(found.bias + sum(found.products), abs=1e-4)
+        assert found.maps is not None
+        products = torch.tensor(found.products, dtype=torch.float64)
+        torch.testing.assert_close(found.maps.sum((1, 2)).double(), products, atol=1e-4, rtol=1e-4)
