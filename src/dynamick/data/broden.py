@@ -7,7 +7,7 @@ A directory holds
     label.csv     number,name,category,frequency,coverage,syns, where category is such as `part(441);object(49)`
     category.csv  name,first,last,count,frequency
     c_CATEGORY.csv  code,number,name,frequency,coverage
-A frequency is a number of images; a coverage is a number of images too, each counted by the share of its pixels.
+A frequency is a number of images. A coverage is too, but each image counts only by the share of its pixels.
 """
 
 import csv
@@ -43,7 +43,7 @@ class Row(NamedTuple):
 
 
 class Tables(NamedTuple):
-    """What a directory's CSV files say, and what is wrong with them.
+    """The content of a directory's CSV files, and what is wrong with them.
 
     listed: label number -> the categories that label.csv names for it.
     """
@@ -78,7 +78,7 @@ class Broden(Dataset[Sample]):
         if split is not None and split not in splits:
             raise InputError(f"{self.root / 'index.csv'}: no split {split!r}; there are {', '.join(splits)}")
         self._rows = [row for row in tables.rows if split in (None, row.split)]
-        self._known = np.zeros(MOST + 2, bool)  # the last stands for all numbers that are too large
+        self._known = np.zeros(MOST + 2, bool)  # the last one is for all numbers that are too large
         self._known[[0, *(label.number for label in self.labels)]] = True
 
     def __len__(self) -> int:
@@ -188,7 +188,7 @@ def _labels(root: Path, problems: list[str]) -> tuple[list[Label], dict[int, lis
             problems.append(f"{where}: no category; it must be such as object(12)")
         else:
             covers = {name: coverage.get((number, name), -1.0) for name in counts}
-            # Counts of images stand in where a category's own file does not list the label.
+            # If a category's own file does not list the label, counts of images are taken.
             by = counts if min(covers.values()) < 0 else covers
             largest = max(counts, key=by.__getitem__)
             labels[number] = Label(number, row["name"], largest)
@@ -221,7 +221,7 @@ def _rows(root: Path, categories: list[str], problems: list[str]) -> list[Row]:
 def _conflicts(
     root: Path, labels: list[Label], listed: dict[int, list[str]], categories: list[str], rows: list[Row]
 ) -> list[str]:
-    """What is wrong between files that are each right."""
+    """What is wrong between files that are right by themselves."""
     problems = []
     unknown = sorted({name for names in listed.values() for name in names} - set(categories))
     if unknown:

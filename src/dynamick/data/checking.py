@@ -1,4 +1,4 @@
-"""Find all that is wrong in a data directory before an hour is spent on it."""
+"""Find everything that is wrong in a data directory, before an hour is spent on it."""
 
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ _Item = TypeVar("_Item")
 
 
 def open_concepts(root: str | Path) -> ConceptDataset:
-    """The data set in a directory: `Broden` where there is an index.csv, `ConceptFolder` where there is masks/.
+    """The data set in a directory: `Broden` if there is an index.csv, `ConceptFolder` if there is masks/.
 
     Raises:
         InputError: it is neither, or as those two.

@@ -43,7 +43,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
     Args:
         root, split: ROOT/SPLIT/CLASS/*.
         size: side in pixels of what is returned.
-        seed, epoch: they and the index alone decide an image's augmentation.
+        seed, epoch: an image's augmentation depends only on these and on its index.
         augment: a random resized crop and a flip (the Places365 recipe's); else `read_image`'s centre crop.
 
     Raises:
@@ -105,10 +105,10 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         return augmented.batches(batch_size, rank, world, workers)
 
     def moments(self) -> None:
-        """Nobody knows them before every image is decoded."""
+        """Not known: every image would have to be decoded."""
 
     def to(self, device: torch.device) -> "FolderImages":
-        """These images: they lie in files."""
+        """These images themselves, since they are in files."""
         return self
 
     def resized(self, side: int) -> "FolderImages":

@@ -62,13 +62,13 @@ class ConceptDataset(Protocol):
 
 
 def name_of(dataset: ConceptDataset, index: int) -> str:
-    """Name of a sample; a data set that has `name(index)` says it without decoding anything."""
+    """Name of a sample. If the data set has `name(index)`, nothing is decoded for it."""
     name = getattr(dataset, "name", None)
     return str(name(index)) if callable(name) else f"image {index}"
 
 
 def image_of(dataset: ConceptDataset, index: int) -> tuple[str, Tensor]:
-    """Name and image of a sample; a data set that has `image(index)` need not decode the label maps for it.
+    """Name and image of a sample. If the data set has `image(index)`, its label maps are not decoded.
 
     Raises:
         InputError: the image is neither uint8 nor floating point in 0..1, or of another shape; it names the sample.
@@ -93,7 +93,7 @@ def some_images(dataset: ConceptDataset, count: int = 16) -> Tensor:
 
 
 def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]]:
-    """Name and label maps of a sample; a data set that has `maps(index)` need not decode the image for it.
+    """Name and label maps of a sample. If the data set has `maps(index)`, the image is not decoded.
 
     Raises:
         InputError: a map is no tensor, or is of none of the data set's categories; it names the sample.

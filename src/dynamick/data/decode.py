@@ -17,7 +17,7 @@ from dynamick.errors import InputError
 
 _COLOUR = ("RGB", "RGBA", "P")
 _FORMATS = ("AVIF", "BMP", "DIB", "GIF", "HEIF", "JPEG", "JPEG2000", "JXL", "MPO", "PNG", "PPM", "TGA", "TIFF", "WEBP")
-"""What is opened. Pillow knows more, and runs a program (Ghostscript) for one of them, whatever the file is called."""
+"""The formats that are opened. Pillow knows more, and for one of them it runs a program (Ghostscript)."""
 _TAG = 0x0112
 """EXIF's number for how an image is to be turned."""
 _UPRIGHT = {
@@ -29,7 +29,7 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What makes it upright, by that tag's value; from 5 on height and width change places."""
+"""How to turn it upright, by that tag's value. From 5 on, height and width change places."""
 _IN_XMP = re.compile(rb"""tiff:Orientation\s*(?:=\s*["']|>)\s*([1-8])\b""")
 _SAYING = {"exif", "xmp", "XML:com.adobe.xmp", "Raw profile type exif"}
 _ALONE = threading.Lock()
@@ -55,7 +55,7 @@ def open_image(path: Path) -> Image.Image:
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if "transparency" in image.info:
-        # Of a palette's transparent colours Pillow warns otherwise.
+        # Otherwise Pillow warns of a palette's transparent colours.
         image = image.convert("RGBA")
     rgb: Image.Image = image if image.mode == "RGB" else image.convert("RGB")
     return rgb
@@ -109,7 +109,7 @@ def _orientation(image: Image.Image) -> int:
     try:
         with _quietly():
             said = image.getexif().get(_TAG)
-    except Exception:  # of damaged EXIF Pillow raises what it likes
+    except Exception:  # for damaged EXIF Pillow raises many kinds of errors
         said = None
     if isinstance(said, int) and 1 <= said <= 8:
         return said
@@ -120,7 +120,7 @@ def _orientation(image: Image.Image) -> int:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Without Pillow's warnings of damaged EXIF: it goes on without it, and so do we."""
+    """Without Pillow's warnings of damaged EXIF: the image is read without it."""
     with _ALONE, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -144,7 +144,7 @@ def _open(path: Path, decode: bool = True) -> Any:
             return image
     except FileNotFoundError:
         raise InputError(f"{path}: no such file; an image must be there") from None
-    except Exception as error:  # of damaged files Pillow's decoders raise what they like
+    except Exception as error:  # for damaged files Pillow's decoders raise many kinds of errors
         unknown = isinstance(error, Image.UnidentifiedImageError)
         reason = "no known image format" if unknown else str(error) or type(error).__name__
         raise InputError(f"{path}: cannot be read as an image ({reason}); it must be a whole PNG or JPEG") from None

@@ -10,18 +10,18 @@ IMAGES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".ppm", ".pgm", ".pbm", ".pnm", ".bmp", ".tif", ".tiff", ".webp", ".gif"),
     *(".avif", ".jp2", ".heic", ".heif", ".jxl"),
 )
-"""How the names of image files end, in lower case. Of those that cannot be read here, whoever reads them says so by name."""
+"""The endings of image files, in lower case. If such a file cannot be read here, the reader names it."""
 NOBODYS = {"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"}
-"""Folders that operating systems and storage devices make; some hold small copies of images."""
+"""Folders that operating systems and storage devices make. Some hold small copies of images."""
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder of this name is nobody's data: hidden, or a system's own."""
+    """Whether a file or folder of this name is not a user's data: hidden, or made by a system."""
     return name.startswith(".") or name in NOBODYS
 
 
 def is_image(path: str | Path) -> bool:
-    """Whether a file is called as an image is, and not hidden."""
+    """Whether a file has an image's ending and is not hidden."""
     return _is_called_image(Path(path).name)
 
 
@@ -32,7 +32,7 @@ def _is_called_image(name: str) -> bool:
 def images_under(root: str | Path, homes: Collection[str] | None = None) -> list[str]:
     """The paths of the images in a folder and in the folders in it, in no order. What is hidden does not count.
 
-    Each counts once: a link does not count where it leads to what counts elsewhere already, or to a folder that holds it.
+    Each counts once. A link does not count if it leads to what counts elsewhere, or to a folder that holds the link.
 
     Args:
         root: the folder.
@@ -78,7 +78,7 @@ def _is_folder(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_dir()
     except OSError:
-        # A link to itself; who opens it says so.
+        # A link to itself. Whatever opens it will say so.
         return False
 
 

@@ -17,7 +17,7 @@ from dynamick.files import fingerprint, is_utf8
 
 CATEGORY = "concept"
 MAP_SIZE = (112, 112)
-"""As Broden's label maps for images of 224 x 224."""
+"""The size of Broden's label maps for images of 224 x 224."""
 
 
 class ConceptFolder(Dataset[Sample]):

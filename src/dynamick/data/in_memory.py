@@ -120,7 +120,7 @@ class ImageTensors:
 
 
 def describe(classes: list[str], labels: Tensor) -> Any:
-    """A checksum of labels, SHA-256, to which that of the images is still to be added."""
+    """A checksum of labels, SHA-256. The images are still to be added to it."""
     sha = hashlib.sha256(json.dumps(list(classes)).encode())
     sha.update(labels.cpu().numpy().tobytes())
     return sha
@@ -142,7 +142,7 @@ def check_same_classes(root: str | Path, train: Sequence[str], val: Sequence[str
 
 
 def evenly_spaced(count: int, most: int) -> list[int]:
-    """The places of those of `count` images that stand for all: at most so many, evenly spaced from the first on to the end."""
+    """The places of some of `count` images: at most so many, evenly spaced from the first to the end."""
     number = min(count, most)
     return [place * count // number for place in range(number)]
 
@@ -156,7 +156,7 @@ class Batches:
         seed, epoch: they alone decide the order and the augmentation.
         augmentation: None shows every image as it is.
         shuffle: draw a new order, and leave an incomplete last batch out.
-        rank, world: this process takes every world-th image of each batch, beginning with its rank.
+        rank, world: of each batch, this process takes every world-th image, from its rank on.
 
     Raises:
         InputError: shuffled batches that are larger than the whole set.

@@ -52,7 +52,7 @@ class LabelledImages(Protocol):
 
         Args:
             batch_size: of all processes together.
-            rank, world: this process takes every world-th image of each batch, beginning with its rank.
+            rank, world: of each batch, this process takes every world-th image, from its rank on.
             workers: processes that decode; 0 decodes in this one.
         """
 

@@ -1,7 +1,7 @@
 """The pictograms of `ComposedScenes`, drawn by signed distances: negative inside a shape, in units of the part's radius.
 
-Every function draws a whole batch at once. Only +, -, *, /, sqrt, min and max are used, which are rounded the same way
-whatever the batch's shape, so that an image does not depend on which images are drawn beside it.
+Every function draws a whole batch at once. It uses only +, -, *, /, sqrt, min and max: these are rounded the same way for any
+shape of the batch. So an image does not depend on the images that are drawn beside it.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ class Sketch:
     """A batch of pictograms being drawn, one shape over the other.
 
     Attributes:
-        u, v: where each pixel lies in the part's own frame (right, down; the part fills the unit disc), shape (N, P, P).
+        u, v: the place of each pixel in the part's own frame (right, down; the part fills the unit disc), shape (N, P, P).
         alpha: what the pictogram covers of each pixel, 0 to 1, same shape.
         shade: 0 where the body's colour is, 1 where the detail's is, same shape.
     """
@@ -141,7 +141,7 @@ def wing(s: Sketch) -> None:
 def propeller(s: Sketch) -> None:
     for x, y in ((0.0, -1.0), (0.866, 0.5), (-0.866, 0.5)):
         along, across = s.u * x + s.v * y, s.u * y - s.v * x
-        # A blade is where two discs overlap: pointed at both ends.
+        # A blade is the overlap of two discs: pointed at both ends.
         blade = np.sqrt((along - 0.5) ** 2 + (np.abs(across) + 0.38) ** 2) - 0.63
         s.outlined(blade)
     s.fill(s.disc(0, 0, 0.22), DETAIL)

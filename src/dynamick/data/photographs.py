@@ -8,7 +8,7 @@ from PIL import Image
 from dynamick.data import decode
 
 LONG = 8
-"""An image is cropped before it is resized, and not after, where it is longer than so many of its shorter sides."""
+"""If an image is longer than this many of its shorter sides, it is cropped before it is resized, and not after."""
 
 
 def read_image(path: str | Path, size: int | None = None, center_crop: bool = False) -> Image.Image:
@@ -18,7 +18,7 @@ def read_image(path: str | Path, size: int | None = None, center_crop: bool = Fa
         path: the file.
         size: side in pixels; None leaves the image whole.
         center_crop: of that square the middle 7/8 only, as networks for 224 pixels are usually evaluated
-            (docs/definitions.md, "Models and recipes"); an image that has the size already was cut by someone, and stays whole.
+            (docs/definitions.md, "Models and recipes"); an image that already has the size stays whole.
 
     Raises:
         InputError: it is no image, or damaged.
@@ -31,7 +31,7 @@ def read_image(path: str | Path, size: int | None = None, center_crop: bool = Fa
     width, height = (max(shorter, round(side * scale)) for side in image.size)
     left, top = (width - size) // 2, (height - size) // 2
     if max(width, height) > LONG * shorter:
-        # The whole of a line of pixels would take gigabytes, enlarged.
+        # A long line of pixels, enlarged as a whole, would take gigabytes.
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + size) * across, (top + size) * down)
         return image.resize((size, size), Image.Resampling.BILINEAR, box)
@@ -40,7 +40,7 @@ def read_image(path: str | Path, size: int | None = None, center_crop: bool = Fa
 
 
 def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-    """8 % to 100 % of the area, at a ratio of 3/4 to 4/3, resized to a square and flipped at random."""
+    """A random part: 8 % to 100 % of the area, ratio 3/4 to 4/3, resized to a square and flipped at random."""
     for _ in range(10):
         area = image.width * image.height * rng.uniform(0.08, 1)
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))

@@ -36,7 +36,7 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
 
     Args:
         root: a folder, or one image.
-        limit: at most so many files are read.
+        limit: how many files are read at most.
         size: side in pixels; None takes the first image's shorter side for all.
         center_crop: as in `read_image`; without a size images are whole.
 
@@ -53,7 +53,7 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
     images, files, refused = [], [], []
     for path in (found[place] for place in evenly_spaced(len(found), limit)):
         try:
-            # Without a size of the model's own, the first image's shorter side is everyone's, as all go through together.
+            # If the model has no size of its own, all images get the first one's shorter side: they pass the network together.
             size = size or min(read_image(path).size)
             images.append(torch.from_numpy(np.array(read_image(path, size, center_crop))).permute(2, 0, 1))
             files.append(path)
@@ -67,9 +67,9 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
 
 
 def class_of(file: Path, root: Path, classes: Sequence[str]) -> int | None:
-    """The class of an image by its folders' names: the outermost below a root that is called as a class is.
+    """The class of an image by its folders' names: the outermost folder below the root that has the name of a class.
 
-    Where none is, the root's own name may be a class. None if no name is one, or where classes share it.
+    If there is none, the root's own name may be a class. None if no name is a class, or if several classes share it.
     """
     folders = [*file.relative_to(root).parts[:-1], root.absolute().name] if root in file.parents else [file.parent.name]
     name = next((each for each in folders if each in classes), "")

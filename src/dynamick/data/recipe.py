@@ -12,12 +12,12 @@ if TYPE_CHECKING:
     from dynamick.data.labelled import LabelledImages
 
 USUAL_SIZE = 224
-"""In pixels, of a folder's images where nothing says another."""
+"""The default, in pixels, for a folder's images."""
 
 
 @dataclass
 class DataRecipe:
-    """Where images come from and what happens to them; each key says its sentence."""
+    """Where images come from and what happens to them. Each key has a sentence."""
 
     kind: str = key("cifar10", "scenes are generated, folder is ROOT/train/CLASS/* and ROOT/val/CLASS/*", sources.names)
     root: str = key("data", "the folder; scenes need none")
@@ -31,7 +31,7 @@ class DataRecipe:
 
     @property
     def source(self) -> sources.Source:
-        """What the kind names.
+        """The source that the kind names.
 
         Raises:
             InputError: there is no such kind.
@@ -50,12 +50,12 @@ class DataRecipe:
 
     @property
     def name(self) -> str:
-        """A short name, such as for a folder: that of the kind, or of the root where it tells sets apart."""
+        """A short name, for example for a folder: the kind's, or the root's if it tells sets apart."""
         return Path(self.root).name if self.source.named_by_root else self.kind
 
     @property
     def title(self) -> str:
-        """The name for pages: `CIFAR-10`, or that of the root where it tells sets apart."""
+        """The name for pages: `CIFAR-10`, or the root's if it tells sets apart."""
         return Path(self.root).name if self.source.named_by_root else self.source.title
 
     @property
@@ -64,7 +64,7 @@ class DataRecipe:
         return self.root if self.source.needs_root else self.source.title
 
     def check(self) -> None:
-        """Hold every value to what is allowed.
+        """Check that every value is allowed.
 
         Raises:
             InputError: the first one that is not, named as in YAML.

@@ -27,22 +27,22 @@ CLASSES: dict[str, tuple[str, ...]] = {
     "hang glider": ("wing", "handlebar", "sail"),
     "sailing boat": ("sail", "antenna", "window"),
 }
-"""What every class is made of. No class's parts are all among another's, and every part belongs to two classes or more."""
+"""The parts of every class. No class has all the parts of another one, and every part belongs to two classes or more."""
 
 SPLITS = ("train", "val")
 SMALLEST_SIDE = 32
 VISIBLE = 0.5
-"""The share of its pixels that every part of an image's class shows at least."""
+"""The least share of its pixels that each part of an image's class shows."""
 
 PART_RADIUS = np.array([0.135, 0.2])
 OTHER_RADIUS = np.array([0.07, 0.13])
 """Least and largest radius of a part, and of anything else, as shares of the image's side."""
 APART = 0.9
-"""How far apart things lie, as a share of the sum of their radii, where there is room."""
+"""The least distance between things, as a share of the sum of their radii, if there is room."""
 TILT = 0.5
-"""Parts lean by so much at most, in radians."""
+"""How far parts lean at most, in radians."""
 NOISE = 0.08
-"""Every pixel's noise is uniform within plus and minus this, of a range of 1."""
+"""Every pixel's noise is uniform between minus and plus this, in a range of 1."""
 
 _CHUNK = 64
 _KINDS = (*PARTS.values(), *DISTRACTORS.values(), OCCLUDER)
@@ -50,7 +50,7 @@ _FIRST_DISTRACTOR, _OCCLUDER = len(PARTS), len(_KINDS) - 1
 
 
 class _Items(NamedTuple):
-    """What lies in a scene, from the back to the front: n items. Lengths are shares of the image's side, in float32."""
+    """The n items of a scene, from the back to the front. Lengths are shares of the image's side, in float32."""
 
     kind: Array  # (n,) int, index into _KINDS
     own: Array  # (n,) bool, a part that the scene's class is made of
@@ -82,7 +82,7 @@ class ComposedScenes(Dataset[tuple[Tensor, int]]):
         table: bool array, shape (classes, parts), the parts that each class is made of.
 
     Raises:
-        InputError: an argument is none of those allowed.
+        InputError: an argument is not one of those allowed.
     """
 
     def __init__(self, split: str = "train", size: int = 10_000, seed: int = 0, image_size: int = 64) -> None:
@@ -174,7 +174,7 @@ def _draw(made_of: Array, generators: list[np.random.Generator], side: int) -> t
             hidden.append(b)
     drawn = np.rint(255 * images.clip(0, 1)).astype(np.uint8)
     if hidden:
-        # About one scene in a thousand hides too much; its own generator goes on to draw another.
+        # About one scene in a thousand hides too much. Then its own generator draws another one.
         drawn[hidden], part_maps[hidden] = _draw(made_of[hidden], [generators[b] for b in hidden], side)
     return drawn, part_maps
 
@@ -192,7 +192,7 @@ def _arrange(rng: np.random.Generator, own: Array) -> _Items:
     radius = least + (most - least) * rng.random(n)
     centre = np.zeros((n, 2))
     centre[:placed] = _spread(radius[:placed].tolist(), rng.random((placed, 24, 2)).tolist())
-    # An occluder lies on the rim of a part.
+    # An occluder is on the rim of a part.
     under, way = rng.integers(len(parts), size=occluders), 2 * np.pi * rng.random(occluders)
     rim = centre[under] + 0.7 * radius[under, None] * np.stack([np.cos(way), np.sin(way)], 1)
     centre[placed:] = rim.clip(radius[placed:, None], 1 - radius[placed:, None])
@@ -227,7 +227,7 @@ def _strays(present: int) -> list[int]:
 
 
 def _spread(radius: list[float], tries: list[list[list[float]]]) -> list[tuple[float, float]]:
-    """Put each disc where it is first tried without lying too near to those before it, or else where it lies farthest."""
+    """Put each disc at the first tried place that is not too near to earlier ones, or else at the farthest tried place."""
     placed: list[tuple[float, float, float]] = []
     for r, spots in zip(radius, tries, strict=True):
         best, most = (0.0, 0.0), -1.0
@@ -243,9 +243,9 @@ def _spread(radius: list[float], tries: list[list[list[float]]]) -> list[tuple[f
 
 
 def _colours(rng: np.random.Generator, n: int) -> Array:
-    """A body's and a detail's colour for n items, (n, 2, 3): one light, one dark, which is which at random.
+    """A body's and a detail's colour for n items, (n, 2, 3): one light and one dark, in random order.
 
-    Light and dark are mirror images of each other, so that the mean of every pixel is the same grey whatever is drawn.
+    Light and dark mirror each other. So the mean of every pixel is the same grey, whatever is drawn.
     """
     hue = rng.random((n, 2, 3))
     hue -= hue.min(2, keepdims=True)
@@ -299,7 +299,7 @@ def _pictograms(items: _Items, side: int) -> _Patches:
 
 
 def _stack(background: Array, these: slice, patches: _Patches) -> tuple[Array, Array]:
-    """Lay some items over each other, from the back: the image, and which one is on top at each pixel (n: none)."""
+    """Draw items over each other, from the back: the image, and which one is on top at each pixel (n: none)."""
     margin = patches.alpha.shape[1]
     image = np.pad(background, ((0, 0), (margin, margin), (margin, margin)))
     top = np.full(image.shape[1:], len(patches.alpha))

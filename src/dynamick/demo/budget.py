@@ -1,4 +1,4 @@
-"""How many epochs the demo's trainings have: what was asked for, what an earlier start had, or what a time holds."""
+"""How many epochs the demo's trainings have: what was asked for, what an earlier start had, or what fits into a time."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ OVERHEAD = 1.2
 
 
 def check(minutes: float | None, epochs: int | None) -> None:
-    """Raise InputError if a budget is no time, or holds no epochs."""
+    """Raise InputError if a budget is not a time, or not a number of epochs."""
     if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes: {minutes} must be a number above 0")
     if epochs is not None and epochs < 1:
@@ -23,7 +23,7 @@ def check(minutes: float | None, epochs: int | None) -> None:
 
 
 def fitting(recipe: Recipe, images: Images, minutes: float, heads: int) -> int:
-    """As many epochs as a time holds on this machine, at least one and at most the recipe's; says so where they are fewer.
+    """As many epochs as fit into a time on this machine: at least one, at most the recipe's. It says if they are fewer.
 
     Args:
         recipe: one of the trainings; the others take as long.

@@ -35,7 +35,7 @@ class Demo:
         root: the folder that holds cifar-10-batches-py.
         out: where the trainings and the page go; an interrupted demo in it goes on.
         minutes: a budget for all trainings; None trains as long as the recipe says.
-        epochs: of each training; None takes what the budget holds, else the recipe's.
+        epochs: of each training; None takes what the budget allows, else the recipe's.
         seed: of weights, order and augmentation.
         restart: begin again, whatever is in `out`.
     """
@@ -58,12 +58,12 @@ class Demo:
         return recipe
 
     def command(self, epochs: int | None) -> str:
-        """What trains the same anew, on any machine: a budget is told as the epochs that it held."""
+        """The command that trains the same again on any machine. A budget is given as its number of epochs."""
         root = f" --root {shlex.quote(self.root)}" if self.data == "cifar10" else ""
         return f"dynamick demo --data {self.data}{root} --seed {self.seed}" + (f" --epochs {epochs}" if epochs else "")
 
     def epochs_of(self, recipe: Recipe, images: Images) -> int:
-        """As asked for, else the recipe's, or as many as the budget holds here; an interrupted demo keeps its number."""
+        """As asked for, else the recipe's, or as many as the budget allows here. An interrupted demo keeps its number."""
         if self.epochs is not None:
             return self.epochs
         if not self.restart and (kept := budget.begun(self.out / "dense")) is not None:
@@ -79,7 +79,7 @@ def run(demo: Demo) -> Path:
         The page's file.
 
     Raises:
-        InputError: a budget that is none, missing data, or a folder that holds other trainings.
+        InputError: an impossible budget, missing data, or a folder that holds other trainings.
         OSError: something could not be written.
     """
     budget.check(demo.minutes, demo.epochs)

@@ -1,4 +1,4 @@
-"""What the demo adds on generated scenes, where the truth is known: units, compositions and heatmaps held against it."""
+"""What the demo adds for generated scenes: units, compositions and heatmaps, compared with the truth."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -16,11 +16,11 @@ from dynamick.report.training import Comparison, Section
 
 LAYER = "layer3"
 SCENES = 1000
-"""So many validation scenes are dissected."""
+"""How many validation scenes are dissected."""
 EXPLAINED_ON_PAGE = 50
-"""So many are explained on the page explanations.html."""
+"""How many are explained on the page explanations.html."""
 EXPLAINED = 500
-"""So many of them have their heatmaps held against the masks."""
+"""How many heatmaps are compared with the masks."""
 DISSECTED = {"Dense": "dense", "Dynamic-5": "dynamic-5"}
 
 

@@ -1,4 +1,4 @@
-"""What a layer of any model puts out, through a hook that is gone afterwards whatever happens."""
+"""The outputs of a layer of any model, by a hook that is always removed afterwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,7 +50,7 @@ class Capture:
         self._last = module
 
     def hook(self, _module: nn.Module, _inputs: object, output: object) -> None:
-        """Keep a copy: a later in-place module (a ReLU, say) would change what the layer itself put out."""
+        """Keep a copy: a later in-place module, such as a ReLU, would change the layer's output."""
         if isinstance(output, Tensor) and output.ndim == 2:
             output = output[:, :, None, None]
         elif isinstance(output, Tensor) and output.ndim == 4 and output.numel():
@@ -78,9 +78,9 @@ class Capture:
 
 @contextmanager
 def capture(model: nn.Module, layer: str) -> Iterator[Capture]:
-    """Within the context every forward pass of the model leaves the layer's output in the `Capture`.
+    """Inside the context every forward pass of the model leaves the layer's output in the `Capture`.
 
-    The model is in evaluation mode there; each module's own mode comes back afterwards, and the hook goes, also when
+    There the model is in evaluation mode. Afterwards each module has its own mode again, and the hook is removed, also if
     the body raises. A layer that is called several times in a pass gives its last output.
 
     Raises:

@@ -13,7 +13,7 @@ from dynamick.errors import InputError
 
 RULES = ("netdissect", "lite")
 MOST = 1 << 24
-"""The largest number of a label: a table holds a place for every number up to the largest used."""
+"""The largest number of a label. A table has a place for every number up to the largest one used."""
 _UNSIGNED = (torch.uint16, torch.uint32, torch.uint64)
 
 
@@ -36,7 +36,7 @@ def _once(columns_DX: Tensor) -> None:
 
 
 class Counts:
-    """Counts over a data set, batch by batch: those of parts of a set add up to those of the whole.
+    """Counts over a data set, batch by batch. The counts of parts add up to those of the whole.
 
     Attributes:
         intersections: int64, shape (U, L): |mask & concept|.
@@ -84,7 +84,7 @@ class Counts:
             if label.category not in position:
                 found = f"{label.number} ({label.name}) is of category {label.category!r}"
                 raise InputError(f"data: label {found}; there is {', '.join(position)}")
-        # Column 0 stands for "unlabelled"; a number that is no label has the column -1.
+        # Column 0 is "unlabelled". A number that is not a label has the column -1.
         self._column = torch.full((max(label.number for label in labels) + 1,), -1, dtype=torch.int32, device=self.device)
         self._column[0] = 0
         numbers = torch.tensor([label.number for label in labels], device=self.device)
@@ -137,7 +137,7 @@ class Counts:
         self.areas.index_add_(0, units, pixels * labels.present.index_select(0, images).long())
 
     def _count(self, images_S: Tensor, units_S: Tensor, excess_Shw: Tensor, labels: "_Labels", size: tuple[int, int]) -> None:
-        """Add up masks pixel by pixel: few pixels are in a mask, so that a list of them is short."""
+        """Add up masks pixel by pixel. Few pixels are in a mask, so a list of them is short."""
         flat, both = labels.planes.flatten(), self._both.view(-1)
         pixels = size[0] * size[1]
         plane_S, depth_S = labels.first.index_select(0, images_S) * pixels, labels.depth.index_select(0, images_S)
@@ -165,7 +165,7 @@ class Counts:
     def _labels(self, samples: Sequence[tuple[str, Mapping[str, Tensor]]], size: tuple[int, int]) -> "_Labels":
         """A batch's labels as columns of the counts.
 
-        A concept is a set of pixels: one that several maps give to a pixel counts there once.
+        A concept is a set of pixels: if several maps give it to one pixel, it counts there once.
         """
         names, planes, wholes, depth = [], [torch.zeros(0, size[0] * size[1], dtype=torch.int32)], [], []
         for name, maps in samples:
@@ -186,7 +186,7 @@ class Counts:
             names.append(name)
             wholes.append(whole)
             depth.append(sum(map(len, planes[before:])))
-        # One whole label at least, so that no shape is empty; 0 is unlabelled.
+        # At least one whole label, so that no shape is empty. 0 is unlabelled.
         most = max(1, *map(len, wholes))
         wholes_BE = torch.tensor([its + [0] * (most - len(its)) for its in wholes])
         owners = [image for image, count in enumerate(depth) for _ in range(count)]

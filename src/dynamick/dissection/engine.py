@@ -37,7 +37,7 @@ from dynamick.progress import bar
 TELLING = 16
 """Of so many images, evenly spaced, one should excite some unit."""
 NAMED = 8
-"""So many units are named in a message; more are counted."""
+"""A message names this many units and counts the others."""
 
 
 def dissect(
@@ -61,18 +61,18 @@ def dissect(
 ) -> Dissection:
     """Find the concept that each unit of a layer sees, by NetDissect's protocol (docs/definitions.md, "Network Dissection").
 
-    The images pass the model once. A map whose maximum is not above the bound so far on the unit's threshold can never
-    count and is dropped; of the others, the locations near a value above it are kept. With n = images * h * w, K =
-    floor(0.005 n) + 1, that takes at most 1.5 * U * K * (40 + h * w / 8) bytes, and the K largest values a unit take
-    5 * U * K bytes. Where the former exceeds `memory` it goes to disk; where the disk has no room either, the images
-    pass the model twice. The result is the same, bit for bit.
+    The images pass the model once. There is a lower bound on each unit's threshold, which rises. A map whose maximum is not
+    above the bound can never count and is dropped. Of the others, the locations near a value above the bound are kept. With
+    n = images * h * w and K = floor(0.005 n) + 1, this takes at most 1.5 * U * K * (40 + h * w / 8) bytes. The K largest
+    values of each unit take 5 * U * K bytes. If the maps take more than `memory`, they go to disk. If the disk has no room,
+    the images pass the model twice. The result is the same, bit for bit.
 
     Within `torch.distributed` every process takes every world_size-th batch, and all return the same result as one process.
 
     Args:
         model: any module; it is moved to `device`, and is in evaluation mode during the call.
         layer: dotted name of a module whose output is a map (B, U, h, w) or a vector (B, U), of one size for all images.
-        dataset: images and their label maps. `image(index)` and `maps(index)`, where it has them, spare decoding twice.
+        dataset: images and their label maps. If it has `image(index)` and `maps(index)`, nothing is decoded twice.
         rule: `netdissect` or `lite`, see `Counts`.
         preprocessing: by default `model.preprocessing`.
         batch_size: images a forward pass; part of what makes two results equal bit for bit.
@@ -153,7 +153,7 @@ def dissect(
 
 
 class _Run:
-    """A model, a data set, and how the one is shown the other: this process's batches."""
+    """A model, a data set, and how the model is shown the images: this process's batches."""
 
     def __init__(
         self,
@@ -196,13 +196,13 @@ class _Run:
         names = [name_of(self.dataset, index) for index in range(len(self.dataset))]
         images = hashlib.sha256(repr(names).encode())
         images.update(image_of(self.dataset, 0)[1].cpu().contiguous().numpy().tobytes())
-        # What lies in files can say whether any of them has changed.
+        # A data set in files can tell whether a file has changed.
         files = getattr(self.dataset, "fingerprint", None)
         images.update(files().encode() if callable(files) else b"")
         sizes = {"images": len(self.dataset), "maps": list(self.shape), "label maps": list(self.dataset.map_size)}
         hashes = {"labels": labels, "model": model, "images and label maps": images}
         digests: dict[str, Any] = {name: each.hexdigest()[:12] for name, each in hashes.items()}
-        # The same weights in another network put out other maps.
+        # In another network the same weights give other maps.
         digests["first image's maps"] = self.mean
         return {**sizes, "preprocessing": self.preprocessing.to_dict(), **digests}
 
@@ -340,7 +340,7 @@ def _preprocessing(model: nn.Module, given: Preprocessing | None) -> Preprocessi
 def _survivors(
     saved: Saved, shape: tuple[int, int, int], keep: int, memory: int, passes: int | None, stack: ExitStack
 ) -> Survivors | None:
-    """Where surviving maps are kept; None for two passes: asked for, or neither memory nor disk has room for them."""
+    """Keeps surviving maps; None for two passes: if asked for, or if neither memory nor disk has room."""
     U, h, w = shape
     most = int(Survivors.SLACK * U * keep * (40 + h * w / 8))
     folder = saved.maps_folder

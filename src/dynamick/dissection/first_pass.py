@@ -15,7 +15,7 @@ class FirstPass:
 
     Args:
         values: the largest values, which give the thresholds.
-        survivors: where maps that can still count go; None if a second pass will make them again.
+        survivors: keeps the maps that can still count; None if a second pass will make them again.
         top: how many images of highest activation are noted for a unit.
         images: how many images there are.
 
@@ -29,7 +29,7 @@ class FirstPass:
         device = values.bound.device
         self.values, self.survivors, self.top, self.images = values, survivors, top, images
         self.top_values = torch.full((top, values.units), -torch.inf, dtype=torch.float32, device=device)
-        # Places that no image has taken yet rank behind every image.
+        # Places without an image yet rank after every image.
         self.top_images = torch.full((top, values.units), images, device=device)
         self.nan_counts = torch.zeros(values.units, dtype=torch.int64, device=device)
         self.next = 0
@@ -58,16 +58,16 @@ class FirstPass:
         self.next += 1
 
     def _above(self, maps_BUhw: Tensor) -> Tensor:
-        """Where maps are above their units' bounds; one long row of bounds is compared fastest."""
+        """Where maps are above their units' bounds. One long row of bounds is the fastest to compare."""
         bounds = self.values.bound.repeat_interleave(maps_BUhw.shape[2] * maps_BUhw.shape[3])
         return above(maps_BUhw.flatten(1), bounds).view(maps_BUhw.shape)
 
     def note(self, values_NU: Tensor, images_NU: Tensor) -> None:
         """Take in the highest activation of every unit in some images, and which images those are, shape (N, U)."""
-        # Most units have seen higher values before; among equals an earlier image may come later, from another process.
+        # Most units have seen higher values before. Of equals, an earlier image may come later, from another process.
         some = places(values_NU.amax(0) >= self.top_values[-1])
         values = torch.cat([self.top_values[:, some], values_NU[:, some]])
-        # By image first, so that the stable sort by value leaves equals in that order.
+        # By image first: the stable sort by value then keeps equals in that order.
         images, order = torch.cat([self.top_images[:, some], images_NU[:, some]]).sort(dim=0, stable=True)
         values, best = values.gather(0, order).sort(dim=0, descending=True, stable=True)
         self.top_values[:, some], self.top_images[:, some] = values[: self.top], images.gather(0, best)[: self.top]

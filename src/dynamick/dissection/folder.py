@@ -16,7 +16,7 @@ from dynamick.files import alone, why_no_folder, write_atomically, write_by
 from dynamick.preprocessing import Preprocessing
 
 PICTURED = 42
-"""Of so many units, the best, the gallery shows the top images."""
+"""The gallery shows the top images of this many units, the best ones."""
 
 
 def dissect_into(
@@ -42,7 +42,7 @@ def dissect_into(
         What was found; None in every process but the first.
 
     Raises:
-        InputError: the folder cannot be written to, or another process is filling it; `data` is none; or as
+        InputError: the folder cannot be written to, or another process is filling it; `data` is not a data set; or as
             `dynamick.dissect`.
     """
     out = Path(out)

@@ -17,7 +17,7 @@ from dynamick.preprocessing import Preprocessing
 DIMMED = 0.25
 """How bright an image is outside the unit's region."""
 NARROWEST = 200
-"""Pixels that a unit's caption has, however few pictures stand below it."""
+"""The least width of a unit's caption in pixels, however few pictures are below it."""
 CAPTION, GAP, MARGIN = 18, 2, 12
 """Pixels: a caption's height, between pictures, and around the page and between units."""
 
@@ -25,7 +25,7 @@ CAPTION, GAP, MARGIN = 18, 2, 12
 class Example(NamedTuple):
     """A unit (0-based), its label and score, its top images (uint8 (3, H, W)) and where it is active in them (bool (H, W)).
 
-    `peaks`: its highest activations there; the dissection's `top_values`, where these are the images that it saw.
+    `peaks`: its highest activations there. They are the dissection's `top_values` if these are the images that it saw.
     """
 
     unit: int
@@ -107,7 +107,7 @@ def sheet(shown: Sequence[Example], side: int = 96, across: int = 3) -> Image.Im
 
 
 def _caption(example: Example, font: Any, width: int) -> str:
-    """A unit's number, label and score; a label that is too long for its place is cut."""
+    """A unit's number, label and score. A label that is too long is cut."""
     for length in range(len(example.label), -1, -1):
         cut = example.label[:length] + ("..." if length < len(example.label) else "")
         caption = f"unit {example.unit + 1}: {cut}, IoU {example.score:.3f}"

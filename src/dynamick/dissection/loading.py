@@ -17,7 +17,7 @@ def load(
 ) -> Iterator[list[tuple[str, Any]]]:
     """One part of each sample of the given batches; batch b holds samples b * batch_size up to the next batch's first."""
     places = [[*range(batch * batch_size, min((batch + 1) * batch_size, len(dataset)))] for batch in batches]
-    # A generator of its own: a dissection between two epochs must not change what the training draws next.
+    # A generator of its own: a dissection between two epochs must not change the training's random numbers.
     own = torch.Generator()
     parts = _Parts(dataset, part)
     for found in DataLoader(parts, batch_sampler=places, num_workers=workers, collate_fn=list, generator=own):
@@ -28,7 +28,7 @@ def load(
 
 
 class _Parts(Dataset[tuple[str, Any] | InputError]):
-    """Parts of samples; what is wrong with one comes in its place: an error that another process raises loses its form."""
+    """Parts of samples. If one is wrong, its error comes in its place: raised in another process, it would lose its form."""
 
     def __init__(self, dataset: ConceptDataset, part: Part) -> None:
         self.dataset, self.part = dataset, part

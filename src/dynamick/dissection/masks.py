@@ -10,9 +10,9 @@ from torch import Tensor
 from dynamick.dissection.selecting import above, places
 
 AT_ONCE = 1 << 20
-"""So many pixels are upsampled at once, or those of one cell."""
+"""How many pixels are upsampled at once; at least those of one cell."""
 HIGHEST, LOWEST = 1e30, -3e38
-"""Stand for infinite differences: a finite sum of two such is what the infinite one would be, and no product is NaN."""
+"""In place of infinite differences: sums have the right sign, and no product is NaN."""
 
 
 class Pixels(NamedTuple):
@@ -38,7 +38,7 @@ def _cells(locations: int, pixels: int, device: torch.device) -> _Cells:
     cell = source.floor().long() + 1
     counts = torch.bincount(cell, minlength=locations + 1)
     first = counts.cumsum(0) - counts
-    # Beyond the outermost location its value holds.
+    # Outside the outermost location its value is used.
     share = torch.where((cell == 0) | (cell == locations), 0, source - (cell - 1))
     before, after = torch.zeros(2, int(counts.max()), locations + 1, dtype=torch.float64)
     within = torch.arange(pixels) - first[cell]
@@ -49,9 +49,9 @@ def _cells(locations: int, pixels: int, device: torch.device) -> _Cells:
 def mask_pixels(excess_Shw: Tensor, size: tuple[int, int]) -> Iterator[Pixels]:
     """The pixels at which maps, upsampled bilinearly to the size of the label maps, are above their thresholds.
 
-    Only cells with a corner above the threshold are upsampled: interpolation never exceeds its four corners, and rounding
-    keeps the sign of a sum of numbers that are not positive. Bilinear interpolation of activation minus threshold is above
-    0 where that of the activation is above the threshold.
+    Only cells with a corner above the threshold are upsampled: interpolation is never above its four corners, and rounding
+    keeps the sign of a sum of numbers that are not positive. The interpolation of activation minus threshold is above 0
+    where the interpolation of the activation is above the threshold.
 
     Args:
         excess_Shw: float32, shape (S, h, w): activation minus threshold; locations without a neighbour above 0 do not matter.
@@ -77,7 +77,7 @@ def mask_pixels(excess_Shw: Tensor, size: tuple[int, int]) -> Iterator[Pixels]:
             for across in (-1, 0):
                 y, x = (row + down).clamp(0, h - 1), (column + across).clamp(0, w - 1)
                 corners.append(_finite(flat.index_select(0, (maps * h + y) * w + x)))
-        # Cells are the last dimension: the longest is the fastest.
+        # Cells are the last dimension, because the longest one is the fastest.
         left, right = columns.before.index_select(1, column), columns.after.index_select(1, column)
         upper, lower = corners[0] * left + corners[1] * right, corners[2] * left + corners[3] * right
         above_hwN = above(

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from dynamick.dissection.result import Dissection
 
-# Okabe and Ito's, told apart by the colour-blind; lines differ in stroke as well.
+# Okabe and Ito's, which the colour-blind can tell apart. Lines also differ in stroke.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 STROKES = ("-", "--", "-.", ":")
 

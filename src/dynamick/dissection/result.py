@@ -47,7 +47,7 @@ class Row(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The four figures that dissections are compared by; the mean is over all units."""
+    """The four figures by which dissections are compared. The mean is over all units."""
 
     units: int
     mean_score: float
@@ -69,7 +69,7 @@ class Dissection:
     nan_counts: int64, shape (U,): how many activations were NaN; they rank below all others.
     measured: what the run cost: seconds, bytes, images; empty if not measured.
 
-    The arrays have a zero dimension where the dissection was read from a tally, which does not hold them.
+    If the dissection was read from a tally, which does not hold the arrays, they have a dimension of zero.
     """
 
     rows: list[Row]
@@ -133,7 +133,7 @@ class Dissection:
         """Read a tally.csv.
 
         Raises:
-            InputError: it cannot be read, or is no tally.
+            InputError: it cannot be read, or is not a tally.
         """
         path = Path(path)
         try:

@@ -51,7 +51,7 @@ class Saved:
             # The folder itself stays: it may hold the lock that keeps other processes out.
             (self.folder / "state.pt").unlink(missing_ok=True)
             shutil.rmtree(self.folder / "maps", ignore_errors=True)
-            # Also what other numbers of processes left; what the other processes of this run left is theirs to drop.
+            # Also what runs with another number of processes left. This run's other processes remove their own.
             for each in self.folder.parent.glob("process-*"):
                 if not each.name.endswith(f"-of-{shards.world()}"):
                     shutil.rmtree(each, ignore_errors=True)
@@ -64,7 +64,7 @@ class Saved:
         if path.exists():
             self._state = self._read(path)
         elif not restart and (others := sorted(self.folder.parent.glob("process-*/state.pt"))):
-            # Another number of processes cannot go on from it, but it must be of the same configuration.
+            # Another number of processes cannot go on from it, but its configuration must be the same.
             self._read(others[0])
 
     def _read(self, path: Path) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def recorded(folder: Path) -> tuple[int, int] | None:
     """How many images and concepts a dissection's `state/` says that it saw; None if there is none.
 
     Raises:
-        InputError: what is there is no such state.
+        InputError: what is there is not such a state.
     """
     for path in sorted(folder.glob("process-*/state.pt")):
         try:
@@ -131,7 +131,7 @@ def recorded(folder: Path) -> tuple[int, int] | None:
 
 
 def _same(before: Any, now: Any) -> bool:
-    """Equal; activations, which are summed in another order on another machine, to three digits."""
+    """Whether they are equal. Activations only to three digits: another machine sums them in another order."""
     if isinstance(before, float) and isinstance(now, float):
         return math.isclose(before, now, rel_tol=1e-3)
     return bool(before == now)

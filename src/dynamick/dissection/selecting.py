@@ -1,4 +1,4 @@
-"""Comparison and selection, which on a CPU NumPy does several times as fast as PyTorch."""
+"""Comparison and selection. On a CPU, NumPy is several times as fast as PyTorch here."""
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ def places(mask: Tensor) -> Tensor:
 
 
 def grouped(numbers_N: Tensor) -> Tensor:
-    """The order that brings equal numbers (from 0 up) together, the lowest first; equals stay in their order."""
+    """The order that puts equal numbers (0 or more) together, the lowest first. Equals keep their order."""
     if _on_cpu(numbers_N):
         plain = numbers_N.numpy()
         # NumPy sorts 16-bit numbers by their digits, in linear time.

@@ -39,7 +39,7 @@ def gather(part: T) -> list[T]:
 
 
 def merge_first(first: FirstPass) -> FirstPass:
-    """What all processes saw, on each of them; the surviving maps stay where they are."""
+    """What all processes saw, on each of them. Surviving maps are not moved."""
     if not active():
         return first
     U, keep = first.values.units, first.values.count
@@ -66,7 +66,7 @@ def merge_counts(counts: Counts) -> Counts:
 
 @contextmanager
 def processes() -> Iterator[None]:
-    """Join the processes that `torchrun` started, as WORLD_SIZE says; alone, or where they have joined, it does nothing."""
+    """Join the processes that `torchrun` started (WORLD_SIZE). With one process, or if they have joined, it does nothing."""
     joins = int(os.environ.get("WORLD_SIZE", "1")) > 1 and not dist.is_initialized()
     if joins:
         dist.init_process_group("gloo")

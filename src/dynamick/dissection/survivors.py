@@ -1,4 +1,4 @@
-"""The maps that can still count, kept compactly until the thresholds are final: what makes one pass enough."""
+"""The maps that can still count, kept in little space until the thresholds are final. So one pass is enough."""
 
 import io
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ Array = npt.NDArray[np.generic]
 
 
 class Piece(NamedTuple):
-    """S surviving maps of one batch. A location is kept when it or a neighbour (3x3) is above the bound: no other
-    location has a share in a pixel of the upsampled map that is above it."""
+    """S surviving maps of one batch. A location is kept if it or a neighbour (3x3) is above the bound: no other
+    location contributes to a pixel of the upsampled map that is above it."""
 
     images: Array  # (S,) uint16 or int32, place in the batch
     units: Array  # (S,) uint16 or int32
@@ -49,7 +49,7 @@ def reduce(maps_BUhw: Tensor, above_BUhw: Tensor, some_BU: Tensor) -> Piece:
 
 
 def reduce_again(piece: Piece, shape: tuple[int, int], bound_U: Tensor) -> Piece:
-    """What a risen bound leaves of a piece."""
+    """The part of a piece that is left after the bound has risen."""
     bound_S = bound_U.numpy()[piece.units]
     kept_SP = _unpacked(piece, shape)
     counts = kept_SP.sum(1)
@@ -57,13 +57,13 @@ def reduce_again(piece: Piece, shape: tuple[int, int], bound_U: Tensor) -> Piece
     kept_SP, values = kept_SP[some], piece.values[np.repeat(some, counts)]
     above_SP = np.zeros(kept_SP.shape, bool)
     above_SP[kept_SP] = values > np.repeat(bound_S[some], counts[some])
-    # Not beyond what was kept before: of the rest there is no value.
+    # Only within what was kept before: the rest has no values.
     near_SP = kept_SP & _near(torch.from_numpy(above_SP).view(-1, *shape)).flatten(1).numpy()
     return Piece(piece.images[some], piece.units[some], np.packbits(near_SP, axis=1), values[near_SP[kept_SP]])
 
 
 def _near(above_Shw: Tensor) -> Tensor:
-    """True also beside what is true. Shifted as one long row, which is fast, it takes in a few more at the edges: no harm."""
+    """True also beside what is true. It is shifted as one long row, which is fast; a few more at the edges do no harm."""
     shape = above_Shw.shape
     near = above_Shw.flatten().clone()
     for step in (1, shape[2]):
@@ -93,8 +93,8 @@ def _narrow(numbers: Array) -> Array:
 class Survivors:
     """Surviving maps, batch by batch, in memory or as one file a batch in a folder.
 
-    They are filtered again with the risen bound whenever they have grown by half, so that about 1.5 times what is above
-    the current bound is held: at most `count` locations a unit (see `TopValues`), each with its 8 neighbours.
+    When they have grown by half, they are filtered again with the risen bound. So at most about 1.5 times what is above the
+    current bound is held: `count` locations a unit (see `TopValues`), each with its 8 neighbours.
 
     Args:
         shape: height and width of the maps.

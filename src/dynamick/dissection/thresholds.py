@@ -26,8 +26,8 @@ def values_to_keep(n: int, quantile: float = 0.995) -> int:
 class TopValues:
     """The `count` largest values of each unit of a stream.
 
-    Once a unit has `count` values, the smallest of them is a bound that only rises: what does not exceed it cannot change
-    the result and is dropped. Memory: units * (count + max(count / 4, 256)) float32 values, and one update's.
+    Once a unit has `count` values, the smallest of them is a bound that only rises. Values that are not above it cannot change
+    the result and are dropped. Memory: units * (count + max(count / 4, 256)) float32 values, and those of one update.
 
     Args:
         units: how many units.
@@ -39,7 +39,7 @@ class TopValues:
         self._kept = torch.full((units, count + max(count // 4, 256)), -torch.inf, dtype=torch.float32, device=device)
         self._filled = torch.zeros(units, dtype=torch.int64, device=device)
         self.bound = torch.full((units,), -torch.inf, dtype=torch.float32, device=device)
-        """Shape (U,): no value that does not exceed it can matter any more. It is never above the final threshold."""
+        """Shape (U,): only values above it can still matter. It is never above the final threshold."""
 
     def update(self, values_UM: Tensor) -> None:
         """Take in M values of every unit, float32, without NaN."""
@@ -64,7 +64,7 @@ class TopValues:
     def _shrink(self, values: Tensor, filled: Tensor) -> None:
         self._filled = filled.clamp(max=self.count)
         full = self._filled == self.count
-        # -inf stands where there is no value yet: to be filled next, so it must come last.
+        # -inf marks a place without a value yet. It is filled next, so it must be last.
         top = values.topk(self.count, sorted=not bool(full.all())).values
         self._kept[:, : self.count] = top
         self._kept[:, self.count :] = -torch.inf

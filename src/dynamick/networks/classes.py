@@ -1,4 +1,4 @@
-"""The names of a network's classes, in every form in which people keep them."""
+"""The names of a network's classes, in every usual form."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +21,7 @@ def names_of(value: Any) -> list[str] | None:
 
 
 def _of_mapping(value: Mapping[Any, Any]) -> list[str] | None:
-    # JSON has text alone for keys.
+    # JSON has only text as keys.
     for pairs in (list(value.items()), [(number, name) for name, number in value.items()]):
         try:
             by_number = {int(number): str(name) for number, name in pairs}
@@ -48,8 +48,8 @@ def classes_of(own: Any, outputs: int | None, given: Any = None) -> list[str]:
     """A name for each output: those that the user gives, else the network's own, else the outputs' numbers.
 
     Args:
-        own: the network's own names in any form; passed over where they are none, or of another number.
-        outputs: how many there are; None if nobody knows.
+        own: the network's own names in any form. They are ignored if they are no names, or of another number.
+        outputs: how many there are; None if it is not known.
         given: a text file's path, or names in any form.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A network's head and its Dynamic-K layers, as a file says them: read from a model, and put into a new one."""
+"""A network's head and its Dynamic-K layers as plain values for a file: read from a model, and put into a new one."""
 
 from dataclasses import asdict
 from typing import Any
@@ -22,7 +22,7 @@ def head_of(model: nn.Module, name: str, layer: str | None = None) -> str | None
         None if nothing is named and none is found.
 
     Raises:
-        InputError: what is named is not there, is another kind of layer, or its weight is computed.
+        InputError: there is no such layer, it is another kind of layer, or its weight is computed.
     """
     if layer is None:
         try:
@@ -57,7 +57,7 @@ def routed_layers(model: nn.Module) -> dict[str, dict[str, Any]]:
 
 
 def put_layers(model: nn.Module, head: str | None, routed: dict[str, dict[str, Any]], tensors: dict[str, Tensor]) -> None:
-    """Give a new network the layers that a file's has: heads of as many outputs as its weights have, Dynamic-K layers.
+    """Give a new network the layers that a file says: Dynamic-K layers, and heads with as many outputs as the weights.
 
     Raises:
         AttributeError, KeyError: the network has no such layer, or the file no such weight.

@@ -18,7 +18,7 @@ class OpenNetwork:
 
     Attributes:
         name: for example `res8-d5a`, or `resnet50`.
-        model: in evaluation mode; `model.preprocessing`, `model.classes` and `model.head_name` say what is said here.
+        model: in evaluation mode. `model.preprocessing`, `model.classes` and `model.head_name` say the same as this object.
         head: dotted name of the linear layer that puts out the logits; None if there is none.
         layer: dotted name of the layer whose maps are pooled into the head's input; None if nothing says.
         preprocessing: how its images are prepared; None if nothing says.
@@ -64,7 +64,7 @@ class OpenNetwork:
         return f"These are the weights after epoch {epoch} of {self.epochs}: the training goes on, or was not finished."
 
     def images(self, kind: str | None = None, root: str | None = None, size: int | None = None) -> DataRecipe:
-        """The images that it learnt from, or what the user says, shown as it saw its own.
+        """The images that it learnt from, or other ones of the user's, prepared as its own were.
 
         Args:
             kind: another source of images than its own.

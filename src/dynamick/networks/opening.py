@@ -25,9 +25,9 @@ from dynamick.nn import unit_layer
 from dynamick.nn.units import NAME as UNITS
 
 DEFAULT = "DEFAULT"
-"""In place of a file: the weights that the source publishes."""
+"""Given in place of a file: the weights that the source publishes."""
 IN_A_RUN = ("last.safetensors", "weights.safetensors")
-"""What a run's folder holds."""
+"""The files of weights in a run's folder."""
 
 
 def open_network(
@@ -47,7 +47,7 @@ def open_network(
             `torchvision:resnet50`, `timm:NAME`, `package.module:function`; or a model, which is taken as it is.
         weights: a file that `dynamick.save` wrote, a run's folder, anybody's state dict, or `DEFAULT`: the weights that the
             source publishes. A function may have loaded its own.
-        size, mean, std: how its images are prepared, where the network does not say or is to be shown others: the side in
+        size, mean, std: how its images are prepared, if the network does not say it or you want it otherwise: the side in
             pixels; three numbers each, for R, G, B in 0..1.
         classes: the classes' names in the outputs' order: a text file, one a line, a list or a dictionary.
         layer: dotted name of the linear layer that puts out the logits; None takes what the file says, else the last one.
@@ -115,7 +115,7 @@ def _found(spec: str, weights: str | Path | None) -> OpenNetwork:
 
 
 def _is_place(spec: str) -> bool:
-    """Whether a spec means a file or a folder: it is there, or is called as a file of weights is."""
+    """Whether a spec means a file or a folder: it exists, or has the ending of a file of weights."""
     return spec.endswith((".safetensors", ".pt", ".pth")) or Path(spec).exists()
 
 
@@ -137,7 +137,7 @@ def weights_file(path: str | Path) -> Path:
 
 
 def says_what_it_is(path: str | Path) -> bool:
-    """Whether a file, or that in a run's folder, needs no other word on what its network is.
+    """Whether a file (or that in a run's folder) itself says what its network is.
 
     Raises:
         InputError: there is none, or it is damaged.

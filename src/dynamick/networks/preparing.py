@@ -16,7 +16,7 @@ def preprocessing_that_counts(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Preprocessing | None:
-    """What the user says counts, then what the network says of itself; its size, else that of the images it learnt from.
+    """First what the user says, then what the network says. The size may also be that of the images it learnt from.
 
     Args:
         own: the network's own `preprocessing`: its file's, else its own attribute, else what its source says; or None.
@@ -27,7 +27,7 @@ def preprocessing_that_counts(
         None if nothing says anything.
 
     Raises:
-        InputError: a value that cannot be, or the user says a part of it and the network nothing.
+        InputError: an impossible value, or the user gives only a part and the network gives nothing.
     """
     options = {"size": size, "mean": mean and tuple(mean), "std": std and tuple(std)}
     given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}

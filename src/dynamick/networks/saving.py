@@ -1,4 +1,4 @@
-"""The one format of all that is written: safetensors, with what rebuilds the network as JSON in the metadata."""
+"""The one format of all weights files: safetensors, with JSON in the metadata that says how to rebuild the network."""
 
 import json
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ KINDS: dict[str, Any] = {
     "preprocessing": dict | None,
     "extra": dict,
 }
-"""What the parts of a configuration must be, where they are there."""
+"""The types of a configuration's parts, if they are there."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,7 @@ def rebuilt(saved: Saved, spec: str | None = None) -> nn.Module:
             the user does not name that.
     """
     source, name = _source_of(saved, spec)
-    # A failing function says so itself; else what is wrong is the file.
+    # A function that fails says so itself. In all other cases the file is wrong.
     new = source.build(name, {}) if source.runs_code else None
     model = _completed(new, source, name, saved)
     take_precision(model, saved.tensors)
@@ -163,7 +163,7 @@ def _source_of(saved: Saved, spec: str | None) -> tuple[Source, str]:
 
 
 def _completed(new: nn.Module | None, source: Source, name: str, saved: Saved) -> nn.Module:
-    """A new network with all that its file says of it, but for the weights."""
+    """A new network with everything that its file says, except the weights."""
     config = saved.config
     try:
         model: Any = source.build(name, config) if new is None else new
@@ -182,7 +182,7 @@ def _completed(new: nn.Module | None, source: Source, name: str, saved: Saved) -
 
 
 def remember(model: Any, source: Source, name: str, head: str | None) -> None:
-    """Note on a network where it comes from, for `save`, and which layer is its head, for `find_classifier`."""
+    """Note on a network where it comes from (for `save`) and which layer is its head (for `find_classifier`)."""
     model.origin = {"source": source.name, "model": name}
     if head is not None:
         model.head_name = head
@@ -223,7 +223,7 @@ def _open(path: str | Path, tensors: bool) -> tuple[dict[str, str], dict[str, Te
         raise InputError(f"{path}: a folder; give the file of weights in it, such as {Path(path) / 'last.safetensors'}")
     try:
         with safetensors.safe_open(path, "pt") as file:
-            # Copied, for what is read lives in the file.
+            # Copied, because tensors that are read still point into the file.
             held = {name: file.get_tensor(name).clone() for name in file.keys()} if tensors else {}  # noqa: SIM118
             return file.metadata() or {}, held
     except FileNotFoundError:
@@ -250,7 +250,7 @@ def _config_in(path: str | Path, metadata: dict[str, str]) -> dict[str, Any] | N
 
 
 def _first_format(said: dict[str, str]) -> dict[str, Any]:
-    """What `dynamick retrofit` said first of networks of others, in today's words."""
+    """The first form of files of `dynamick retrofit`, in today's form."""
     name, head = said["model"], said["classifier"]
     source = "function" if ":" in name else "torchvision"
     routed = {head: {"k": int(said["k"]), "rule": said["rule"]}}

@@ -25,14 +25,14 @@ class Source:
         name: what stands before the colon: `torchvision` in `torchvision:resnet50`.
         form: what a user writes, with an example, for messages and help.
         build: from a network's name, and the values that a file keeps of it, to a new network. The values are {} for one
-            that no file is of yet; `outputs`, where it is there, is how many the network must have. Nothing is downloaded.
+            without a file. `outputs`, if it is there, is how many outputs it must have. Nothing is downloaded.
         knows: whether a name without the source's name before it means a network of this source.
         published: from a name to the network with its published weights, and their classes' names (None: not known).
         preprocessing: from a name and its network to how its images are prepared; None if the source does not say.
         keeps: a network's plain values, beyond its name, that `build` needs to make the same one again.
-        own_weights: the networks may come with weights: a file of them is not asked for.
+        own_weights: the networks may come with weights, so no file is needed.
         own_files: the weights must come from a file that `dynamick.save` wrote.
-        runs_code: the name is code that is called, so that the user alone may say it: no file may.
+        runs_code: the name is code that is called. So only the user may say it, and never a file.
     """
 
     name: str

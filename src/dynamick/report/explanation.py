@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 MAX_BYTES = 5_000_000
-"""What a page of 50 images may weigh."""
+"""How many bytes a page of 50 images may have."""
 
 _HERE = Path(__file__).parent
 _SCRIPTS = ("arithmetic.js", "elements.js", "images.js", "classes.js", "explanation.js")  # one after the other
@@ -59,8 +59,8 @@ def write_page(page: Page, path: str | Path) -> Path:
 def render(page: Page) -> str:
     """The page as HTML text.
 
-    It holds what the arithmetic needs and thins out the rest: the maps of the units that matter most, as many top images
-    as there is room for, and of a head too large for one page the classes that come closest in these images.
+    It holds all that the arithmetic needs, and of the rest a part: the maps of the units that matter most, and as many top
+    images as fit. If the head is too large for one page, it holds the classes that come closest in these images.
 
     Raises:
         InputError: no image, or an array whose shape does not fit the others.

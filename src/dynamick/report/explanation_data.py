@@ -1,4 +1,4 @@
-"""The explanation page's numbers as JSON values: what its arithmetic needs is exact, the rest is thinned out to fit."""
+"""The explanation page's numbers as JSON values. What its arithmetic needs is exact. The rest is reduced to fit."""
 
 import base64
 import math
@@ -16,12 +16,12 @@ _MAP_SIDE = 16
 
 
 def page_scale(page: Page) -> float:
-    """How many times the budget of 50 images this page has."""
+    """The page's budget, as a multiple of that of 50 images."""
     return max(1.0, len(page.instances) / 50)
 
 
 def kept_classes(page: Page) -> list[int]:
-    """All classes, or of a head too large those that rank best in any image."""
+    """All classes; if the head is too large, those that rank best in any image."""
     weight = page.head.weight
     stored = np.count_nonzero(weight) if page.head.mask is None else int(page.head.mask.sum())
     each = min(weight.shape[1] * 4, stored / len(weight) * 8)
@@ -71,7 +71,7 @@ def page_data(page: Page, kept: list[int]) -> dict[str, Any]:
 def _head(head: HeadNumbers, kept: list[int]) -> dict[str, Any]:
     """The kept classes' weights, losslessly: all of them, or only those that are there.
 
-    Without a mask what is left out is zero; with one it is pruned, which the rule `exactly` tells apart.
+    Without a mask, weights that are left out are zero. With a mask they are pruned, which the rule `exactly` treats differently.
     """
     weight = head.weight[kept].astype("<f4")
     there = weight != 0 if head.mask is None else head.mask[kept]

@@ -57,7 +57,7 @@ class HeadNumbers:
 
 @dataclass(frozen=True)
 class TopImage:
-    """An image that excites a unit most: uint8 (H, W, 3), and where it does: bool (h, w) of any size, or None."""
+    """An image that excites a unit most: uint8 (H, W, 3), and where in it: bool (h, w) of any size, or None."""
 
     image: Array
     mask: Array | None = None
@@ -111,7 +111,7 @@ class Instance:
         name: its file name.
         image: uint8 (H, W, 3).
         x: the head's inputs, float32 (M,).
-        logits: the network's own, (O,), against which the page holds its arithmetic.
+        logits: the network's own, (O,). The page checks its arithmetic with them.
         true_class: index of the true class; None if it is not known.
         maps: the maps whose mean over locations is x, float (M, h, w); None if there is no exact split.
     """

@@ -19,14 +19,14 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, ScalarFormat
 from numpy.typing import NDArray
 
 Axis = Literal["linear", "from zero", "log"]
-POSITIVE, NEGATIVE = "#0072b2", "#d55e00"  # Okabe-Ito; inside images a CSS variable cannot reach, so these suit light and dark
+POSITIVE, NEGATIVE = "#0072b2", "#d55e00"  # Okabe-Ito. CSS variables do not work inside images, so these suit light and dark
 _SERIES = 6
 # Matplotlib wants real colours: these stand for the variables until the drawing is text.
 _VARIABLES = {"#010101": "--fg", "#010102": "--muted", "#010103": "--line"} | {
     f"#0102{n:02x}": f"--series-{n}" for n in range(1, _SERIES + 1)
 }
 FG, MUTED, LINE, *SERIES = _VARIABLES
-# Five styles to six colours: thirty lines before a pair comes again.
+# Five styles and six colours: thirty lines before a pair is repeated.
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.6)), (0, (5, 1.6, 1, 1.6)), (0, (1, 1.3)), (0, (8, 2)))
 
 _STYLE: dict[Any, Any] = {
@@ -61,7 +61,7 @@ _STYLE: dict[Any, Any] = {
 def curves(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], label: str, axis: Axis = "linear") -> str | None:
     """A line chart over epochs: (title, epochs, values). None if there is nothing finite to draw.
 
-    A series keeps its colour and line style by its place in `series`, also where another one is empty.
+    A series' colour and line style depend on its place in `series`, even if another one is empty.
     """
     drawn = [(n, title, *_finite(x, y, axis)) for n, (title, x, y) in enumerate(series)]
     drawn = [line for line in drawn if len(line[2])]
@@ -97,7 +97,7 @@ def curves(series: Sequence[tuple[str, Sequence[float], Sequence[float]]], label
 
 
 def weight_scale(weights: Sequence[NDArray[np.floating]]) -> float:
-    """The one |weight| that has the full colour in every head's image: the largest that is no outlier of its own head."""
+    """The |weight| that has the full colour in every head's image: the largest one without each head's outliers."""
     tops = [np.quantile(big, 0.98) for weight in weights if len(big := np.abs(weight[np.abs(weight) >= 1e-3]))]
     return float(max(tops, default=1.0))
 
@@ -188,7 +188,7 @@ def _short(name: str, length: int) -> str:
 
 
 def _svg(draw: Any, size: tuple[float, float], alt: str) -> str:
-    """Draw, and make the result fit to stand among others inside an HTML page. Trusted markup: names in it are escaped."""
+    """Draw, and make the result ready for an HTML page with other drawings. Trusted markup: names in it are escaped."""
     written = io.StringIO()
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": alt}), warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a glyph its own font lacks: the browser chooses the font

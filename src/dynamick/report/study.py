@@ -1,4 +1,4 @@
-"""A study with human readers as one HTML page and two CSV files: the questions, and apart from them the answers."""
+"""A study with human readers: one HTML page, and two CSV files for the questions and for the answers."""
 
 import base64
 import csv
@@ -111,5 +111,5 @@ def _answers(text: str) -> dict[str, str]:
 
 
 def _text(value: str) -> str:
-    """A text that a spreadsheet does not take for a formula: class names come from users' folders."""
+    """A text that a spreadsheet does not read as a formula: class names come from users' folders."""
     return f"'{value}" if value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

@@ -1,4 +1,4 @@
-"""Small pictures inside a page: JPEG data URIs, as good as the room allows."""
+"""Small pictures inside a page: JPEG data URIs, as good as their space allows."""
 
 import base64
 import io
@@ -15,7 +15,7 @@ TILE = 72
 """Side of one image of a strip, in pixels."""
 
 _FORMATS = ((256, 90), (256, 75), (192, 75), (128, 75), (96, 60))  # longest side in pixels, JPEG quality
-_LEAST = 1000  # characters that a strip's image hardly ever stays below, so that few are made in vain
+_LEAST = 1000  # a strip's image hardly ever has fewer characters, so few images are made for nothing
 _QUALITY = 72  # of strips
 _SHARP = 90  # from this quality on colours keep their full resolution
 
@@ -38,12 +38,12 @@ def pictures(images: Sequence[Array], room: float) -> list[str]:
 
 
 def strips(rows: Sequence[Sequence[tuple[Array, Array | None]]], room: float, order: Sequence[int]) -> list[str]:
-    """One data URI a row: its images side by side, what is outside a mask dimmed. Empty for a row without images.
+    """One data URI a row: its images side by side, dimmed outside their masks. Empty for a row without images.
 
     Args:
         rows: images, uint8 (H, W, 3), each with a boolean mask (h, w) of any size, or None.
-        room: characters for all strips together. As many images of each row are shown as fit; where there is no room for one
-            of each, the rows that come first in `order` get one.
+        room: characters for all strips together. As many images of each row are shown as fit. If there is no space for one
+            of each, the first rows in `order` get one.
         order: the rows' numbers, the most important first.
     """
     if not any(rows):
@@ -66,7 +66,7 @@ def strips(rows: Sequence[Sequence[tuple[Array, Array | None]]], room: float, or
 
 
 def _tile(image: Array, mask: Array | None) -> Array:
-    """A small square image; a light line with a dark one beside it runs round the mask, which shows on any ground."""
+    """A small square image with its mask's outline: a light line beside a dark one, visible on any background."""
     bilinear = Image.Resampling.BILINEAR
     pixels = np.array(Image.fromarray(image).resize((TILE, TILE), bilinear, reducing_gap=1.0))
     if mask is None:

@@ -37,7 +37,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Section:
-    """A further section of the page; `html_safe` is trusted markup that this package built and escaped itself."""
+    """A further section of the page. `html_safe` is markup that this package made and escaped itself."""
 
     title: str
     html_safe: str
@@ -115,7 +115,7 @@ def finding(comparison: Comparison) -> str:
 
 
 def focus_run(runs: Sequence[Run]) -> Run:
-    """The run to look at: the fewest weights per class within one point of the densest head, else the most accurate other."""
+    """The run to look at: fewest weights per class within one point of the densest head, else the most accurate other one."""
     dense = _densest(runs)
     others = [run for run in runs if run is not dense]
     near = [run for run in others if run.accuracy >= dense.accuracy - 1]
@@ -238,7 +238,7 @@ def _learnt(comparison: Comparison, run: Run, most: int = 5) -> list[tuple[str, 
 
 
 def _tables(comparison: Comparison, run: Run, scale: float, most: int = 3) -> str | None:
-    """The figure of both tables: each class's heaviest units, where there are few enough classes to see them."""
+    """The figure of both tables: each class's heaviest units, if there are not too many classes."""
     if comparison.parts is None or comparison.part_table is None or len(comparison.classes) > 24:
         return None
     size = np.abs(np.nan_to_num(run.head_weight))

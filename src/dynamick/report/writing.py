@@ -27,7 +27,7 @@ def environment() -> Any:
 
 
 def render(template: str, **context: Any) -> str:
-    """Fill a template of this package; every value is escaped, save those given as `markupsafe.Markup`."""
+    """Fill a template of this package. Every value is escaped, except those given as `markupsafe.Markup`."""
     return environment().get_template(template).render(**context)
 
 
@@ -39,5 +39,5 @@ def save(path: str | Path, text: str) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A lone surrogate (an undecodable file name) must not cost the whole page.
+    # A file name that cannot be decoded must not prevent the whole page.
     write_atomically(path, text.encode("utf-8", errors="replace"))

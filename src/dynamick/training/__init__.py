@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-# Before Lightning: torchmetrics imports torchvision, and where its operators do not match PyTorch, the shim mends that.
+# Before Lightning: torchmetrics imports torchvision. If torchvision's operators do not match PyTorch, the shim mends it.
 import dynamick.torchvision_shim  # noqa: F401
 
 _HOME = {

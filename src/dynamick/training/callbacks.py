@@ -20,7 +20,7 @@ from dynamick.training.state import unreadable
 class Keeper(Checkpoint):
     """Keeps a run in its folder: `metrics.csv`, `last.safetensors`, `best.safetensors`, and `last.ckpt` to resume from.
 
-    The figures of past epochs travel inside the checkpoint, so an interrupted run's metrics.csv lacks and repeats nothing.
+    The checkpoint keeps the figures of past epochs. So after an interruption metrics.csv has every epoch once.
     Lightning calls it last, as a `Checkpoint`: it has what other callbacks log at an epoch's end.
 
     Args:
@@ -52,7 +52,7 @@ class Keeper(Checkpoint):
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self.began = time.monotonic()
-        # Lightning keeps what an earlier epoch logged; a row holds what its own epoch measured.
+        # Lightning keeps what an earlier epoch logged. A row holds only what its own epoch measured.
         trainer.callback_metrics.clear()
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -84,7 +84,7 @@ class Keeper(Checkpoint):
 
 
 def read_history(out: Path) -> list[dict[str, float]]:
-    """The rows of a run's metrics.csv; what was not measured in an epoch is left out.
+    """The rows of a run's metrics.csv. Figures that were not measured in an epoch are left out.
 
     Raises:
         InputError: it is missing or damaged.

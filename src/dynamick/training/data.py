@@ -12,7 +12,7 @@ from dynamick.training.recipe import Recipe
 VAL_BATCH = 500
 
 load_images = open_images
-"""What it was called before it moved to `dynamick.data`."""
+"""The old name of what is in `dynamick.data` now."""
 
 
 class Images(L.LightningDataModule):
@@ -24,7 +24,7 @@ class Images(L.LightningDataModule):
         recipe: what to load and how to batch it.
 
     Attributes:
-        train, val: the images; on the training's device where they are in memory.
+        train, val: the images; on the training's device if they are in memory.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -49,6 +49,6 @@ class Images(L.LightningDataModule):
 
     def val_dataloader(self) -> Any:
         assert self.trainer is not None
-        # Images that are decoded for each batch are large ones, and so many of them may not fit.
+        # Images that are decoded for each batch are large, so many of them may not fit.
         size = VAL_BATCH if self.val.in_memory else self.recipe.optim.batch_size
         return self.val.batches(size, self.trainer.global_rank, self.trainer.world_size, self.recipe.data.workers)

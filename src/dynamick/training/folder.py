@@ -1,4 +1,4 @@
-"""A run's folder: whose run it holds, what is in it, and how it is begun again."""
+"""A run's folder: which run it holds, what is in it, and how it begins again."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from dynamick.settings import read_yaml
 from dynamick.training.recipe import Recipe, differences
 
 CONFIG, RESULT, METRICS, STATE = "config.yaml", "result.json", "metrics.csv", "last.ckpt"
-# In this order they are taken away. The recipe is the last: a killed restart must not leave a state whose recipe nobody knows.
+# They are removed in this order. The recipe is last: a killed restart must not leave a state without its recipe.
 OURS = (RESULT, STATE, METRICS, "last.safetensors", "best.safetensors", "pruned.safetensors", "tensorboard", CONFIG)
 
 

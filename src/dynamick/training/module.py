@@ -21,7 +21,7 @@ from dynamick.seeding import seed_of
 from dynamick.training.recipe import OptimRecipe
 
 SWING = 0.05
-"""By so much `onecycle` lowers the momentum below the recipe's where the rate is highest, and raises it at both ends."""
+"""`onecycle` lowers the momentum by this much where the rate is highest, and raises it by as much at both ends."""
 
 
 class Classifier(L.LightningModule):
@@ -30,7 +30,7 @@ class Classifier(L.LightningModule):
     Args:
         model: made by `dynamick.models.create`; it prepares images by its own `preprocessing`.
         recipe: the optimiser's settings.
-        channels_last: the memory format of images and convolutions, where PyTorch serves these safely.
+        channels_last: the memory format of images and convolutions, if PyTorch computes these safely.
         seed: of the weights that Interpretable SGD draws.
     """
 
@@ -54,7 +54,7 @@ class Classifier(L.LightningModule):
     def on_train_epoch_start(self) -> None:
         optimizer = self.optimizers(use_pl_optimizer=False)
         if isinstance(optimizer, InterpretableSGD) and optimizer.generator is not None:
-            # As batches do, draws depend on the seed and the epoch alone; every process has draws of its own.
+            # Like batches, draws depend only on the seed and the epoch. Every process has draws of its own.
             epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
             optimizer.generator.manual_seed(seed_of((self.seed << 40) + (rank << 20) + epoch))
 
@@ -66,7 +66,7 @@ class Classifier(L.LightningModule):
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         if isinstance(optimizer.optimizer, InterpretableSGD):
-            # Lightning would hand the closure on; here it runs first.
+            # Lightning would pass the closure on. Here it runs first.
             optimizer_closure()
             trainer = self.trainer
             self.configure_gradient_clipping(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
@@ -132,7 +132,7 @@ def parameter_groups(model: Network, recipe: OptimRecipe) -> list[dict[str, Any]
 
 
 def make_optimizer(model: Network, recipe: OptimRecipe) -> SGD:
-    """SGD; where the recipe gives s, Interpretable SGD on the head's weight, with a generator of its own."""
+    """SGD. If the recipe gives s: Interpretable SGD on the head's weight, with a generator of its own."""
     groups = parameter_groups(model, recipe)
     settings: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.nesterov}
     if recipe.s is None:
@@ -146,7 +146,7 @@ def make_optimizer(model: Network, recipe: OptimRecipe) -> SGD:
 
 def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int, epochs: int | None = None) -> LRScheduler:
     """The learning rate by step, of `steps` in all, in so many epochs (by default the recipe's)."""
-    # OneCycleLR divides by zero where the rise would take one step or less.
+    # OneCycleLR divides by zero if the rise would take one step or less.
     if recipe.schedule == "onecycle" and steps * recipe.warmup > 1:
         least, most = (round(recipe.momentum + change, 10) for change in (-SWING, SWING))
         swings = least >= 0 and most < 1
@@ -163,7 +163,7 @@ def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int, epochs: int | None
 def _has_thin_cells(model: torch.nn.Module) -> bool:
     """Whether a 1x1 convolution sees fewer than 8 channels.
 
-    PyTorch 2.13's backward pass of these writes beyond its memory where they are channels-last and the CPU has AVX2 alone.
+    PyTorch 2.13's backward pass of these writes outside its memory if they are channels-last and the CPU has only AVX2.
     """
     convolutions = (each for each in model.modules() if isinstance(each, torch.nn.Conv2d))
     return any(each.kernel_size == (1, 1) and each.in_channels < 8 for each in convolutions)

@@ -22,8 +22,8 @@ class Pruned:
         kept, total: weights of the head that remain, of how many.
         max_per_class: the largest number that remains in any class.
         images: inputs that were routed, and whose logits were compared.
-        changed: logits that are not the same, bit for bit, summed in one order; 0 proves the pruning. An implementation may
-            sum the same products in another order once others are pruned, and so round otherwise.
+        changed: logits that are not the same bit for bit, summed in one order. 0 proves the pruning. After pruning, an
+            implementation may sum the same products in another order, and so round differently.
     """
 
     kept: int
@@ -44,7 +44,7 @@ def prune(model: ResNet, batches: Iterable[Tensor]) -> Pruned:
         batches: all training images under evaluation transforms, prepared, (B, 3, H, W) each.
 
     Raises:
-        InputError: the head routes nothing of its own, or there are no images; the weights stay as they were.
+        InputError: the head does not route, or there are no images. The weights stay as they were.
     """
     head = model.fc
     if not head_of(model).routes:
@@ -67,7 +67,7 @@ def prune(model: ResNet, batches: Iterable[Tensor]) -> Pruned:
 
 
 def _changed(x: Tensor, before: DynamicLinear, after: DynamicLinear) -> int:
-    """Logits that differ between two heads; where the fastest way sums otherwise, summed again, largest product first."""
+    """Logits that differ between two heads. If the fastest way sums in another order, they are summed again, largest first."""
     if torch.equal(before(x), after(x)):
         return 0
     one, other = (

@@ -78,7 +78,7 @@ class Recipe:
             overrides: values by key, such as {"optim.lr": 0.2}. Text is read as the key's type: "0.2" is 0.2.
 
         Raises:
-            InputError: no such file, a key that there is not, or a value of another type. `check` looks at the values.
+            InputError: no such file, an unknown key, or a value of another type. `check` looks at the values.
         """
         found = cls() if path is None else cls._read_file(recipe_path(str(path)))
         changed: Recipe = change(found, overrides or {})
@@ -101,13 +101,13 @@ class Recipe:
             where: what an error's message begins with.
 
         Raises:
-            InputError: a key that there is not, or a value of another type.
+            InputError: an unknown key, or a value of another type.
         """
         found: Recipe = fill(cls, kept, where)
         return found
 
     def check(self) -> None:
-        """Hold every value to what is allowed.
+        """Check that every value is allowed.
 
         Raises:
             InputError: the first one that is not, named as in YAML.
@@ -147,7 +147,7 @@ class Recipe:
             self._check_static(self.static_after, head)
 
     def _check_strengths(self, head: TrainedHead) -> None:
-        """A strength that one kind of head takes is given for that kind, and for no other."""
+        """A strength of one kind of head must be given for that kind, and for no other."""
         for each in heads().values():
             value = getattr(self.optim, each.strength) if each.strength else None
             if each == head and value == 0:
@@ -181,7 +181,7 @@ class Recipe:
 def differences(kept: dict[str, Any], recipe: Recipe) -> list[str]:
     """In what a recipe differs from one that was kept (plain values), as lines such as `optim.lr: 0.1 there, 0.2 here`.
 
-    Settings that the kept one lacks have their defaults. Of the data's folder it counts which it is, not how it is written.
+    Settings that the kept one lacks have their defaults. Two ways to write the same folder of data are equal.
     """
     defaults = Recipe().to_dict()
     nested = {name: defaults[name] | kept.get(name, {}) for name in ("data", "optim")}
@@ -208,7 +208,7 @@ def _differing(there: dict[str, Any], here: dict[str, Any], prefix: str = "") ->
 
 
 def run_label(model: str, recipe: Mapping[str, Any]) -> str:
-    """What trainings must share to be averaged: the model's name, and what else of a recipe makes its head another one."""
+    """What trainings must share to be averaged: the model's name, and what else of a recipe changes the head."""
     rule, after, optim = recipe.get("rule", "at_most"), recipe.get("static_after"), recipe.get("optim", {})
     parts = [model, *([rule] if rule != "at_most" else []), *([f"static after {after} epochs"] if after else [])]
     parts += [f"strength {optim[each.strength]:g}" for each in heads().values() if each.strength and optim.get(each.strength)]

@@ -47,7 +47,7 @@ def train(
         recipe: what to train.
         out: the folder; made where it is missing.
         restart: begin again, whatever is in the folder.
-        images: the recipe's images where they are loaded already.
+        images: the recipe's images, if they are loaded already.
         callbacks: further Lightning callbacks.
         progress: show a progress bar.
 
@@ -55,7 +55,7 @@ def train(
         The figures of every epoch.
 
     Raises:
-        InputError: the recipe, the data or the folder is not fit; or the folder holds a run of another recipe.
+        InputError: the recipe, the data or the folder cannot be used; or the folder holds a run of another recipe.
         OSError: something could not be written; what was written before is whole.
     """
     recipe.check()
@@ -78,7 +78,7 @@ def _train(
 ) -> list[dict[str, float]]:
     L.seed_everything(recipe.seed, verbose=False)
     classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last, recipe.seed)
-    # Only now, for a run that cannot begin leaves the folder as it was.
+    # Only now: a run that cannot begin leaves the folder as it was.
     if int(os.environ.get("RANK", 0)) == 0:
         open_folder(out, recipe, restart)
     if torch.distributed.is_initialized():
@@ -121,7 +121,7 @@ def build(recipe: Recipe, images: Images) -> Network:
 
 
 def _in_bf16(precision: str, device: torch.device) -> bool:
-    """What `auto` means: bf16 where the device has instructions for it."""
+    """What `auto` means: bf16 if the device has instructions for it."""
     if precision != "auto":
         return precision == "bf16"
     if device.type == "cuda":
@@ -136,7 +136,7 @@ def autocast(precision: str, device: torch.device) -> AbstractContextManager[Any
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep Lightning's hints and notices to itself."""
+    """Switch off Lightning's hints and notices."""
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     with warnings.catch_warnings():

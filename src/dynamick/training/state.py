@@ -13,7 +13,7 @@ from dynamick.errors import InputError
 from dynamick.files import write_atomically
 
 KEYS = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops")
-"""What Lightning keeps of a training, and a resumed one needs."""
+"""What a resumed training needs of Lightning's checkpoint."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -55,7 +55,7 @@ def _read(path: Path) -> tuple[Any, str | None]:
         named = f"it has no {missing[0]}" if isinstance(found, dict) else f"a {type(found).__name__}"
         return None, f"it is of another kind than a training's state: {named}"
     for name in ("optimizer_states", "lr_schedulers"):
-        # Lightning takes what is there, and begins the rest anew.
+        # Lightning takes what is there and begins the rest anew.
         if not isinstance(found[name], list) or len(found[name]) != 1:
             return None, f"it is of another kind than a training's state: its {name} are not one"
     return found, None

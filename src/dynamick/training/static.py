@@ -16,11 +16,11 @@ from dynamick.metrics import routing_start, routing_update
 
 
 class StaticAfter(L.Callback):
-    """After so many epochs each class keeps the at most K weights that training images routed most in the last of them.
+    """After some epochs each class keeps at most K weights: those that training images routed most in the last of these.
 
-    With no more weights than K nothing is left to choose: the Dynamic-K head is a linear one of its positive weights, and the
-    network adapts to it. Decay has then done its work on the head, and becomes that of the other weights. It prunes before the
-    epoch's validation, so figures and files of that epoch are the pruned head's; the mask travels in the checkpoint.
+    With at most K weights nothing is left to choose. The Dynamic-K head is then a linear head of its positive weights, and the
+    network adapts to it. Decay has done its work on the head, so it becomes that of the other weights. Pruning comes before the
+    epoch's validation, so figures and files of that epoch are the pruned head's. The mask is kept in the checkpoint.
 
     Args:
         epochs: from 1 up.
@@ -55,12 +55,12 @@ class StaticAfter(L.Callback):
 
 @torch.no_grad()
 def keep_most_used(head: Any, used: Tensor, optimizer: torch.optim.Optimizer) -> None:
-    """Mask all weights of a Dynamic-K head but the at most K of each class that are used most; of equal ones the lower index.
+    """Mask the weights of a Dynamic-K head, except the K of each class that are used most; of equal ones the lower index.
 
     Args:
         head: a `DynamicLinear` of C classes and M inputs.
         used: how often each weight was used, shape (C, M).
-        optimizer: what it remembers of the head's weight is pruned too, or momentum would bring weights back.
+        optimizer: its momentum of the head's weight is pruned too. Otherwise it would bring weights back.
     """
     order = used.argsort(dim=1, descending=True, stable=True)[:, : head.k]
     keep = torch.zeros_like(used, dtype=torch.bool).scatter_(1, order, True) & (used > 0)

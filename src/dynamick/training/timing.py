@@ -14,7 +14,7 @@ from dynamick.training.recipe import Recipe
 from dynamick.training.run import autocast
 
 TIMED = 5
-"""So many steps are timed."""
+"""How many steps are timed."""
 
 
 def untrained(recipe: Recipe, classes: int = 2) -> Network:

@@ -20,7 +20,7 @@ def _size(recipe: Any) -> int:
 
 
 def _nothing(recipe: Any) -> None:
-    """All of its settings are right."""
+    """Any settings are right."""
 
 
 def _no(recipe: Any) -> bool:
@@ -29,7 +29,7 @@ def _no(recipe: Any) -> bool:
 
 @dataclass(frozen=True)
 class Source:
-    """One kind of labelled images. What is called here gets a `dynamick.data.DataRecipe`.
+    """One kind of labelled images. The functions get a `dynamick.data.DataRecipe`.
 
     Attributes:
         title: for pages and messages, such as `CIFAR-10`.

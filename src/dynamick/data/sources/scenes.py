@@ -7,7 +7,7 @@ from dynamick.data.sources import Source
 from dynamick.errors import InputError
 
 SEED = 0
-"""A scene depends on this and its place alone; those of `val` are another stream."""
+"""A scene depends only on this and on its place. Those of `val` are another stream."""
 
 
 def _open(recipe: DataRecipe, split: str) -> ImageTensors:

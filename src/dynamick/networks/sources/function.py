@@ -51,7 +51,7 @@ def build(name: str, _kept: dict[str, Any]) -> nn.Module:
 
 @contextmanager
 def _users_modules() -> Iterator[None]:
-    """A user's own module lies where the command is given."""
+    """A user's own module is in the folder in which the command was called."""
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:

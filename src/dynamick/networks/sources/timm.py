@@ -21,7 +21,7 @@ def _timm() -> Any:
 
 
 def never(_name: str) -> bool:
-    """Its names are too many to be told from others without `timm:` before them."""
+    """Its names need `timm:` before them: there are too many, and others could have the same."""
     return False
 
 

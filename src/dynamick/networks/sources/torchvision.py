@@ -12,7 +12,7 @@ from dynamick.torchvision_shim import torchvision
 
 USUAL_SIZE = 224
 AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
-"""Heads that serve training alone; files often lack them."""
+"""Heads only for training. Files often lack them."""
 
 
 def knows(name: str) -> bool:
@@ -31,7 +31,7 @@ def build(name: str, kept: dict[str, Any]) -> Any:
     taken = inspect.signature(torchvision.models.get_model_builder(name)).parameters
     options: dict[str, Any] = {"weights_backbone": None} if "weights_backbone" in taken else {}
     if name in AUXILIARY:
-        # Else it warns that its initialisation takes long.
+        # Otherwise it warns that its initialisation takes long.
         options["init_weights"] = False
     if "outputs" in kept:
         options["num_classes"] = kept["outputs"]
@@ -55,7 +55,7 @@ def published(name: str) -> tuple[nn.Module, list[str] | None]:
 
 
 def preprocessing(name: str, model: Any = None) -> Preprocessing:
-    """How torchvision prepares a network's images; 224 pixels where it does not say. A transformer takes its own size alone."""
+    """How torchvision prepares a network's images; 224 pixels if it does not say. A transformer takes only its own size."""
     try:
         transforms = torchvision.models.get_model_weights(name).DEFAULT.transforms()
         size = getattr(model, "image_size", transforms.crop_size[0])
