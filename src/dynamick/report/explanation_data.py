@@ -71,7 +71,7 @@ def page_data(page: Page, kept: list[int]) -> dict[str, Any]:
 def _head(head: HeadNumbers, kept: list[int]) -> dict[str, Any]:
     """The kept classes' weights, losslessly: all of them, or only those that are there.
 
-    Without a mask, weights that are left out are zero. With a mask they are pruned, which the rule `exactly` treats differently.
+    Without a mask, weights that are left out are zero. With a mask they are pruned, and the rule `exactly` differs.
     """
     weight = head.weight[kept].astype("<f4")
     there = weight != 0 if head.mask is None else head.mask[kept]
