@@ -85,7 +85,7 @@ def retrofit(
     if pages is not None:
         pages.check({"--out": Path(out)})
     if (reason := why_no_folder(Path(out))) is not None:
-        raise InputError(f"--out {out}: {reason}; give another name")
+        raise InputError(f"{out}: cannot be written ({reason}); give another --out")
     with alone(Path(out)):
         if units is None:
             made = retrofit_head(network, data, out, k, rule, seed=seed, dtype=dtype, device=device, tell=tell)
