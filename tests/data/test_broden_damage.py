@@ -26,6 +26,14 @@ BROKEN = {
     "size": (lambda root: edit(root / "index.csv", "val,8", "val,8.5"), r"index.csv: line 3 needs .* integers"),
     "several sizes": (lambda root: edit(root / "index.csv", "8,8,2,3", "8,8,3,3"), r"index.csv: label maps .* 2 x 3, 3 x 3"),
     "twice": (lambda root: edit(root / "index.csv", "two.png", "a/one.png"), r"index.csv: image a/one.png is listed twice"),
+    "a file elsewhere": (
+        lambda root: edit(root / "index.csv", "two.png", "../label.csv"),
+        r"index.csv: line 3 names \.\./label\.csv, which is outside of images/",
+    ),
+    "a map elsewhere": (
+        lambda root: edit(root / "index.csv", "a/one_object.png", "/etc/passwd"),
+        r"index.csv: line 2 names /etc/passwd, which is outside of images/",
+    ),
     "number": (lambda root: edit(root / "label.csv", "7,street", "x,street"), r"label 'x' \(street\): a number must be"),
     "number twice": (lambda root: edit(root / "label.csv", "7,street", "1,street"), r"label '1' \(street\): .* listed twice"),
     "no category": (lambda root: edit(root / "label.csv", "scene(2)", ""), r"label '7' \(street\): no category"),

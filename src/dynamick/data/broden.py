@@ -13,8 +13,8 @@ A frequency is a number of images. A coverage is too, but each image counts only
 import csv
 import re
 from collections import Counter
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from pathlib import Path, PurePath
 from typing import NamedTuple
 
 import numpy as np
@@ -94,7 +94,7 @@ class Broden(Dataset[Sample]):
     def fingerprint(self) -> str:
         """A checksum of what index.csv says and of the files that it names, by their sizes and times of change."""
         files = (row.image for row in self._rows)
-        maps = (entry for row in self._rows for cell in row.cells.values() for entry in cell if isinstance(entry, str))
+        maps = (name for row in self._rows for name in _files(row.cells))
         return fingerprint(self._rows, (self.root / "images" / name for name in (*files, *maps)))
 
     def image(self, index: int) -> Tensor:
@@ -214,8 +214,20 @@ def _rows(root: Path, categories: list[str], problems: list[str]) -> list[Row]:
             for name, cell in entries.items()
             if cell
         }
+        if outside := [name for name in (row["image"], *_files(cells)) if _leads_out(name)]:
+            problems.append(f"{path}: line {line} names {outside[0]}, which is outside of images/; name a file in it")
+            continue
         rows.append(Row(row["image"], row["split"], (ih, iw), (sh, sw), cells))
     return rows
+
+
+def _files(cells: dict[str, list[str | int]]) -> Iterator[str]:
+    return (entry for cell in cells.values() for entry in cell if isinstance(entry, str))
+
+
+def _leads_out(name: str) -> bool:
+    """A table that somebody sent must not say which of the user's own files are read."""
+    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
 
 
 def _conflicts(
