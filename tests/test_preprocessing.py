@@ -49,7 +49,18 @@ def test_the_default_type_does_not_change_what_a_network_sees() -> None:
     assert torch.equal(got, want)
 
 
-@pytest.mark.parametrize("settings", [{"mean": (0.5,)}, {"mean": (0.5, 0.5)}, {"std": (1, 1, 0)}, {"size": 0}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"mean": (0.5,)},
+        {"mean": (0.5, 0.5)},
+        {"std": (1, 1, 0)},
+        {"size": 0},
+        {"mean": (123.675, 116.28, 103.53), "std": (58.395, 57.12, 57.375)},
+        {"std": (1, 1, 255)},
+        {"mean": (float("nan"), 0, 0)},
+    ],
+)
 def test_bad_settings_are_refused(settings: dict) -> None:
     with pytest.raises(dk.InputError, match=rf"^{next(iter(settings))}: [^\n]+$"):
         dk.Preprocessing(**settings)

@@ -25,7 +25,8 @@ class Preprocessing:
         bgr: True where the network was trained with the channels in the order B, G, R.
 
     Raises:
-        InputError: a size below 1, a mean or std without one or three numbers, or a std that is not positive.
+        InputError: a size below 1, a mean or std without one or three numbers or of colours in 0..255, or a std that is not
+            positive.
     """
 
     size: int | None = None
@@ -43,6 +44,9 @@ class Preprocessing:
             raise InputError(f"mean: {len(self.mean)} numbers given, and {len(self.std)} for std; give as many of each")
         if min(self.std) <= 0:
             raise InputError(f"std: {self.std} must be positive")
+        for name in ("mean", "std"):
+            if not all(-1 <= value <= 1 for value in getattr(self, name)):
+                raise InputError(f"{name}: {getattr(self, name)} must be of colours in 0..1; divide what is of 0..255 by 255")
         if self.size is not None and self.size < 1:
             raise InputError(f"size: {self.size} is no image side; give a number of pixels from 1 up")
 

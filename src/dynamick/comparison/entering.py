@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
-from dynamick.networks.running import right_channels
+from dynamick.networks.running import like_input, puts_out, right_channels
 from dynamick.preprocessing import Preprocessing, check_range
 
 Prepare = Callable[[Tensor], Tensor]
@@ -34,9 +34,7 @@ def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImage
     """
     caught: list[tuple[Tensor, Tensor]] = []
     classifier: Any = model.get_submodule(layer)
-    # The classifier may be of another precision than what comes before it.
-    body = (each for name, each in model.named_parameters() if each.is_floating_point() and not name.startswith(f"{layer}."))
-    like = next(body, classifier.weight)
+    like = like_input(model, layer)
     images, _ = data.take(places)
     check_range(images)
     hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
@@ -53,7 +51,7 @@ def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImage
             "name the layer that puts out the logits (--layer)"
         )
     x, y = caught[0]
-    if not _puts_out(output, y):
+    if not puts_out(output, y):
         raise InputError(
             f"features: the output of {layer!r} is not the model's; name the layer that puts out the logits "
             "(--layer), or give a model that returns them"
@@ -70,19 +68,6 @@ def _check_finite(x: Tensor, names: list[str]) -> None:
             f"features: {x[row, unit].item()} at unit {unit} of {names[row]} ({len(bad)} such values); "
             "mend the model or the image"
         )
-
-
-def _puts_out(output: Any, y: Tensor) -> bool:
-    """Whether a model's output, or a part of it, is these logits or what is usually made of them."""
-    if not isinstance(output, Tensor):
-        named = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
-        parts = output if isinstance(output, tuple | list) else named.values()
-        return any(_puts_out(part, y) for part in parts if isinstance(part, Tensor))
-    if output.shape != y.shape:
-        return False
-    rtol = 1e-3 if y.dtype in (torch.float32, torch.float64) else 2e-2
-    forms = (lambda y: y, torch.sigmoid, lambda y: y.softmax(1), lambda y: y.log_softmax(1))
-    return any(torch.allclose(output.float(), form(y.float()), rtol=rtol, atol=1e-5, equal_nan=True) for form in forms)
 
 
 def network_key(model: nn.Module, layer: str, prepare: Prepare) -> dict[str, str]:

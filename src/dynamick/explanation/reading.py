@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dynamick.errors import InputError
 from dynamick.explanation.head import LinearHead, find_head
 from dynamick.explanation.maps import NOT_FINITE, Maps, Sight, Watching, find_maps, is_mean, tells, watch
-from dynamick.networks.running import check_hooks, right_channels, unwrapped
+from dynamick.networks.running import check_hooks, like_input, puts_out, right_channels, unwrapped
 from dynamick.ops import torch_internals
 from dynamick.preprocessing import Preprocessing, check_range, check_type
 
@@ -110,10 +110,10 @@ class Reader:
         if isinstance(self.preprocess, Preprocessing):
             self.preprocess.check_channels(images)
             check_range(images, also=", or prepared images with preprocess=None")
-        parameter = self.head.weight
-        images = images.to(parameter.device)
+        like = like_input(self.model, self.head.name)
+        images = images.to(like.device)
         prepared = images if self.preprocess is None else self.preprocess(images)
-        return prepared.to(parameter.dtype)
+        return prepared.to(like.dtype)
 
     def read_prepared(self, prepared: Tensor, where: Maps) -> Reading:
         """Forward pass of network input, with maps from where they were found.
@@ -128,23 +128,29 @@ class Reader:
 
         hooks = [] if where.module is None else [self.model.get_submodule(where.module).register_forward_hook(see_maps)]
         watching = Watching(self.head.weight.shape[1]) if where.side == "function" else None
-        logits, given = self._run(prepared, hooks, watching)
+        _, logits, given = self._run(prepared, hooks, watching)
         x_BM = given.flatten(1)
         # Each batch is held to it, as a map may equal the input by chance in the first image.
         maps = watching.maps(x_BM) if watching is not None else seen.get("maps")
-        return Reading(logits, x_BM, maps if maps is not None and is_mean(maps, x_BM) else None)
+        return Reading(logits.flatten(1), x_BM, maps if maps is not None and is_mean(maps, x_BM) else None)
 
     def logits(self, prepared: Tensor) -> Tensor:
-        """The model's logits, (B, O), also of one whose single logit is squeezed; gradients flow if they are enabled."""
-        with torch_internals.uncompiled():
-            return self._logits(self.model(prepared), len(prepared))
+        """What the model's head puts out, (B, O), whatever is made of it; gradients flow if they are enabled."""
+        seen: list[Tensor] = []
+        hook = self.head.module.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+        try:
+            with torch_internals.uncompiled():
+                self.model(prepared)
+        finally:
+            hook.remove()
+        return seen[-1].flatten(1)
 
     def _probe(self, image: Tensor) -> tuple[Maps, bool]:
         """Where the maps are, by one image, and whether that image can tell."""
         prepared, seen = self.prepare(image), list[Sight]()
         hooks = [module.register_forward_hook(watch(name, seen)) for name, module in self.model.named_modules() if name]
-        logits, given = self._run(prepared, hooks)
-        self._check(logits, given)
+        output, logits, given = self._run(prepared, hooks)
+        self._check(output, logits, given)
         x_BM = given.flatten(1)
         if not x_BM.isfinite().all():
             return Maps(None, "output", frozenset(), NOT_FINITE), False
@@ -154,7 +160,7 @@ class Reader:
     def _first_telling(self, images: Tensor) -> Tensor | None:
         """The first image that excites a unit, and is finite: in a blank one every map of zeros looks like the right one."""
         for batch in images.split(64):
-            x_BM = self._run(self.prepare(batch), [])[1].flatten(1)
+            x_BM = self._run(self.prepare(batch), [])[2].flatten(1)
             if good := [place for place in range(len(batch)) if tells(x_BM[place])]:
                 return batch[good[0] : good[0] + 1]
         return None
@@ -162,27 +168,35 @@ class Reader:
     def _find_in_functions(self, prepared: Tensor, found: Maps) -> Maps:
         """Where no module sees the maps, perhaps a function puts them out: `F.relu` before a functional mean."""
         watching = Watching(self.head.weight.shape[1])
-        given = self._run(prepared, [], watching)[1]
+        given = self._run(prepared, [], watching)[2]
         return found if watching.maps(given.flatten(1)) is None else Maps(None, "function", found.layers, None)
 
-    def _check(self, logits: Tensor, given: Tensor) -> None:
+    def _check(self, output: Any, logits: Tensor, given: Tensor) -> None:
         if given.ndim not in (2, 4) or (given.ndim == 4 and given.shape[2:] != (1, 1)):
             raise InputError(
                 f"model: its classifier {self.head.name!r} works on maps of shape {tuple(given.shape[1:])} and is pooled "
                 "later; only a linear classifier after the pooling can be explained"
             )
-        expected = self.head.scores(given.flatten(1))
-        if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=1e-3, atol=1e-4, equal_nan=True):
+        # What is changed in place behind the head is seen here.
+        same = _close(logits.flatten(1), self.head.scores(given.flatten(1)))
+        # Where somebody named the head, the rest of the network may make probabilities of the logits, or a dictionary.
+        if same and getattr(self.model, "head_name", None) is not None and puts_out(output, logits):
+            return
+        if not isinstance(output, Tensor):
+            raise InputError(f"model: its output is a {type(output).__name__}; give a model that returns logits")
+        # A network of one logit often leaves out that dimension.
+        squeezed = output.ndim < 2 and output.numel() == logits.numel()
+        if not same or not _close(output.reshape(len(logits), -1) if squeezed else output.flatten(1), logits.flatten(1)):
             raise InputError(f"model: its output is not that of its last linear layer {self.head.name!r}; give the logits")
 
-    def _run(self, prepared: Tensor, hooks: list[Any], watching: Watching | None = None) -> tuple[Tensor, Tensor]:
-        """Logits and the head's input of one pass; takes all hooks away again."""
+    def _run(self, prepared: Tensor, hooks: list[Any], watching: Watching | None = None) -> tuple[Any, Tensor, Tensor]:
+        """The model's output, and the head's output and input in one pass; takes all hooks away again."""
         seen: dict[str, Tensor] = {}
 
-        def see_head(_module: nn.Module, inputs: tuple[Any, ...]) -> None:
-            seen["x"] = inputs[0].detach()
+        def see_head(_module: nn.Module, inputs: tuple[Any, ...], output: Tensor) -> None:
+            seen["x"], seen["logits"] = inputs[0].detach(), output.detach()
 
-        hooks.append(self.head.module.register_forward_pre_hook(see_head))
+        hooks.append(self.head.module.register_forward_hook(see_head))
         try:
             ours = isinstance(self.preprocess, Preprocessing)
             channels = right_channels(self.model, prepared.shape[1]) if ours else nullcontext()
@@ -198,14 +212,7 @@ class Reader:
                 hook.remove()
         if "x" not in seen:
             raise InputError(f"model: its last linear layer {self.head.name!r} was not called by the forward pass")
-        return self._logits(output, len(prepared)), seen["x"]
-
-    def _logits(self, output: Any, count: int) -> Tensor:
-        if not isinstance(output, Tensor):
-            raise InputError(f"model: its output is a {type(output).__name__}; give a model that returns logits")
-        # A network of one logit often leaves out that dimension.
-        squeezed = output.ndim < 2 and output.numel() == count * len(self.head.weight)
-        return output.reshape(count, -1) if squeezed else output.flatten(1)
+        return output, seen["logits"], seen["x"]
 
 
 def heat(head: LinearHead, reading: Reading, classes_B: Tensor) -> Tensor | None:
@@ -232,6 +239,12 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _close(one: Tensor, other: Tensor) -> bool:
+    rough = other.dtype in (torch.float16, torch.bfloat16)
+    rtol, atol = (2e-2, 2e-2) if rough else (1e-3, 1e-4)
+    return one.shape == other.shape and torch.allclose(one.float(), other.float(), rtol=rtol, atol=atol, equal_nan=True)
 
 
 def check_images(images: Tensor) -> None:

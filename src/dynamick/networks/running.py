@@ -1,7 +1,8 @@
 """Running anybody's network under hooks: the network inside what PyTorch wraps round it, and what hides its layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,3 +60,24 @@ def whole(parameter: Tensor) -> Tensor:
     values = parameter.detach()
     full_tensor = getattr(values, "full_tensor", None)
     return values if full_tensor is None else full_tensor()
+
+
+def puts_out(output: Any, logits: Tensor) -> bool:
+    """Whether a network's output, or a part of it, is these logits or what is usually made of them (their softmax, ...)."""
+    if not isinstance(output, Tensor):
+        named = output if isinstance(output, Mapping) else getattr(output, "__dict__", {})
+        parts = output if isinstance(output, tuple | list) else named.values()
+        return any(puts_out(part, logits) for part in parts if isinstance(part, Tensor))
+    if output.shape != logits.shape:
+        return False
+    rtol = 1e-3 if logits.dtype in (torch.float32, torch.float64) else 2e-2
+    y = logits.float()
+    forms = (y, y.sigmoid(), y.softmax(1), y.log_softmax(1))
+    return any(torch.allclose(output.float(), form, rtol=rtol, atol=1e-5, equal_nan=True) for form in forms)
+
+
+def like_input(model: nn.Module, head: str) -> Tensor:
+    """A weight whose device and precision the network's input must have: the head may be of another than what is before it."""
+    body = (each for name, each in model.named_parameters() if each.is_floating_point() and not name.startswith(f"{head}."))
+    found = next(body, None)
+    return model.get_submodule(head).get_parameter("weight") if found is None else found
