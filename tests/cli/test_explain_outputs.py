@@ -9,7 +9,6 @@ import shutil
 import statistics
 import sys
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +19,8 @@ import dynamick as dk
 from dynamick.cli.main import main
 from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
-from dynamick.explanation import Reader, composition, learn_basis, share_covered, simulability
-from dynamick.explanation.dissected import dissected_itself, read_units
+from dynamick.explanation import composition, share_covered, simulability
+from dynamick.explanation.dissected import read_units
 
 SIDE = 32
 
@@ -187,16 +186,6 @@ def test_three_ways_in_one_command(place: Path, tmp_path: Path, capsys: pytest.C
     assert float(rows["dynamic"][:-1]) == pytest.approx(100 * float((1 - routed / products.sum(1)).quantile(0.5)), abs=0.06)
 
 
-def test_concept_vectors_are_learnt_from_pixels_of_parts_alone(place: Path) -> None:
-    model, data = dk.load(place / "res8.safetensors"), Broden(place / "concepts")
-    basis = learn_basis(model, data, batch_size=7, per_concept=10**6, pool=10**6, minimum=1)
-    step = SIDE // Reader(model).read(torch.zeros(1, 3, SIDE, SIDE)).maps.shape[-1]
-    scenes = ComposedScenes("val", 90, seed=3, image_size=SIDE)
-    centres = scenes.part_maps[:, step // 2 :: step, step // 2 :: step]
-    counts = {part: int((centres == 1 + p).sum()) for p, part in enumerate(scenes.parts)}
-    assert dict(zip(basis.names, basis.positives, strict=True)) == {part: n for part, n in counts.items() if n}
-
-
 def test_what_does_not_fit_is_refused(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, units = ("--out", tmp_path / "page.html"), place / "res8-d3a-layer3" / "dissection.json"
     three = ("--three-way", tmp_path / "three.png")
@@ -284,18 +273,3 @@ def test_hidden_images_are_not_explained_and_one_cannot_be_measured(
     assert explain(place, *given, "--out", tmp_path / "p.html", "--measure", tmp_path / "m.json") == 2
     assert "--measure: 1 image" in capsys.readouterr().err
     assert not (tmp_path / "p.html").exists()
-
-
-def test_dead_units_do_not_vouch_for_a_dissection_and_half_precision_is_served(place: Path) -> None:
-    concepts = Broden(place / "concepts")
-
-    def network(seed: int, dtype: torch.dtype = torch.float32) -> Any:
-        torch.manual_seed(seed)
-        model = dk.models.create("res8-d3a", 10, stem="compact", width=8).eval()
-        model.layer3[0].bn2.weight.data[:28], model.layer3[0].downsample[1].weight.data[:28] = 0, 0
-        return model.to(dtype)
-
-    for dtype in (torch.float32, torch.bfloat16):
-        units = dk.dissect(network(0, dtype), "layer3", concepts, progress=False)
-        assert dissected_itself(Reader(network(0, dtype)), units, concepts)
-        assert not dissected_itself(Reader(network(5, dtype)), units, concepts)

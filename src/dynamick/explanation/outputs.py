@@ -8,6 +8,7 @@ from pathlib import Path
 from dynamick.data.finding import is_image
 from dynamick.errors import InputError
 from dynamick.explanation.threeway import check_figure
+from dynamick.files import why_no_folder
 from dynamick.report.study import files_of
 
 
@@ -49,12 +50,7 @@ class Outputs:
         if not self.given:
             raise InputError("explain: nothing to write; give --out PAGE.html, or see dynamick explain --help")
         for flag, path in self.given.items():
-            if not path.parent.is_dir():
-                raise InputError(f"{path}: its folder does not exist; give a file in a folder that does")
-            if path.is_dir() and flag != "--pictures":
-                raise InputError(f"{path}: is a folder; give a file's name in it")
-            if flag == "--pictures" and path.exists() and not path.is_dir():
-                raise InputError(f"--pictures {path}: is a file; give a folder")
+            _check_place(flag, path)
         self._check_apart(read)
         if self.three_way is not None:
             missing = [flag for flag in ("--twin", "--concepts") if read.get(flag) is None]
@@ -75,6 +71,22 @@ class Outputs:
                     raise InputError(f"{flag} {path}: {written[file]} writes {file.name} too; give each its own")
                 _check_outside(flag, path, file, read)
                 written[file] = flag
+
+
+def _check_place(flag: str, path: Path) -> None:
+    try:
+        path.exists()
+    except OSError as error:
+        # Such as a name that is too long.
+        raise InputError(f"{flag} {path}: cannot be written ({error.strerror}); give another name") from None
+    if not path.parent.is_dir():
+        raise InputError(f"{path}: its folder does not exist; give a file in a folder that does")
+    if path.is_dir() and flag != "--pictures":
+        raise InputError(f"{path}: is a folder; give a file's name in it")
+    if flag == "--pictures" and path.exists() and not path.is_dir():
+        raise InputError(f"--pictures {path}: is a file; give a folder")
+    if (why := why_no_folder(path.parent)) is not None:
+        raise InputError(f"{flag} {path}: cannot be written ({why}); give a place in a folder of your own")
 
 
 def check_penalty(penalty: float | None) -> None:

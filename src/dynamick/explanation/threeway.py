@@ -1,9 +1,9 @@
 """The paper's Fig. 7 as numbers: a dense model by its units, the dense model by IBD, and a Dynamic-K model by its routes."""
 
-import io
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from dynamick.errors import InputError
 from dynamick.explanation.ibd import STEPS, ConceptBasis, decompose
 from dynamick.explanation.instances import Concept, Explanation, explain, explanations_of
 from dynamick.explanation.reading import Preprocess, Reader, Seen
-from dynamick.files import write_atomically
+from dynamick.files import write_by
 
 WAYS = ("dense units", "dense + IBD", "dynamic")
 DRAWN = 4
@@ -201,9 +201,7 @@ def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, imag
             # One scale a row, with room for the figures beside the bars.
             axis.set_xlim(low - (0.2 * (high - low) if low < 0 else 0), high + 0.16 * (high - low))
     figure.supxlabel("share of the sum of W x over all units, %", fontsize=9)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=Path(path).suffix[1:].lower(), dpi=120)
-    write_atomically(Path(path), buffer.getvalue())
+    write_by(Path(path), partial(figure.savefig, format=Path(path).suffix[1:].lower(), dpi=120))
 
 
 def _rows(way: Way, bars: int, what: str) -> list[tuple[str, float, str]]:

@@ -1,10 +1,9 @@
 """What is written of explained images: the page, JSON, pictures, measures, a study, the three ways to explain."""
 
-import io
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -20,7 +19,7 @@ from dynamick.explanation.pages import page_of, summary_of
 from dynamick.explanation.pictures import draw
 from dynamick.explanation.reading import Reader, Seen
 from dynamick.explanation.threeway import ThreeWays
-from dynamick.files import write_atomically
+from dynamick.files import write_by
 from dynamick.networks import OpenNetwork
 from dynamick.report.explanation import ModelSummary, Page, write_page
 
@@ -141,12 +140,11 @@ def _pictures(case: Case, folder: Path, written: Written) -> None:
     written.explanations, names = case.explanations, case.shown.names
     stems = [str(PurePath(name).with_suffix("")) for name in names]
     named = stems if len(set(stems)) == len(names) else names
+    paths = [folder / f"{name}.png" for name in named]
     for each in case.explanations:
-        path = folder / f"{named[each.image]}.png"
+        path = paths[each.image]
         path.parent.mkdir(parents=True, exist_ok=True)
-        buffer = io.BytesIO()
-        draw([each], case.shown.images).savefig(buffer, format="png", dpi=120)
-        write_atomically(path, buffer.getvalue())
+        write_by(path, partial(draw([each], case.shown.images).savefig, format="png", dpi=120))
     written.lines.append(f"pictures: {folder}")
 
 
