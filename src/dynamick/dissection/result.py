@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamick.data.concepts import Label
+from dynamick.dissection.rows import NOTHING, Match, Row, row_of_cells, rows_of_values
 from dynamick.errors import InputError
 from dynamick.files import read_table, write_atomically
 
@@ -21,29 +22,6 @@ DETECTOR = 0.04
 """A unit whose score is at least this detects its concept."""
 _FIRST = ["unit", "category", "label", "score"]
 _COLUMNS = ("label", "truth", "activation", "intersect", "iou")
-
-
-class Match(NamedTuple):
-    """A unit's best concept of one category, in pixels: |concept|, |mask| over the category, and what both share."""
-
-    label: str
-    truth: float
-    activation: float
-    intersect: float
-    iou: float
-
-
-NOTHING = Match("", 0.0, 0.0, 0.0, 0.0)
-
-
-class Row(NamedTuple):
-    """A unit of tally.csv: its number from 1 up, its best concept, and the best of each category (or `NOTHING`)."""
-
-    unit: int
-    category: str
-    label: str
-    score: float
-    matches: tuple[Match, ...]
 
 
 class Summary(NamedTuple):
@@ -148,7 +126,7 @@ class Dissection:
         rows = []
         for number, line in enumerate(lines, 2):
             try:
-                rows.append(_row(line, len(header)))
+                rows.append(row_of_cells(line, len(header)))
             except ValueError as error:
                 raise InputError(f"{path}: line {number}: {error}") from error
         if not rows:
@@ -176,25 +154,50 @@ class Dissection:
             InputError: the text is not one that `to_json` wrote.
         """
         try:
-            read = json.loads(text)
-            rows = [Row(row[0], row[1], row[2], row[3], tuple(Match(*match) for match in row[4])) for row in read["rows"]]
-            concepts = [Label(*each) for each in read["concepts"]]
-            plain: dict[str, Any] = {name: read[name] for name in ("layer", "rule", "columns", "measured")}
-            quantile = float("nan") if read["quantile"] is None else read["quantile"]
-            integers: dict[str, Any] = {
-                name: np.array(read[name], np.int64) for name in ("areas", "sizes", "top_images", "nan_counts")
-            }
-            # Strings, as JSON has neither NaN nor infinity.
-            floats: dict[str, Any] = {name: np.array(read[name]).astype(np.float32) for name in ("thresholds", "top_values")}
-            intersections = np.zeros((len(read["intersections"]), len(concepts)), np.int64)
-            for u, pairs in enumerate(read["intersections"]):
-                for l, pixels in pairs:
-                    intersections[u, l] = pixels
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+            return cls._of_values(json.loads(text, parse_constant=_no_number))
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
             raise InputError(f"JSON of a dissection: {error!r}; give what Dissection.to_json wrote") from error
+
+    @classmethod
+    def _of_values(cls, read: dict[str, Any]) -> "Dissection":
+        columns, concepts = list(read["columns"]), [Label(*each) for each in read["concepts"]]
+        rows = rows_of_values(read["rows"], len(columns))
+        intersections = np.zeros((len(read["intersections"]), len(concepts)), np.int64)
+        for u, pairs in enumerate(read["intersections"]):
+            for l, pixels in pairs:
+                intersections[u, range(len(concepts))[l]] = pixels
+        integers: dict[str, Any] = {name: _integers(read[name]) for name in ("areas", "sizes", "top_images", "nan_counts")}
+        # Strings, as JSON has neither NaN nor infinity.
+        with np.errstate(all="ignore"):
+            floats: dict[str, Any] = {name: np.array(read[name]).astype(np.float32) for name in ("thresholds", "top_values")}
         for name in ("areas", "top_images"):
             integers[name] = integers[name].reshape(len(integers[name]), -1 if len(integers[name]) else 0)
-        return cls(rows, concepts=concepts, intersections=intersections, quantile=quantile, **plain, **integers, **floats)
+        plain: dict[str, Any] = {name: read[name] for name in ("layer", "rule", "measured")}
+        quantile = float("nan") if read["quantile"] is None else read["quantile"]
+        made = cls(
+            rows, columns, concepts=concepts, intersections=intersections, quantile=quantile, **plain, **integers, **floats
+        )
+        made._check()
+        return made
+
+    def _check(self) -> None:
+        """Raise ValueError if what a file held does not fit together."""
+        U, C, L = len(self.rows), len(self.columns), len(self.concepts)
+        N = self.top_images.shape[1]
+        texts = (self.layer, self.rule, *self.columns, *(each.name for each in self.concepts))
+        if not all(isinstance(each, str) for each in texts) or not isinstance(self.measured, dict) or not U:
+            raise ValueError("a name is no text, or there are no units")
+        if not all(type(each.number) is int and each.category in self.columns for each in self.concepts):
+            raise ValueError("a concept has no number, or is of none of the categories")
+        if not isinstance(self.quantile, float) or self.quantile <= 0 or self.quantile >= 1:
+            raise ValueError(f"a quantile of {self.quantile!r} must be between 0 and 1")
+        shapes = {"areas": (U, C), "sizes": (L,), "intersections": (U, L), "nan_counts": (U,), "thresholds": (U,)}
+        for name, shape in (shapes | {"top_images": (U, N), "top_values": (U, N)}).items():
+            array = getattr(self, name)
+            if array.size and array.shape != shape:
+                raise ValueError(f"{name} of shape {array.shape}; it must be {shape}")
+            if array.dtype == np.int64 and array.size and array.min() < 0:
+                raise ValueError(f"{name}: {array.min()} must be 0 or more")
 
 
 class _Lines(list[str]):
@@ -203,11 +206,16 @@ class _Lines(list[str]):
     write = list.append
 
 
-def _row(cells: list[str], width: int) -> Row:
-    if len(cells) != width:
-        raise ValueError(f"{len(cells)} cells; the first line has {width}")
-    matches = [Match(cells[i], *(float(cell) for cell in cells[i + 1 : i + 5])) for i in range(4, width, 5)]
-    return Row(int(cells[0]), cells[1], cells[2], float(cells[3]), tuple(matches))
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number")
+
+
+def _integers(values: Any) -> Integers:
+    """Whole numbers as an array; ValueError if they are anything else."""
+    array = np.array(values)
+    if array.size and array.dtype.kind not in "iu":
+        raise ValueError(f"{array.dtype} where whole numbers must be")
+    return array.astype(np.int64)
 
 
 def _places(concepts: Sequence[Label], categories: Sequence[str]) -> Integers:

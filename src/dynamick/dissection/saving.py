@@ -4,10 +4,12 @@ import io
 import math
 import shutil
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from dynamick.dissection import shards
 from dynamick.dissection.counting import Counts
@@ -93,11 +95,20 @@ class Saved:
 
     def resume(self, first: FirstPass, counts: Counts) -> None:
         """Bring both passes to where the saved state left them."""
-        if self._state:
-            first.load_state_dict(self._state["first"])
-            counts.load_state_dict(self._state["counts"])
-            self.counted = self._state["counted"]
-            self._state = None
+        if self._state is None or self.folder is None:
+            return
+        state, self._state = self._state, None
+        try:
+            for name, whole in (("first", first), ("counts", counts)):
+                _check_form(state[name], whole.state_dict())
+            # States of before have none.
+            if state.get("checksum", checksum(state)) != checksum(state):
+                raise ValueError("other values than were saved")
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{self.folder / 'state.pt'}: is not the state of a dissection; remove it") from error
+        first.load_state_dict(state["first"])
+        counts.load_state_dict(state["counts"])
+        self.counted = state["counted"]
 
     def save(self, first: FirstPass, counts: Counts, now: bool = False) -> None:
         """Save, if it is time to or `now`."""
@@ -105,7 +116,7 @@ class Saved:
             return
         buffer = io.BytesIO()
         state = {"config": self.config, "first": first.state_dict(), "counts": counts.state_dict(), "counted": self.counted}
-        torch.save(state, buffer)
+        torch.save(state | {"checksum": checksum(state)}, buffer)
         write_atomically(self.folder / "state.pt", buffer.getvalue(), durable=False)
         self._last = time.monotonic()
 
@@ -128,6 +139,36 @@ def recorded(folder: Path) -> tuple[int, int] | None:
         except Exception as error:
             raise InputError(f"{path}: is not the state of a dissection; remove it") from error
     return None
+
+
+def checksum(state: dict[str, Any]) -> int:
+    """Of all that is counted in a state."""
+    found = zlib.crc32(repr(state["counted"]).encode())
+    for name in ("first", "counts"):
+        found = _checksum(state[name], found)
+    return found
+
+
+def _checksum(value: Any, before: int) -> int:
+    if isinstance(value, dict):
+        for name in sorted(value):
+            before = _checksum(value[name], before)
+        return before
+    return zlib.crc32(value.contiguous().numpy().data if isinstance(value, Tensor) else repr(value).encode(), before)
+
+
+def _check_form(state: Any, like: Any) -> None:
+    """Raise ValueError unless a state has the same names, kinds, shapes and types of numbers as another one."""
+    if isinstance(like, dict):
+        if not isinstance(state, dict) or state.keys() != like.keys():
+            raise ValueError("other names")
+        for name in like:
+            _check_form(state[name], like[name])
+    elif isinstance(like, Tensor):
+        if not isinstance(state, Tensor) or (state.shape, state.dtype) != (like.shape, like.dtype):
+            raise ValueError("another tensor")
+    elif type(state) is not type(like):
+        raise ValueError("another kind of value")
 
 
 def _same(before: Any, now: Any) -> bool:

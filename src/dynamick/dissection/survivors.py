@@ -1,6 +1,8 @@
 """The maps that can still count, kept in little space until the thresholds are final. So one pass is enough."""
 
 import io
+import zipfile
+import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dynamick.dissection.selecting import places
+from dynamick.errors import InputError
 from dynamick.files import write_atomically
 
 Array = npt.NDArray[np.generic]
@@ -113,7 +116,7 @@ class Survivors:
         self.peak = 0
         if folder:
             folder.mkdir(parents=True, exist_ok=True)
-            for path in folder.glob("*.npz"):
+            for path in folder.glob("[0-9]" * 8 + ".npz"):
                 batch = int(path.stem)
                 self._pieces[batch], self._sizes[batch] = None, path.stat().st_size
             self._held = sum(self._sizes.values())
@@ -142,9 +145,15 @@ class Survivors:
         """A batch's maps."""
         piece = self._pieces[batch]
         if piece is None:
-            with np.load(self._path(batch)) as stored:
-                piece = Piece(*(stored[name] for name in Piece._fields))
+            return self._read(self._path(batch))
         return piece
+
+    def _read(self, path: Path) -> Piece:
+        try:
+            with np.load(path) as stored:
+                return Piece(*(stored[name] for name in Piece._fields))
+        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+            raise InputError(f"{path}: is damaged ({type(error).__name__}); remove it, and the same command goes on") from error
 
     def full(self) -> bool:
         """Is it time to `compact`?"""
