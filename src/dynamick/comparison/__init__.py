@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-# torchmetrics imports torchvision, which has to be imported by way of the shim first.
+# torchmetrics imports torchvision, which must be imported through the shim first.
 import dynamick.torchvision_shim  # noqa: F401
 
 _HOME = {

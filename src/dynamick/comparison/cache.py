@@ -32,14 +32,14 @@ from dynamick.progress import bar
 
 STATE = "cache.json"
 OLD = "features.npy"
-"""A file of a cache as it was before it had chunks; such a one is computed again."""
+"""A file of the old form of a cache, without chunks. Such a cache is computed again."""
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHUNK = 1024
-"""So many images are computed, written and checksummed at a time: what an interruption can lose."""
+"""How many images are computed and written at a time. An interruption loses at most these."""
 ASKED = 4
-"""The features of so many images are computed again before a cache is used: its network may differ by its code alone."""
+"""The features of this many images are computed again before a cache is used: only the network's code may differ."""
 NEAR = 0.02
-"""They may differ by so much of their largest value: by bfloat16's rounding, or another machine's."""
+"""They may differ by this part of their largest value: bfloat16, or another machine, rounds differently."""
 
 
 Enter = Callable[[Sequence[int]], Tensor]
@@ -80,8 +80,8 @@ def cache_features(
     """The features that enter a model's classifier, computed once and kept in a folder.
 
     An interrupted run goes on where it stopped. A cache belongs to one model, its weights (but for the classifier's, which do
-    not change what enters it), its preprocessing and its images; all of them are checked, and its own checksums. So are the
-    features of a few images: a change of the model's code shows in nothing else.
+    not change what enters it), its preprocessing and its images; all of them are checked, and its own checksums. The
+    features of a few images are also checked: only they show a change of the model's code.
 
     Args:
         model: any whose classifier is a linear layer that sees one vector an image; run in evaluation mode.
@@ -136,7 +136,7 @@ def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: E
 
 
 def open_features(folder: str | Path) -> Features:
-    """A finished cache, held to its checksums.
+    """A finished cache, checked against its checksums.
 
     Raises:
         InputError: it is missing, unfinished, truncated or damaged.
@@ -147,7 +147,7 @@ def open_features(folder: str | Path) -> Features:
 
 
 def open_chunks(folder: Path) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor]]]:
-    """A finished cache's state, and the values and labels of each of its chunks, memory-mapped and held to their checksums.
+    """A finished cache's state, and the values and labels of each chunk, memory-mapped and checked against their checksums.
 
     Raises:
         InputError: it is missing, unfinished, truncated or damaged.
@@ -294,7 +294,7 @@ def _chunks_done(folder: Path) -> int:
 
 
 def _read_chunk(folder: Path, state: dict[str, Any], number: int) -> tuple[Tensor, Tensor]:
-    """Values and labels of one chunk, held to its checksum."""
+    """Values and labels of one chunk, checked against its checksum."""
     path = _chunk(folder, number)
     try:
         with safetensors.safe_open(path, "pt") as file:

@@ -35,10 +35,10 @@ FIGURES = (
     "insertion",
 )
 OLD_NAMES = {"max_per_class": "most"}
-"""Of figures, in files that were written before they had their names."""
+"""Old names of figures, in files written earlier."""
 RULES = ("at_most", "exactly")
 LARGEST = 10**15
-"""No whole number of a cell is larger; Python reads larger ones than it can compute with."""
+"""The largest whole number in a cell. Python reads larger ones than it can compute with."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Cell:
         seed: of the head.
         features: what it was computed from: a checksum of the keys of both caches.
         figures: by the names of `FIGURES`; None if a head has none, and absent where it was not measured.
-        about: what is worth knowing of how it came about.
+        about: what else is worth knowing about the fit.
         k, rule: of a head that routes.
         seen: the `cache.probe` of the features; empty in cells that were written before there was one.
     """
@@ -112,7 +112,7 @@ def write(file: Path, cell: Cell | FailedCell, head: torch.nn.Module | None = No
     if head is not None:
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in head.state_dict().items()}
         write_atomically(_weights(file), safetensors.torch.save(tensors))
-    # The JSON goes last: where it is, the cell is finished.
+    # The JSON is written last: if it is there, the cell is finished.
     write_json(file, said)
 
 
@@ -158,7 +158,7 @@ def _weights(file: Path) -> Path:
 
 
 def _is_cell(written: Any) -> bool:
-    """Whether all that is read of a cell is of the type that it must be."""
+    """Whether all values of a cell have the right types."""
     if not isinstance(written, dict) or written.get("head") not in [*HEADS]:
         return False
     counts = [written.get(name) for name in ("budget", "seed")]

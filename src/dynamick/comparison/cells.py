@@ -88,7 +88,7 @@ def run(jobs: Sequence[Job], processes: int = 1, progress: bool = False) -> None
 
     Args:
         jobs: as `pending` gives them.
-        processes: how many at once; of several each has a process of its own, so that one that is killed takes no other along.
+        processes: how many at once; with several, each job has a process of its own, so a killed one does not stop the others.
         progress: show the cells done and the time left on stderr.
     """
     with bar("heads", sum(len(job.budgets) for job in jobs), show=progress, unit="cells") as shown:
@@ -171,14 +171,14 @@ def _run_apart(jobs: Sequence[Job], processes: int, shown: "tqdm[Any]") -> None:
                         _fail(job, f"its process ended with status {process.exitcode} (-9: killed, often for want of memory)")
                     _tell(shown, job)
     finally:
-        # Reached with processes still running only where this one was interrupted: their cells are neither done nor failed.
+        # Processes still run here only if this one was interrupted. Their cells are neither done nor failed.
         for process, _ in running.values():
             process.kill()
 
 
 @contextmanager
 def _terminated_as_interrupted() -> Iterator[None]:
-    """Within it SIGTERM raises KeyboardInterrupt, as Ctrl-C does; Python lets no thread but the first one ask for that."""
+    """Inside the context SIGTERM raises KeyboardInterrupt, as Ctrl-C does. Python allows this only in the first thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -194,7 +194,7 @@ def _terminated_as_interrupted() -> Iterator[None]:
 
 
 def _end_with(parent: int) -> None:
-    """End this process at once when the one of that sentinel ends, however that was (kill -9 too)."""
+    """End this process at once when the one of that sentinel ends, in any way (also by kill -9)."""
     multiprocessing.connection.wait([parent])
     os._exit(1)
 
@@ -210,13 +210,13 @@ def _work(job: Job, threads: int) -> None:
 
 
 def _step_seconds(data: Features) -> float:
-    """Of one of the solver's steps: a gradient over all features, and one in their metric, which few images make no cheaper."""
+    """Of one of the solver's steps: a gradient over all features, and one in their metric, which no image makes longer."""
     rows, steps = min(len(data), 5000), 10
     classes = len(data.classes)
     scaled, _, _ = standardise(data.x[:rows])
     problem = Problem(scaled, data.labels[:rows], classes)
     start = torch.zeros(classes, data.x.shape[1]), torch.zeros(classes)
-    # Without what is done once a problem.
+    # Without the work that is done once a problem.
     solve(problem, start=start, tolerance=0, steps=2)
     began = time.perf_counter()
     solve(problem, start=start, tolerance=0, steps=steps)
@@ -233,7 +233,7 @@ def _owner(features: Path) -> str:
 
 
 def _read_all(folder: Path, features: Path) -> list[tuple[Path, Cell | FailedCell]]:
-    """A folder's cells, all held to their features: figures of other images or weights would stand in one table unseen."""
+    """A folder's cells, all checked against their features. Otherwise one table could mix other images or weights."""
     found = [(file, cell.read(file)) for file in sorted(folder.glob("*.json"))]
     owner, seen = _owner(features), probe(features / "val") if found else []
     for file, each in found:

@@ -30,7 +30,7 @@ BUDGETS = (1, 5, 10, 15, 20, 25, 30)
 
 @dataclass(frozen=True)
 class Compared:
-    """What came of a comparison.
+    """The outcome of a comparison.
 
     Attributes:
         rows: of the table, as `dynamick.comparison.table.rows` makes them.
@@ -51,7 +51,7 @@ class Backbone:
         name: its cells and features are kept by it.
         kind: networks of one kind are averaged.
         network: it.
-        recipe: the images that it is held against.
+        recipe: the images with which it is compared.
         out: the comparison's folder.
     """
 
@@ -110,7 +110,7 @@ def compare(
         jobs: processes at once.
         dtype: of the cached features, `float32` or `bfloat16`.
         device: where the networks run; heads are trained on the CPU.
-        tell: is called with a line on what comes next.
+        tell: is called with a line about the next step.
 
     Raises:
         InputError: an option is not what it may be; the images are missing or damaged, or of other classes than a network
@@ -143,7 +143,7 @@ def compare(
 
 
 def check(heads: Sequence[str], budgets: Sequence[int], seeds: int, jobs: int, device: str) -> None:
-    """Hold the settings to what they may be, before anything is computed.
+    """Check the settings before anything is computed.
 
     Raises:
         InputError: the first that is not.
@@ -168,10 +168,10 @@ def names_of(paths: Sequence[Path]) -> list[str]:
 
 
 def check_alike(backbones: Sequence[Backbone]) -> None:
-    """Only what was held against the same images, and has as many units, may be averaged or set side by side.
+    """Only networks with the same images and as many units may be averaged or compared.
 
     Raises:
-        InputError: it names two backbones that differ.
+        InputError: two backbones differ; it names them.
     """
     first = backbones[0]
     data = [read_state(each.features / "val")["key"]["data"] for each in backbones]
@@ -219,7 +219,7 @@ def _prepare(
     found = None
     if concepts is not None:
         tell(f"dissection of {backbone.name}")
-        # The units must see concepts at the size at which they see their own images.
+        # The units must see concepts at the same size as their own images.
         seen = replace(prepare, size=val.side)
         found = dissect_features(network.model, concepts, backbone.out / "dissections" / backbone.name, seen, device)
     network.model.cpu()
@@ -227,7 +227,7 @@ def _prepare(
 
 
 def _jobs(backbone: Backbone, heads: Sequence[str], budgets: Sequence[int], seeds: int, detect: bool) -> list[cells.Job]:
-    """What is still to be computed on a backbone; detection needs the dense head and one that routes."""
+    """The cells that a backbone still needs. Detection needs the dense head and one that routes."""
     jobs = cells.pending(backbone.features, backbone.cells, heads, budgets, range(seeds))
     if detect and "dense" not in heads:
         jobs += cells.pending(backbone.features, backbone.cells, ["dense"], budgets, [0])

@@ -1,4 +1,4 @@
-"""What enters a network's classifier for some images, and what tells one network from another."""
+"""What enters a network's classifier for some images, and how to tell two networks apart."""
 
 import hashlib
 import json
@@ -71,7 +71,7 @@ def _check_finite(x: Tensor, names: list[str]) -> None:
 
 
 def network_key(model: nn.Module, layer: str, prepare: Prepare) -> dict[str, str]:
-    """What decides what enters a classifier; the names are those of a refusal's message."""
+    """Everything that decides what enters a classifier. The names are used in messages."""
     # Neither the classifier's weights nor its form change what enters it.
     parts = [f"{type(module).__name__}({module.extra_repr()})" for name, module in model.named_modules() if name != layer]
     return {

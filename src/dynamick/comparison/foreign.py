@@ -1,4 +1,4 @@
-"""Images of no class that a network knows, and how well scores tell them from its own."""
+"""Foreign images, of classes that a network does not know, and how well scores tell them from its own."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ class Foreign:
 
     @property
     def name(self) -> str:
-        """It is kept, and shown, by this."""
+        """The name under which it is kept and shown."""
         return DataRecipe(self.kind, self.root).name
 
     @property
@@ -38,7 +38,7 @@ class Foreign:
         return f"ood-{self.name}"
 
     def open(self, own: LabelledImages, recipe: DataRecipe) -> LabelledImages:
-        """Its validation images, as a network sees its own: they must not be told by how they are cut.
+        """Its validation images, prepared as the network's own: the way they are cut must not give them away.
 
         Args:
             own: the network's images.
@@ -64,7 +64,7 @@ def read_foreign(given: Iterable[str]) -> list[Foreign]:
         raise InputError(f"--ood: two sets are called {twice[0]}; rename one, as they are kept by name")
     for each in found:
         if each.named_by_root:
-            # Here, and not after hours of work.
+            # Checked here, and not after hours of work.
             open_images(folder_recipe(each.root, USUAL_SIZE), "val")
     return found
 
@@ -96,7 +96,7 @@ def detected(features: Path, cells: Path, foreign: Sequence[Foreign], own: DataR
     rows = []
     for each in foreign:
         outside = open_features(features / each.place).x
-        # Photographs lie near photographs, and far from generated scenes.
+        # Photographs are near photographs and far from generated scenes.
         distance = "near" if sources.find(each.kind).photographs == own.source.photographs else "far"
         for title, score in scores.items():
             about = {"out": each.name, "distance": distance, "score": title}

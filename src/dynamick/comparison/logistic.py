@@ -1,9 +1,9 @@
 """Multinomial logistic regression with L1 and L2 penalties and a mask of allowed weights: one solver for all heads.
 
-Accelerated proximal gradient (Beck and Teboulle 2009) with adaptive restart (O'Donoghue and Candes 2015), each step in the
-metric of the features' second moments, which bounds the Hessian everywhere (Böhning 1992): no line search, and features may be
-correlated. Along a path only the features that the strong rules keep (Tibshirani et al. 2012), all conditions being checked
-afterwards.
+Accelerated proximal gradient (Beck and Teboulle 2009) with adaptive restart (O'Donoghue and Candes 2015). Each step is in the
+metric of the features' second moments, which bounds the Hessian everywhere (Böhning 1992). So there is no line search, and
+features may be correlated. Along a path only the features that the strong rules keep are used (Tibshirani et al. 2012); all
+conditions are checked afterwards.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from torch import Tensor
 from dynamick.errors import InputError
 
 INNER_STEPS = 300
-"""Of the problem that each step solves in its metric; an inexact step costs further steps, never the result."""
+"""Of the problem that each step solves in its metric. An inexact step costs more steps but does not change the result."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def solve(
         mask: boolean, shape (C, M), False where a weight must stay 0; None allows all.
         start: W and b to begin with; None begins with zeros.
         tolerance: stop when the optimality conditions are missed by less than this, in units of the mean loss's gradient.
-        steps: stop after so many.
+        steps: stop after this many.
 
     Returns:
         A `Solution`; its `violation` says whether the tolerance was reached.
@@ -113,7 +113,7 @@ def solve(
             break
         new_w, new_b = _step(problem, v, c, g_w, g_c, l1, l2, mask, missed / 10)
         z_new = problem.logits(new_w, new_b)
-        # Begin the momentum anew where it points uphill.
+        # Begin the momentum anew if it points uphill.
         if _uphill(problem, (v, c), (new_w, new_b), (w, b)):
             momentum = 1.0
         following = (1 + (1 + 4 * momentum**2) ** 0.5) / 2
@@ -125,7 +125,7 @@ def solve(
 
 
 def solve_along(problem: Problem, l1: float, l2: float, before: Solution, l1_before: float, tolerance: float) -> Solution:
-    """The minimum at one strength, begun from that at a larger one, with few of the features in most steps.
+    """The minimum at one strength. It begins from that at a larger one, and most steps use few of the features.
 
     Args:
         problem, l1, l2, tolerance: as in `solve`.
@@ -147,7 +147,7 @@ def solve_along(problem: Problem, l1: float, l2: float, before: Solution, l1_bef
 
 
 def solve_within(problem: Problem, mask: Tensor, l2: float, start: tuple[Tensor, Tensor], tolerance: float = 1e-4) -> Solution:
-    """The minimum with weights inside a mask (C, M) only, without L1, computed on those features alone that the mask uses.
+    """The minimum with weights only inside a mask (C, M), without L1, computed only on the features that the mask uses.
 
     Args:
         problem, mask, l2, start, tolerance: as in `solve`.
@@ -165,9 +165,9 @@ def solve_within(problem: Problem, mask: Tensor, l2: float, start: tuple[Tensor,
 
 
 def violation(weight: Tensor, g_w: Tensor, g_b: Tensor, l1: float, l2: float, mask: Tensor | None = None) -> float:
-    """By how much the conditions of Karush, Kuhn and Tucker are missed, the largest over coordinates.
+    """The largest miss, over coordinates, of the conditions of Karush, Kuhn and Tucker.
 
-    They are: g + l2 w + l1 sign(w) = 0 where w is not 0, |g| <= l1 where it is, and g_b = 0; masked weights are free of any.
+    They are: g + l2 w + l1 sign(w) = 0 where w is not 0, |g| <= l1 where it is, and g_b = 0. Masked weights have none.
 
     Args:
         weight: shape (C, M).
@@ -204,7 +204,7 @@ def _step(
     mask: Tensor | None,
     tolerance: float,
 ) -> tuple[Tensor, Tensor]:
-    """The minimum of the bound at (v, c): <g, d> + d H d' / 2 and the penalties, by proximal gradient on M + 1 inputs alone.
+    """The minimum of the bound at (v, c): <g, d> + d H d' / 2 and the penalties, by proximal gradient on M + 1 inputs.
 
     It never touches the N features: a step here costs M / N of one over them.
     """
@@ -223,7 +223,7 @@ def _step(
         new = moved - moved.clamp(-rate * shrink, rate * shrink)
         if allowed is not None:
             new = new * allowed
-        # u - new is the step times the gradient: where it is small, the conditions hold.
+        # u - new is the step times the gradient. If it is small, the conditions hold.
         if count % 10 == 0 and (u - new).abs().max().item() < rate * tolerance:
             break
         if ((u - new) * (new - before)).sum() > 0:

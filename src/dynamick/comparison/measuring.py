@@ -1,4 +1,4 @@
-"""A head's figures on cached features: accuracy, calibration, sparsity, and how far its explanations are its computation."""
+"""A head's figures on cached features: accuracy, calibration, sparsity, and the faithfulness of its explanations."""
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from dynamick.nn import DynamicLinear
 BINS = 15
 """Of the calibration error."""
 EXPLAINED = 500
-"""So many of the images, evenly spaced, are explained to measure faithfulness."""
+"""How many images, evenly spaced, are explained to measure faithfulness."""
 
 
 @torch.no_grad()

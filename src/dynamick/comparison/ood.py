@@ -1,6 +1,6 @@
 """Out-of-distribution detection from features: energy on routed products, against MSP, energy and DICE.
 
-A score is high where an input looks like those trained on. MSP: Hendrycks and Gimpel 2017; energy: Liu et al. 2020; DICE: Sun
+A score is high if an input looks like the training images. MSP: Hendrycks and Gimpel 2017; energy: Liu et al. 2020; DICE: Sun
 and Li 2022.
 """
 
@@ -58,7 +58,7 @@ def detection(score: Score, inside: Tensor, outside: Tensor) -> dict[str, float]
     """AUROC and FPR95 of a score, %, features inside (N, M) being the positives and outside (O, M) the negatives."""
     good, bad = score(inside), score(outside)
     target = torch.cat([torch.ones(len(good)), torch.zeros(len(bad))]).long()
-    # Ranks, and not values: the metric would squash logits through a sigmoid, where large ones become equal.
+    # Ranks and not values: the metric would apply a sigmoid, in which large logits become equal.
     ranks = torch.cat([good, bad]).double().unique(return_inverse=True)[1].double()
     auroc = binary_auroc(ranks / max(1.0, ranks.max().item()), target).item()
     return {"auroc": 100 * auroc, "fpr95": 100 * fpr95(good, bad)}

@@ -15,11 +15,11 @@ from dynamick.files import write_by
 
 LABELS = {"static": "static non-zeros a class", "routed": "K: products routed for each input"}
 NEAR = (1.0, 0.5)
-"""The lower panels show so many points below dense and above the best head, where good ones lie; the upper ones show all."""
+"""The lower panels reach from this many points below dense to as many above the best head. The upper ones show all."""
 
 
 def accuracy(table: Sequence[dict[str, Any]], axis: str) -> Figure:
-    """Accuracy against one kind of budget, a column for each backbone: above the whole range, below what lies near dense.
+    """Accuracy against one kind of budget, a column for each backbone. Above is the whole range, below the part near dense.
 
     The dense head is a line across. The budget 1 and the mean of 5 to 30 stand apart (docs/definitions.md, "Sparse heads").
 
@@ -56,7 +56,7 @@ def write(table: Sequence[dict[str, Any]], folder: Path) -> None:
 
 
 def _ticks(table: Sequence[dict[str, Any]]) -> dict[int, str]:
-    """Places on the axis of all panels, for a backbone may have other budgets than its neighbour; a mean's stands apart."""
+    """Places on the axis of all panels, since backbones may have different budgets. A mean has a place apart."""
     budgets = sorted({row["budget"] for row in table})
     mean = {budgets[-1] + 6: f"mean of\n{AVERAGED[0]} to {AVERAGED[-1]}"} if averages(table) else {}
     return {budget: str(budget) for budget in budgets} | mean
@@ -69,7 +69,7 @@ def _panel(axes: Axes, table: Sequence[dict[str, Any]], dense: float | None, lea
     apart = max(ticks, default=0)
     names = list(dict.fromkeys(row["head"] for row in table))
     for place, head in enumerate(names):
-        # Side by side within 3 of the axis, so that bars of heads that are alike can be told apart.
+        # Side by side within 3 of the axis, so that bars of equal heads can be told apart.
         shift = 3 * ((place + 0.5) / len(names) - 0.5)
         own = [row for row in table if row["head"] == head]
         spread = [(row["budget"] + shift, row["top1"], row["top1_std"] or 0) for row in own]

@@ -26,7 +26,7 @@ COLUMNS = {
 }
 """Titles and digits; a column that no cell has a figure for is left out."""
 AVERAGED = (5, 10, 15, 20, 25, 30)
-"""The published average of static heads is over these budgets (docs/definitions.md, "Sparse heads"); 1 stands apart."""
+"""The published average of static heads is over these budgets (docs/definitions.md, "Sparse heads"). 1 is not in it."""
 LEGEND = """\
 Top-1 and ECE (15 bins) on the validation images. Mean over backbones, each being the mean over its heads' seeds; ± is the
 deviation over backbones, or over the heads' seeds where there is one backbone. `most in a class`: in the worst case. `units`:
@@ -80,7 +80,7 @@ def averages(table: Sequence[Row]) -> list[Row]:
 def verdict(table: Sequence[Row], budget: int = 5) -> list[Row]:
     """How far the deployed head is ahead of the elastic-net path, and behind dense, at one budget.
 
-    It is asked to be ahead by 2 points, or by half of the path's distance to dense where that is less, and within 0.5 of dense.
+    The goal: ahead by 2 points, or by half of the path's distance to dense if that is less, and within 0.5 of dense.
     All are means over the same backbones: those that have these three heads.
 
     Returns:
@@ -116,7 +116,7 @@ def write(table: Sequence[Row], detection: Sequence[Row], folder: Path) -> None:
 
 
 def as_csv(table: Sequence[Row], names: Sequence[str]) -> str:
-    """Rows as CSV with these columns; what a row lacks is left empty, and what it has besides is left out."""
+    """Rows as CSV with these columns. Missing values are empty, and other values are left out."""
     text = io.StringIO()
     writer = csv.DictWriter(text, names, restval="", extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
@@ -125,7 +125,7 @@ def as_csv(table: Sequence[Row], names: Sequence[str]) -> str:
 
 
 def as_markdown(table: Sequence[Row], detection: Sequence[Row] = ()) -> str:
-    """The whole comparison for people: static heads and routed heads apart, never in one table."""
+    """The whole comparison as text. Static heads and routed heads are never in one table."""
     lines = ["# Heads compared", "", LEGEND, *([SEEN] if "iou" in _columns(table) else [])]
     for backbone in dict.fromkeys(row["backbone"] for row in table):
         own = [row for row in table if row["backbone"] == backbone]
@@ -176,13 +176,13 @@ def _row(key: tuple[str, str, int], cells: list[tuple[str, Cell | FailedCell]], 
     computed = {figure for each in good.values() for figures in each for figure in figures}
     for figure in (each for each in FIGURES if each in computed):
         of = [[value for figures in each if (value := figures.get(figure)) is not None] for each in good.values()]
-        # Head seeds of one backbone are no independent trainings.
+        # Head seeds of one backbone are not independent trainings.
         means = [mean(each) for each in of if each]
         row[figure] = mean(means) if means else None
         if figure == "max_per_class":
             row[figure] = max(value for each in of for value in each)
         if figure in ("top1", "ece"):
-            # Of one backbone out of several there is no deviation over backbones.
+            # If only one of several backbones has it, there is no deviation over backbones.
             values = means if len(names) > 1 else of[0]
             row[f"{figure}_std"] = stdev(values) if len(values) > 1 else None
     row["each"] = {name: mean(figures["top1"] or 0.0 for figures in each) for name, each in good.items()}

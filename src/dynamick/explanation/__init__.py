@@ -1,6 +1,6 @@
-"""Explanations that are the computation: instances, class composition, IBD, and how far all of it can be trusted.
+"""Explanations that are the computation: instances, class composition, IBD, and how far they can be trusted.
 
-What draws is loaded when it is first used.
+The code that draws is loaded when it is first used.
 """
 
 import importlib

@@ -28,10 +28,10 @@ def captum_attr() -> Any:
 
 
 def unit_attributions(reader: Reader, images: Tensor, classes_B: Tensor, method: str, steps: int = 20) -> Tensor:
-    """What a method of Captum's attributes to each of the head's inputs, for each image's own class, (B, M).
+    """The attributions of one of Captum's methods to the head's inputs, for each image's own class, (B, M).
 
-    `grad-cam` weighs the maps before the pooling by their mean gradients, and sums each over the image; `integrated gradients`
-    follows the path of the head's inputs from those of a black image, in `steps` steps.
+    `grad-cam` weighs the maps before the pooling by their mean gradients and sums each over the image. `integrated gradients`
+    goes from the head's inputs of a black image to those of the image, in `steps` steps.
 
     Raises:
         InputError: Captum is not installed, the method is unknown, or Grad-CAM finds no maps before the head.

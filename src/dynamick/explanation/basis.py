@@ -17,8 +17,8 @@ CATEGORIES = ("object", "part", "concept")
 """IBD learns concept vectors of objects and parts (docs/definitions.md); a folder of people's own masks has `concept`."""
 
 PENALTY = 0.1
-"""Of the concepts' regressions, unless another is given. Weaker ones tell concepts apart a little better, by units that hardly
-vary; then next to nothing of a class's score lies along the concepts, and IBD would be compared with at its worst."""
+"""The usual penalty of the concepts' regressions. With a weaker one, units that hardly vary tell concepts apart slightly
+better. But then almost nothing of a class's score is along the concepts, and IBD would be shown at its worst."""
 
 
 def learn_basis(model: nn.Module | Reader, concepts: ConceptDataset, batch_size: int = 64, **options: Any) -> ConceptBasis:
@@ -30,7 +30,7 @@ def learn_basis(model: nn.Module | Reader, concepts: ConceptDataset, batch_size:
         options: as `learn_concepts`.
 
     Raises:
-        InputError: the data set labels neither, its images do not fit together, or the model's maps are not found.
+        InputError: the data set has neither labels, its images do not fit together, or the model's maps are not found.
     """
     names = {label.number: label.name for label in concepts.labels if label.category in CATEGORIES}
     if not names:

@@ -50,7 +50,7 @@ class Composition:
         covered: how many they are; None for a class without a positive weight.
         detected: the part of those units' weight that is on units whose concept counts (score of 0.04 and more).
         positive: how many positive weights the class has.
-        negative: the sum of its negative weights, by size: what speaks against it and is not drawn.
+        negative: the size of the sum of its negative weights. These speak against the class and are not drawn.
     """
 
     class_index: int
@@ -93,7 +93,7 @@ def composition(model: nn.Module, units: "Dissection") -> list[Composition]:
         order = positive.argsort(descending=True, stable=True)
         ranked = positive[order]
         partial = ranked.cumsum(0)
-        # The fewest units that hold the part: all before the first partial sum that reaches it, and that one.
+        # The fewest units that hold the part: those up to the first partial sum that reaches it.
         n = int((partial < COVERED * partial[-1]).sum()) + 1 if partial[-1] > 0 else 0
         links: dict[tuple[str, str], list[UnitLink]] = {}
         for unit, weight in zip(order[:n].tolist(), ranked[:n].tolist(), strict=True):

@@ -14,7 +14,7 @@ from dynamick.explanation.reading import Reader, evaluating
 from dynamick.files import read_text
 
 PROBED = 8
-"""So many units tell whether a dissection is of these weights."""
+"""How many units are compared to tell whether a dissection is of these weights."""
 OTHER_WEIGHTS = (
     "The units' names come from a dissection of other weights than these, or of images prepared otherwise (their size, mean or "
     "deviation), so they may be wrong. Dissect these weights, as they are shown here."
@@ -22,7 +22,7 @@ OTHER_WEIGHTS = (
 
 
 def read_units(path: Path | None) -> Dissection | None:
-    """A dissection's JSON or its tally; of a tally whose JSON lies beside it, the JSON, as that names the layer.
+    """A dissection, from its JSON or its tally. If a tally's JSON is beside it, the JSON is read: it names the layer.
 
     Raises:
         InputError: it cannot be read, or is neither.
@@ -43,7 +43,7 @@ def read_units(path: Path | None) -> Dissection | None:
 
 
 def check_fits(path: Path | None, units: Dissection | None, reader: Reader, images: Tensor) -> None:
-    """Hold a dissection to the network whose units it should name.
+    """Check a dissection against the network whose units it should name.
 
     Raises:
         InputError: it is of another layer or number of units; the message names the file.
@@ -56,7 +56,7 @@ def check_fits(path: Path | None, units: Dissection | None, reader: Reader, imag
 
 
 def check_data(units: Dissection, concepts: ConceptDataset) -> None:
-    """Raise InputError unless the data may be what was dissected: the same labels, and images enough."""
+    """Raise InputError unless the data may be the dissected data: the same labels, and enough images."""
     if sorted(concepts.labels) != sorted(units.concepts) or units.top_images.max() >= len(concepts):
         raise InputError(
             f"concepts: {len(concepts)} images of {len(concepts.labels)} labels; give the data that was dissected, "
@@ -67,7 +67,7 @@ def check_data(units: Dissection, concepts: ConceptDataset) -> None:
 def dissected_itself(reader: Reader, units: Dissection, concepts: ConceptDataset) -> bool:
     """Whether a dissection is of these weights: some units' top images still excite them as much as it says."""
     held = 0
-    # A unit that nothing excites is alike in any network.
+    # A unit that nothing excites is the same in any network.
     alive = [unit for unit, value in enumerate(units.top_values[:, 0]) if value != 0]
     probed = alive[:: max(1, -(-len(alive) // PROBED))]
     with torch.no_grad(), evaluating(reader.model), capture(reader.model, units.layer) as taken:

@@ -39,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """How far explanations are what the network computes.
+    """How well explanations match what the network computes.
 
     Attributes:
         images: how many.
@@ -74,7 +74,7 @@ def faithfulness(
     repeats: int = 5,
     seed: int = 0,
 ) -> Faithfulness:
-    """Measure how far the explanations of a model's predictions are faithful.
+    """Measure how faithful the explanations of a model's predictions are.
 
     A unit is removed by x_i = 0, and a Dynamic-K head then routes again, so that another unit can step in.
 
@@ -158,7 +158,7 @@ def _check_orders(orders: Sequence[str]) -> None:
 
 
 def sum_error(explanations: Sequence[Explanation]) -> float:
-    """The largest |logit - bias - sum of products| over max(1, |logit|): how far the explanation is from the computation."""
+    """The largest |logit - bias - sum of products| over max(1, |logit|): the distance of explanation and computation."""
     errors = [abs(each.logit - each.bias - sum(each.products)) / max(1.0, abs(each.logit)) for each in explanations]
     return max(errors, default=0.0)
 

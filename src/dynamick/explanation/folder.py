@@ -1,4 +1,4 @@
-"""Explain a folder of images in one call, and write what is asked for: what `dynamick explain` does."""
+"""Explain a folder of images in one call and write the results: what `dynamick explain` does."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +46,7 @@ def explain_folder(
         never_over: more files that are not written over, by what they are called in messages.
 
     Raises:
-        InputError: nothing is asked for; a path that cannot be; no readable image; a dissection that does not fit.
+        InputError: nothing is asked for; an impossible path; no readable image; a dissection that does not fit.
         OSError: a file cannot be written.
     """
     paths = {"--images": images, "--units": units, "--twin-units": twin_units, "--concepts": concepts}

@@ -1,7 +1,7 @@
 """Interpretable Basis Decomposition (Zhou et al. 2018; docs/definitions.md has it under that name).
 
-Concept vectors are learnt by logistic regression on a feature map's pixels; a class's weight vector is then decomposed greedily
-into them, and what is left is the residual.
+Concept vectors are learnt by logistic regression on a feature map's pixels. Then a class's weight vector is decomposed greedily
+into them. The rest is the residual.
 """
 
 from collections.abc import Iterable
@@ -41,8 +41,8 @@ class Decomposition:
 
     Attributes:
         concepts: the chosen rows of the basis, in the order chosen.
-        gains: how much of w lies along each direction, shape (S,), all positive.
-        directions: the concepts' vectors without what lies along those chosen before, shape (S, M), orthonormal.
+        gains: the part of w along each direction, shape (S,), all positive.
+        directions: the concepts' vectors without their parts along those chosen before, shape (S, M), orthonormal.
         residual: shape (M,), orthogonal to them all.
     """
 
@@ -58,10 +58,10 @@ class Decomposition:
 
 
 def decompose(weight_M: Tensor, basis: ConceptBasis, steps: int = STEPS) -> Decomposition:
-    """Decompose a class's weight vector: each step takes the concept along which most of what is left lies.
+    """Decompose a class's weight vector. Each step takes the concept with the largest part of what is left.
 
-    A concept counts by its part that is orthogonal to those taken before (Gram-Schmidt); only positive gains are taken, so
-    fewer steps than asked for are possible. Ties: the lower row of the basis.
+    A concept counts by its part that is orthogonal to those taken before (Gram-Schmidt). Only positive gains are taken, so
+    there may be fewer steps than asked for. Ties: the lower row of the basis.
 
     Raises:
         InputError: the basis has another number of features.
@@ -74,7 +74,7 @@ def decompose(weight_M: Tensor, basis: ConceptBasis, steps: int = STEPS) -> Deco
     directions: list[Tensor] = []
     for _ in range(min(steps, len(left))):
         length = left.norm(dim=1)
-        # What is left of a vector that lies in the span of those taken is rounding, and has no direction.
+        # If a vector is in the span of those taken, only rounding is left of it, which has no direction.
         unit = torch.where(length[:, None] > 1e-9, left / length.clamp(min=1e-12)[:, None], 0.0)
         gain = unit @ residual
         gain[concepts] = 0
@@ -107,9 +107,9 @@ def learn_concepts(
 ) -> ConceptBasis:
     """Learn one direction a concept from features and label maps of the same images.
 
-    A cell of the feature map has the labels found at its centre. The pixels kept are a random sample, equal for all concepts:
-    up to `pool` of any label, and beside them up to `per_concept` of each concept. In each concept's regression its own pixels
-    weigh as much together as all the others.
+    A cell of the feature map has the labels at its centre. The pixels kept are a random sample, equal for all concepts: up to
+    `pool` of any label, and also up to `per_concept` of each concept. In each concept's regression its own pixels together have
+    the same weight as all the others.
 
     Args:
         batches: features (B, M, h, w) and label maps (B, L, H, W), integers; L maps an image, 0 is unlabelled.
@@ -128,7 +128,7 @@ def learn_concepts(
         raise InputError(f"concepts: none of {len(names)} has {minimum} labelled pixels; give more images")
     positive_PC = torch.stack([(labels_PL == number).any(dim=1) for number in numbers], dim=1)
     mean, std = features_PM.mean(dim=0), features_PM.std(dim=0, unbiased=False)
-    # A unit that never varies tells nothing; dividing by its deviation would make noise of it.
+    # A unit that never varies says nothing. Divided by its deviation, it would be noise.
     scale = torch.where(std > 1e-8, std, torch.inf)
     weight_CM, separation = _logistic((features_PM - mean) / scale, positive_PC, penalty)
     raw_CM = weight_CM / scale
@@ -146,8 +146,8 @@ def _sample_pixels(
 ) -> tuple[Tensor, Tensor]:
     """A random sample of feature pixels (P, M) and their labels (P, L), float32 and int64.
 
-    Each pixel draws one random number; the smallest of them stay, among all pixels and among each concept's. That needs one
-    pass, and what comes first in the data is no likelier to stay.
+    Each pixel draws one random number. Those with the smallest numbers stay, of all pixels and of each concept's. This needs
+    one pass, and the first pixels of the data are not more likely to stay.
     """
     generator = torch.Generator().manual_seed(seed)
     wanted = torch.tensor(sorted(names))
@@ -192,7 +192,7 @@ def _at_centres(maps_BLHW: Tensor, size: Iterable[int]) -> Tensor:
 def _logistic(features_PM: Tensor, positive_PC: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
     """All concepts' balanced, penalised logistic regressions at once, by L-BFGS. Weights (C, M) and balanced accuracy (C,).
 
-    They share no parameter, so the sum of their losses is least where each is.
+    They share no parameter, so the sum of their losses is least where each loss is.
     """
     dtype = features_PM.dtype
     count = positive_PC.sum(dim=0, dtype=dtype)

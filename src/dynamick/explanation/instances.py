@@ -63,7 +63,7 @@ class Explanation:
 
     Attributes:
         image: the image's position among those given.
-        class_index, class_name: the class explained; the name is the index where the model has no `classes`.
+        class_index, class_name: the class explained; the name is the index if the model has no `classes`.
         predicted: the class of the largest logit.
         logit, bias: Y_c and b_c.
         rule, k: `at_most`, `exactly` or `dense`, and how many products a class routes at most (None when dense).
@@ -99,7 +99,7 @@ class Explanation:
     why: str | None
 
     def largest(self, n: int | None = None) -> list[int]:
-        """Positions in `units` of the n largest |p|, descending (None: all that it takes to reach 98 %, else every one)."""
+        """Positions in `units` of the n largest |p|, descending (None: as many as reach 98 %, else all)."""
         order = sorted(range(len(self.units)), key=lambda place: (-abs(self.products[place]), self.units[place]))
         return order[: n if n is not None else self.n98]
 
@@ -199,7 +199,7 @@ def class_names(model: nn.Module, head: LinearHead) -> list[str]:
 
 
 def concepts_of(units: "Dissection") -> list[Concept | None]:
-    """Every unit's concept; None for a unit without a label, or one that overlaps none: its tally names the first of all."""
+    """Every unit's concept; None for a unit without a label, or without overlap (a tally then names the first label)."""
     return [
         Concept(str(label), str(category), float(score), bool(detector)) if label and score > 0 else None
         for label, category, score, detector in zip(units.labels, units.categories, units.scores, units.detectors, strict=True)
@@ -262,7 +262,7 @@ def _explain_batch(
     route, other = head.route(reading.x, classes_BC), head.route(reading.x, other_BC)
     weight_OM = head.effective_weight
     total_BC = (reading.x.double() @ weight_OM.T).gather(1, classes_BC)
-    # Whole batches become lists at once: thousands of single reads would cost more than the network.
+    # Whole batches become lists at once. Thousands of single reads would cost more than the network.
     tensors = (route.indices, route.products, other.indices, other.products, classes_BC, other_BC, total_BC)
     rows = zip(*(tensor.tolist() for tensor in (*tensors, _n98(route.products))), strict=True)
     predicted, logits, bias = first[:, 0].tolist(), reading.logits.tolist(), head.bias.double().tolist()
@@ -329,7 +329,7 @@ def _differences(units: list[int], products: list[float], others: list[int], the
 
 
 def _sum(values: list[float]) -> float:
-    """The exact sum; of what is not finite as floating point has it, which fsum refuses."""
+    """The exact sum. Numbers that are not finite, which fsum refuses, are added as floating point does."""
     return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
 
@@ -342,7 +342,7 @@ def _pick(concepts: list[Concept | None] | None, units: list[int]) -> list[Conce
 
 
 def plain(value: Any) -> Any:
-    """A value in JSON's terms; numbers that JSON has no word for become None."""
+    """A value for JSON; numbers that JSON does not have become None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Which maps a network averages into its head's input: found out by watching one image pass through it."""
+"""Which maps a network averages into its head's input. One image is passed through it to find out."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -59,8 +59,8 @@ def find_maps(head: str, x_BM: Tensor, seen: Sequence[Sight]) -> Maps:
     same = [each for each in seen if each.module != head and is_mean(each.value, x_BM)]
     cells = [_cells(each.value) for each in same]
     finest = max(cells, default=0)
-    # The finest maps are those before the pooling: the mean of an already pooled map is the head's input too. Of several
-    # modules that see them the last is the surest, as what it sees is not changed in place any more.
+    # The finest maps are those before the pooling: the mean of a pooled map is the head's input too. Of several modules
+    # that see them, the last one is taken, because nothing changes its maps in place any more.
     here = [each for each, count in zip(same, cells, strict=True) if count == finest]
     layers = frozenset(each.module for each in here if each.side == "output")
     if finest <= 1:
@@ -70,9 +70,9 @@ def find_maps(head: str, x_BM: Tensor, seen: Sequence[Sight]) -> Maps:
 
 
 class Watching(TorchFunctionMode):
-    """While it is entered, notes the output of every function of PyTorch's that is of a number of maps, finer than a cell.
+    """Inside the context, notes the outputs of PyTorch's functions that are a number of maps with more than one cell.
 
-    For networks that pool with functions: no module sees the maps there.
+    For networks that pool with functions: there no module sees the maps.
     """
 
     def __init__(self, units: int) -> None:
@@ -87,7 +87,7 @@ class Watching(TorchFunctionMode):
         return output
 
     def maps(self, x_BM: Tensor) -> Tensor | None:
-        """The finest of the noted maps whose mean is the head's input, of several the last; None if there is none."""
+        """The finest of the noted maps whose mean is the head's input (of several the last one); None if there is none."""
         same = [value for value in self.seen if is_mean(value, x_BM)]
         return max(reversed(same), key=_cells, default=None)
 

@@ -1,4 +1,4 @@
-"""The files that explaining a folder writes, held to what they can be before any work is done."""
+"""The files that explaining a folder writes. They are checked before any work is done."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from dynamick.report.study import files_of
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written; None leaves a file out. In messages they have the names of the command's options.
+    """What is written; None leaves a file out. Messages call them by the names of the command's options.
 
     Attributes:
         out: the page.
@@ -38,7 +38,7 @@ class Outputs:
         return {f"--{name.replace('_', '-')}": Path(path) for name, path in vars(self).items() if path is not None}
 
     def check(self, read: Mapping[str, Path | None]) -> None:
-        """Hold all paths to what they can be.
+        """Check that all paths are possible.
 
         Args:
             read: what is read, by option: it is never written over.
@@ -90,7 +90,7 @@ def _check_place(flag: str, path: Path) -> None:
 
 
 def check_penalty(penalty: float | None) -> None:
-    """Raise InputError unless it can be that of IBD's regressions; None is."""
+    """Raise InputError unless it is a possible penalty of IBD's regressions, or None."""
     if penalty is not None and not 0 < penalty < math.inf:
         raise InputError(f"--ibd-penalty: {penalty} must be a number above 0")
 

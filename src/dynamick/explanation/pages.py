@@ -23,9 +23,9 @@ from dynamick.report.explanation import ModelSummary, Page, write_page
 
 TOP_IMAGES = 4
 PICTURED = 64
-"""So many units, those of the largest weights, are shown with top images."""
+"""How many units are shown with top images: those of the largest weights."""
 FEW_CONCEPTS = 5
-"""A class of so many concepts at most is one that a person can keep in mind (the paper: more than 95 % of classes)."""
+"""A person can keep a class of at most this many concepts in mind (the paper: more than 95 % of classes)."""
 
 
 def page(
@@ -51,8 +51,8 @@ def page(
         units: the dissection of the layer that enters the head. It gives the units their names.
         concepts: the data that was dissected. The units' top images come from it.
         truth: the images' true classes, by index; None if one is not known.
-        twin: a dense network (or its `summarise`) whose figures stand beside this one's.
-        summary: the network's figures (`summarise`), where more is known than the network itself says.
+        twin: a dense network (or its `summarise`) whose figures are shown beside this one's.
+        summary: the network's figures (`summarise`), if more is known than the network itself says.
         names: the images' names; "image 1" and so on by default.
         title: the page's heading.
         notes: more sentences for its top.

@@ -15,13 +15,13 @@ from dynamick.explanation.instances import Explanation
 from dynamick.explanation.pixels import enlarge
 
 NAME = 24
-"""So many characters of a name fit above a picture."""
+"""How many characters of a name fit above a picture."""
 AGAINST = (60, 140, 255)
 """The colour of evidence against the class, as on the page."""
 TONE = 0.75
-"""A value is drawn by this power of its share of the largest, as on the page: weak heat is seen, and still looks weaker."""
+"""A value's share of the largest, to this power, is drawn, as on the page: weak heat is visible and still looks weaker."""
 Words = Callable[[Explanation, int], list[str]]
-"""What is said of a unit of an explanation, by its position there, in lines."""
+"""The lines about a unit of an explanation, by its position there."""
 
 
 def heatmap(
@@ -29,9 +29,9 @@ def heatmap(
 ) -> np.ndarray:
     """One contribution's map laid over its image.
 
-    Positive values colour the image from dark violet to yellow (matplotlib's `inferno`, readable without colour vision) and
-    stand out by their opacity, so that where nothing contributes the image is seen as it is. Both grow by the power `TONE` of
-    the value. Negative values stay clear.
+    Positive values colour the image from dark violet to yellow (matplotlib's `inferno`, readable without colour vision). The
+    larger a value, the more opaque it is, so the image itself is seen where nothing contributes. Both grow by the power
+    `TONE` of the value. Negative values stay clear.
 
     Args:
         image: uint8 (3, H, W), or floating point in 0..1.
@@ -70,14 +70,14 @@ def draw(
     """The paper's Fig. 7 of some explanations: a row each with the image, and the units of largest |W x| on it.
 
     Above each unit stand its product with the share of Y - b, its number (from 1, as in tally.csv) and its concept. Yellow
-    speaks for the class, blue against it, on one scale a row. Where the evidence has no split over the image a row shows bars.
+    speaks for the class, blue against it, on one scale a row. If the evidence has no split over the image, a row shows bars.
 
     Args:
         explanations: at least one.
         images: uint8 (B, 3, H, W) or floating point in 0..1, which the explanations' `image` counts.
         units: how many of each are shown at most.
-        titles: what stands above each explanation's image; by default the class, and how the logit is a sum.
-        captions: what stands above a unit; by default the product and so on.
+        titles: above each explanation's image; by default the class, and how the logit is a sum.
+        captions: above a unit; by default the product and so on.
 
     Returns:
         A matplotlib figure; `.savefig(path)` writes it.
@@ -107,7 +107,7 @@ def draw(
 
 
 def _dimmed(image: Tensor) -> Tensor:
-    """The image in dark grey, on which the colours of the heat stand out, floating point."""
+    """The image in dark grey, floating point: the colours of the heat are clear on it."""
     pixels = image if image.is_floating_point() else image.float() / 255
     return (0.7 * pixels.mean(dim=0, keepdim=True)).expand(3, -1, -1)
 

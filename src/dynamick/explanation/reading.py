@@ -46,9 +46,9 @@ class Seen:
 
 
 class Reader:
-    """Runs a model and reads, by hooks, what its head is given. The first image that excites it finds out where to look.
+    """Runs a model and reads its head's inputs by hooks. The first image that excites it shows where its maps are.
 
-    A compiled model runs uncompiled meanwhile, as hooks are not called otherwise.
+    A compiled model runs uncompiled here, because its hooks would not be called.
 
     Args:
         model: any classifier that ends in a linear layer.
@@ -86,7 +86,7 @@ class Reader:
         return self.read_prepared(self.prepare(images), self.maps(images))
 
     def see(self, images: Tensor, batch_size: int = 64, maps: bool = True) -> Seen:
-        """Show the model some images, batch by batch, and keep what it reads; `maps=False` drops the maps, the most of it.
+        """Show the model some images, batch by batch, and keep what is read. `maps=False` drops the maps, the largest part.
 
         Raises:
             InputError: as `read`, or there is no image.
@@ -130,7 +130,7 @@ class Reader:
         watching = Watching(self.head.weight.shape[1]) if where.side == "function" else None
         _, logits, given = self._run(prepared, hooks, watching)
         x_BM = given.flatten(1)
-        # Each batch is held to it, as a map may equal the input by chance in the first image.
+        # Each batch is checked, because in the first image a map may equal the input by chance.
         maps = watching.maps(x_BM) if watching is not None else seen.get("maps")
         return Reading(logits.flatten(1), x_BM, maps if maps is not None and is_mean(maps, x_BM) else None)
 
@@ -158,7 +158,7 @@ class Reader:
         return self._find_in_functions(prepared, found) if told and found.why is not None else found, told
 
     def _first_telling(self, images: Tensor) -> Tensor | None:
-        """The first image that excites a unit, and is finite: in a blank one every map of zeros looks like the right one."""
+        """The first finite image that excites a unit. In a blank image any map of zeros would look right."""
         for batch in images.split(64):
             x_BM = self._run(self.prepare(batch), [])[2].flatten(1)
             if good := [place for place in range(len(batch)) if tells(x_BM[place])]:
@@ -166,7 +166,7 @@ class Reader:
         return None
 
     def _find_in_functions(self, prepared: Tensor, found: Maps) -> Maps:
-        """Where no module sees the maps, perhaps a function puts them out: `F.relu` before a functional mean."""
+        """If no module sees the maps, a function may put them out: `F.relu` before a functional mean."""
         watching = Watching(self.head.weight.shape[1])
         given = self._run(prepared, [], watching)[2]
         return found if watching.maps(given.flatten(1)) is None else Maps(None, "function", found.layers, None)

@@ -102,7 +102,7 @@ def study_questions(
 ) -> list[StudyQuestion]:
     """Questions for a human study, one an explanation of a predicted class.
 
-    Beside the network's answer the runner-up is offered, as the hardest alternative, and other classes at random.
+    The choices are the network's answer, the runner-up (the hardest alternative), and other classes at random.
 
     Args:
         explanations: of the predicted class.

@@ -23,7 +23,7 @@ from dynamick.files import write_by
 
 WAYS = ("dense units", "dense + IBD", "dynamic")
 DRAWN = 4
-"""So many images are in the figure of `draw_some`."""
+"""How many images are in the figure of `draw_some`."""
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Way:
 
     Attributes:
         class_name: the class predicted, by the model of this way.
-        names: what the shares are of: units with their concepts, or concepts; by descending absolute share.
-        shares: of the sum of W_ci * x_i over all units, the paper's denominator. Empty where that is zero.
+        names: of the shares: units with their concepts, or concepts; by descending absolute share.
+        shares: of the sum of W_ci * x_i over all units, the paper's denominator. Empty if that is zero.
         residual: 1 minus their sum; None if the denominator is zero.
     """
 
@@ -76,7 +76,7 @@ def three_ways(
     preprocess: Preprocess = "model",
     batch_size: int = 64,
 ) -> ThreeWays:
-    """Explain the same images in three ways and see what each leaves over.
+    """Explain the same images in three ways, and what each leaves unexplained.
 
     Args:
         dense, dynamic: the two models; each explains its own prediction.
@@ -176,7 +176,7 @@ def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, imag
     Args:
         pictures: the images explained, uint8 (B, 3, H, W) or floating point in 0..1; they stand at the left.
         images: rows at most.
-        bars: units or concepts of a chart at most; one bar more holds all the others.
+        bars: units or concepts of a chart at most. One more bar holds all the others.
 
     Raises:
         InputError: there is no image to draw.
@@ -205,7 +205,7 @@ def draw(ways: ThreeWays, path: str | Path, pictures: Tensor | None = None, imag
 
 
 def _rows(way: Way, bars: int, what: str) -> list[tuple[str, float, str]]:
-    """Names, shares and colours of a chart's bars; all that is not shown is one bar, so that they sum to 1."""
+    """Names, shares and colours of a chart's bars. Everything that is not shown is one bar, so that they sum to 1."""
     rows = [(name, share, "#0072b2") for name, share in zip(way.names[:bars], way.shares[:bars], strict=True)]
     if len(way.shares) > bars:
         rest = way.shares[bars:]

@@ -22,7 +22,7 @@ from dynamick.report.study import Question, write_study
 
 CHOICES = 4
 CONCEPTS = 5
-"""So many concepts of each image are shown to a reader, of flesh or not."""
+"""How many concepts of each image a reader sees, a person or the proxy."""
 
 
 def measure(
@@ -85,7 +85,7 @@ def ask_people(explanations: Sequence[Explanation], images: Tensor, classes: Seq
     Raises:
         InputError: a model of one class.
     """
-    # Images come class by class from folders, and the order of the questions must not tell the answers.
+    # Folders give images class by class. The order of the questions must not reveal the answers.
     shuffled = random.Random(0).sample(explanations, len(explanations))
     questions = study_questions(shuffled, images, classes, CONCEPTS, min(CHOICES, len(classes)))
     return write_study([Question(**vars(each)) for each in questions], page)

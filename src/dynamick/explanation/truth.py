@@ -1,4 +1,4 @@
-"""On `ComposedScenes` the truth is known: how far learnt compositions are the true parts, and heatmaps the true masks."""
+"""On `ComposedScenes` the truth is known: are learnt compositions the true parts, and heatmaps the true masks?"""
 
 import statistics
 from collections.abc import Sequence
@@ -50,7 +50,7 @@ class HeatmapTruth:
         precision: of the pixels where the heat is at least half its largest, the share on parts of the class.
         recall: of those parts' pixels, the share that is that hot.
         energy: of all positive heat, the share on parts of the class.
-        chance: of all pixels, the share on parts of the class: what heat spread evenly has for precision and energy.
+        chance: of all pixels, the share on parts of the class: the precision and energy of evenly spread heat.
         parts_found: of the parts of the class that are seen, the share with any pixel that hot.
         images: how many.
     """
@@ -70,7 +70,7 @@ class HeatmapTruth:
 def composition_truth(
     model: nn.Module, units: "Dissection", table: np.ndarray | Tensor, parts: Sequence[str]
 ) -> CompositionTruth:
-    """Hold each class's composition against the parts that it is made of.
+    """Compare each class's composition with the parts that it is made of.
 
     Args:
         model: a classifier of the classes of `table`.
@@ -95,7 +95,7 @@ def heatmap_truth(
     preprocess: Preprocess = "model",
     batch_size: int = 64,
 ) -> HeatmapTruth:
-    """Hold the heatmaps of each scene's true class against the masks of the class's parts.
+    """Compare the heatmaps of each scene's true class with the masks of the class's parts.
 
     The heat is the sum of the routed units' maps, upsampled bilinearly to the scene's size. An image without any positive
     heat counts 0 in all.

@@ -1,4 +1,4 @@
-"""What is written of explained images: the page, JSON, pictures, measures, a study, the three ways to explain."""
+"""What is written about explained images: the page, JSON, pictures, measures, a study, the three ways to explain."""
 
 import json
 from collections.abc import Callable
@@ -28,7 +28,7 @@ NO_TOP_IMAGES = "no top images are shown: only a dissection.json (--units) says 
 
 @dataclass(frozen=True)
 class Subject:
-    """A network that is explained, its dissection, and what reads it."""
+    """A network that is explained, its dissection, and its reader."""
 
     network: OpenNetwork
     units: Dissection | None
@@ -41,7 +41,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Case:
-    """All that outputs are made from.
+    """Everything from which outputs are made.
 
     Attributes:
         subject: the network.
@@ -79,7 +79,7 @@ class Written:
         measured: as `dynamick.explanation.trust.measure`.
         three_ways: the three ways to explain.
         lines: what was written where, in words, and the measures as tables.
-        notes: what a person should know besides: files left out, a training that goes on, a dissection of other weights.
+        notes: what else a person should know: files left out, a training that goes on, a dissection of other weights.
     """
 
     page: Page | None = None
@@ -136,7 +136,7 @@ def _json(case: Case, path: Path, written: Written) -> None:
 
 
 def _pictures(case: Case, folder: Path, written: Written) -> None:
-    """One picture an image, under its folders and name; where two names differ by their suffix, all keep theirs."""
+    """One picture an image, with its folders and name. If two names differ only in their suffix, all keep theirs."""
     written.explanations, names = case.explanations, case.shown.names
     stems = [str(PurePath(name).with_suffix("")) for name in names]
     named = stems if len(set(stems)) == len(names) else names

@@ -1,4 +1,4 @@
-"""What a head to compare says of itself."""
+"""What a head to compare says about itself."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class ComparedHead:
         title: for tables and plots.
         fit: `(x, labels, classes, budgets, seed)`; yields a `Fitted` for each budget.
         axis: what its budget counts: `static` (non-zeros a class), `routed` (K for each input), or "" (it has none).
-        steps: about as many of the solver's steps over all features as a budget takes; for estimates of time only.
-        seeded: False where the result does not depend on the seed.
+        steps: about how many of the solver's steps over all features a budget takes; only for estimates of time.
+        seeded: False if the result does not depend on the seed.
         place: among the heads of its axis, in tables and plots: the lowest stands first.
         colour: of its line, as a place in `dynamick.dissection.plots.COLOURS`.
         marker: of its points, as matplotlib calls it.

@@ -1,4 +1,4 @@
-"""The dense head: what the others are held against."""
+"""The dense head, with which the others are compared."""
 
 from collections.abc import Iterator, Sequence
 

@@ -13,13 +13,13 @@ from dynamick.nn import DynamicLinear
 
 EPOCHS = 3
 STEPS = 300
-"""At least so many, however few the images."""
+"""The least number of steps, also for few images."""
 BATCH = 512
 RATE = 0.02
 DECAY = 0.1
 STEADY = 0.1
-"""A unit whose deviation is at most this part of its mean is left out: divided by its deviation, and not shifted, its products
-would be large for every image, and decide nothing."""
+"""A unit whose deviation is at most this part of its mean is left out. Divided by its deviation and not shifted, its products
+would be large for every image and decide nothing."""
 
 
 def fit(
@@ -48,11 +48,11 @@ def train(
     epochs: int = EPOCHS,
     bias: bool = True,
 ) -> DynamicLinear:
-    """A Dynamic-K head on features (N, M), begun from the dense head, K falling in the first half; AdamW, cosine schedule.
+    """A Dynamic-K head on features (N, M). It begins from the dense head; K falls in the first half. AdamW, cosine schedule.
 
-    From random weights it stays in poor optima: the weight of a unit that a class needs may turn negative early, is then never
-    routed, and so never comes back. Features are divided by their deviations while it trains, never shifted: which products are
-    positive must not change. A unit that hardly varies (STEADY) gets no weight.
+    From random weights it would stay in poor optima: the weight of a unit that a class needs may become negative early. Then it
+    is never routed, and stays so. During the training features are divided by their deviations but never shifted, because the
+    signs of products must not change. A unit that hardly varies (STEADY) gets no weight.
     """
     N, M = x.shape
     std = x.std(0, unbiased=False)

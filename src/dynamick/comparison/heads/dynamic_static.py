@@ -1,4 +1,4 @@
-"""Dynamic-K trained, pruned to its most routed weights, these bettered and fine-tuned: the sparse head to deploy."""
+"""Dynamic-K trained, pruned to its most routed weights, some of these exchanged, fine-tuned: the sparse head to deploy."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,10 +13,10 @@ from dynamick.nn import DynamicLinear
 
 
 def fit(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: int = 0) -> Iterator[Fitted]:
-    """For each budget n a static head with at most n non-zeros in every class, not in the mean.
+    """For each budget n a static head with at most n non-zeros in every class, and not only on average.
 
-    A Dynamic-n head learns which units a class needs; the n that it routes most often are begun with, some exchanged for others
-    as long as the training loss falls (`exchange`), and what is left is fitted again as a plain linear head (convex).
+    A Dynamic-n head learns which units a class needs. The n that it routes most often are taken. Some are exchanged for others
+    as long as the training loss falls (`exchange`). Then they are fitted again as a plain linear head (convex).
 
     Args:
         x, labels, classes, seed: as in `dynamic.fit`.

@@ -16,7 +16,7 @@ ALPHA = 0.99
 STRIDE = 10 ** (-1 / 8)
 BISECTIONS = 8
 FLOOR = 1e-4
-"""The path ends at this share of the strength that leaves no weight; what is reached by then serves the denser budgets."""
+"""The path ends at this share of the strength that leaves no weight. Denser budgets get what is reached there."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Point:
 
     @property
     def nec(self) -> float:
-        """Non-zeros a class, the mean."""
+        """Non-zeros a class, on average."""
         return (self.solution.weight != 0).sum().item() / len(self.solution.weight)
 
 
@@ -41,9 +41,9 @@ def fit(
     alpha: float = ALPHA,
     fine_tuned: bool = False,
 ) -> Iterator[Fitted]:
-    """For each budget the densest point of the path with at most so many non-zeros a class in the mean.
+    """For each budget the densest point of the path with at most so many non-zeros a class on average.
 
-    The path is warm-started from the strongest penalty down, and bisected where it passes a budget.
+    The path goes down from the strongest penalty. Each point begins from the one before. It is bisected where it passes a budget.
 
     Args:
         x: features, shape (N, M).
@@ -65,7 +65,7 @@ def fit(
         clock = Clock()
         while after.nec <= budget and after.strength > floor:
             before, after = after, follow(problem, after, after.strength * STRIDE, alpha)
-        # A head builds on the path down to it, and on no other head's bisection.
+        # A head builds on the path down to it, and not on another head's bisection.
         path, clock = path + clock(), Clock()
         best = after if after.nec <= budget else _bisect(problem, before, after.strength, alpha, budget)
         head = linear(*unscale(best.solution.weight, best.solution.bias, mean, std))

@@ -1,7 +1,8 @@
-"""A better choice of a sparse head's weights: some are added, as many dropped, as long as the training objective falls.
+"""A better choice of a sparse head's weights. Some are added and as many dropped, as long as the training objective falls.
 
-Gradient support pursuit (Bahmani, Raj and Boufounos 2013) within each class. Which weights to add or drop is judged by a second
-order model of the loss in one class (Optimal Brain Surgeon, Hassibi and Stork 1993); what is kept, by the objective itself.
+Gradient support pursuit (Bahmani, Raj and Boufounos 2013) within each class. A second order model of the loss in
+one class says which weights to add or drop (Optimal Brain Surgeon, Hassibi and Stork 1993). The objective itself says whether
+to keep the change.
 """
 
 import torch
@@ -11,7 +12,7 @@ from dynamick.comparison.heads.fitted import keep_largest_per_class
 from dynamick.comparison.logistic import Problem, Solution, solve_within
 
 LEAST = 1e-5
-"""The objective must fall by more than this, or fewer weights are exchanged at a time."""
+"""If the objective does not fall by more than this, fewer weights are exchanged at a time."""
 COARSE = 5e-4
 """Tolerance of the fits in between (`logistic.solve`)."""
 
@@ -54,7 +55,7 @@ def objective(problem: Problem, solution: Solution, l2: float) -> float:
 def gains(problem: Problem, solution: Solution, mask: Tensor, l2: float) -> Tensor:
     """About how far the objective falls if a weight joins those of its class in the mask: shape (C, M), -1 for those in it.
 
-    g^2 / 2h, h being the curvature that is left after the class's own weights and bias have followed.
+    g^2 / 2h, where h is the curvature that is left after the class's own weights and bias have followed.
     """
     found = torch.full_like(solution.weight, -1.0)
     for c, (inputs, q) in enumerate(_classes(problem, solution, mask)):

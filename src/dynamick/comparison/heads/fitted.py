@@ -1,4 +1,4 @@
-"""What every head's `fit` yields, and what the convex ones share."""
+"""What every head's `fit` yields, and what the convex heads share."""
 
 import time
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ class Fitted:
         budget: the non-zeros a class (mean), or K, that was asked for; 0 for a head without one.
         head: nn.Linear or DynamicLinear, shape (C, M), on raw features.
         seconds: of CPU time that it took, all that it builds on included.
-        about: what is worth knowing of how it came about.
+        about: what else is worth knowing about the fit.
     """
 
     budget: int
@@ -30,7 +30,7 @@ class Fitted:
 
 
 class Clock:
-    """Seconds of CPU time since it was made: what else the machine does must not count."""
+    """Seconds of CPU time since it was made. Other work of the machine must not count."""
 
     def __init__(self) -> None:
         self.began = time.process_time()
@@ -64,6 +64,6 @@ def keep_largest(score: Tensor, count: int) -> Tensor:
 
 
 def keep_largest_per_class(score: Tensor, count: int) -> Tensor:
-    """As `keep_largest`, but in every class (row) by itself: exactly min(count, M) each."""
+    """As `keep_largest`, but within every class (row): exactly min(count, M) each."""
     order = score.argsort(dim=1, descending=True, stable=True)[:, :count]
     return torch.zeros_like(score, dtype=torch.bool).scatter_(1, order, True)

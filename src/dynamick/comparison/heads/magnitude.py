@@ -22,7 +22,7 @@ def fit(
     """
     clock = Clock()
     whole = dense(x, labels, classes)
-    # A weight's size means something only where the features have one scale.
+    # Sizes of weights can be compared only if the features have one scale.
     size = (whole.weight * x.std(0, unbiased=False)).abs()
     shared = clock()
     for budget in sorted(budgets):

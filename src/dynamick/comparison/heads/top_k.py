@@ -1,4 +1,4 @@
-"""Post-hoc top-K: the dense head, each class summing its K largest positive products only, untrained for it."""
+"""Post-hoc top-K: in the dense head each class sums only its K largest positive products. It is not trained for this."""
 
 from collections.abc import Iterator, Sequence
 

@@ -1,4 +1,4 @@
-"""Fine-tuning of sparse heads: which weights there are is settled, or bettered; then it is a convex problem."""
+"""Fine-tuning of sparse heads. First it is settled which weights there are. The rest is a convex problem."""
 
 from dataclasses import replace
 
@@ -12,19 +12,19 @@ from dynamick.comparison.logistic import Problem, solve_within, standardise, uns
 L2S = (1e-2, 1e-3, 1e-4, 1e-5)
 """Strengths to choose from (`choose_l2`), on features of deviation 1."""
 HELD_OUT = 10
-"""One in so many training images is held out for that."""
+"""To choose, one in this many training images is held out."""
 
 
 def fine_tune(x: Tensor, labels: Tensor, head: nn.Module, mask: Tensor, exchanged: bool = False) -> nn.Linear:
     """The best head with weights inside a mask (C, M) only, its L2 chosen on training images that are held out.
 
-    Both are convex: the head to begin with decides the time alone.
+    Both problems are convex: the head to begin with decides only how long it takes.
 
     Args:
         x, labels: as in `elastic_net.fit`.
         head: to begin with.
         mask: boolean, True for the weights that may differ from 0.
-        exchanged: better the mask first (`exchange.exchange`); it keeps the number of weights in every class.
+        exchanged: first improve the mask (`exchange.exchange`); every class keeps its number of weights.
     """
     scaled, mean, std = standardise(x)
     weight, bias = head.get_parameter("weight").detach() * mask, head.get_parameter("bias").detach()
