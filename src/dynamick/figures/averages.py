@@ -9,7 +9,7 @@ Row = dict[str, Any]
 
 
 def averaged(name: str, values: Sequence[float | None]) -> Row:
-    """A number's mean and deviation (`_std`) over runs; None if a run has none: one over the others would pass for all."""
+    """A number's mean and deviation (`_std`) over runs; None if one run has none, because all runs must count."""
     known = [value for value in values if value is not None]
     if len(known) < len(values):
         return {name: None, f"{name}_std": None}
@@ -25,7 +25,7 @@ def means(runs: Sequence[Row]) -> Row:
 
 
 def median_of(values: Sequence[float]) -> float | None:
-    """The median; None of nothing."""
+    """The median; None if there is no number."""
     return float(median(values)) if values else None
 
 

@@ -19,10 +19,10 @@ PAPER = {
 """Table 1, top-1 of ResNet-18 in %, on CIFAR-10 and on Places365."""
 PAPER_RES50 = {"cifar10": {"dense": 95.62, "d25": 95.58}, "folder": {"dense": 54.74, "d25": 55.00}}
 TOLERANCE = 0.5
-"""So many points a sparse head may lie behind dense for "negligible loss" to hold (the paper's largest loss is 0.09, but for d1
-on Places365, which the paper itself gives 25.86)."""
+"""How many points a sparse head may be behind dense for "negligible loss". (The paper's largest loss is 0.09, except d1 on
+Places365 with 25.86.)"""
 CONCEPTS = 5
-"""A class counts as covered where at most so many concepts make it up."""
+"""A class counts as covered if at most this many concepts make it up."""
 COLUMNS = {"top1": ("top-1, %", 2), "sparse": ("weights below 1e-3, %", 1), "score": ("mean score", 4)}
 COLUMNS |= {"detectors": ("detectors", 1), "covered": (f"classes of at most {CONCEPTS} concepts, %", 1)}
 
@@ -59,7 +59,7 @@ def summary(runs: Sequence[Run]) -> list[Row]:
 
     Returns:
         Rows of `model`, `head`, `k`, `depth`, `runs`, `paper` (top-1 in Table 1, or None), and with `_std`: `top1`, `sparse`
-        (%, weights below 1e-3), and where the runs are dissected `score` (mean IoU), `detectors`, `covered` (% of the classes
+        (%, weights below 1e-3), and if the runs are dissected `score` (mean IoU), `detectors`, `covered` (% of the classes
         that at most 5 concepts make up).
 
     Raises:
@@ -104,7 +104,7 @@ def _behind(row: Row, dense: Row | None) -> str:
 def neighbours(rows: list[Row], order: Sequence[str]) -> list[tuple[tuple[str, Row], tuple[str, Row]]]:
     """Each row of a head with each of the next head in this order that is there, of one depth.
 
-    A row comes with its head as its name; with its whole model where several have one head.
+    A row's name is its head. If several models have the same head, it is the whole model's name.
     """
     heads = [row["head"] for row in rows]
     named = [(str(row["head"] if heads.count(row["head"]) == 1 else row["model"]), row) for row in rows]

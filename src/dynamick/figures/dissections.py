@@ -1,4 +1,4 @@
-"""The dissections that a figure needs: read beside given runs, made for its own trainings, and measured while these go on."""
+"""The dissections that a figure needs: read for given runs, made for its own trainings, and measured during these."""
 
 import time
 import warnings
@@ -24,13 +24,13 @@ from dynamick.training.timing import untrained
 
 TALLY = "tally.csv"
 TIMED = 192
-"""So many images are dissected to tell how long a dissection takes."""
+"""How many images are dissected to estimate the time of a dissection."""
 MEASUREMENTS = 10
-"""About so often a training's networks are dissected, evenly spaced, where a figure shows scores over training."""
+"""About how often a training's networks are dissected, evenly spaced, if a figure shows scores over training."""
 SCORE = "dissection/mean_score"
 """In a training's history, as `dynamick.training.DissectEvery` logs it."""
 NOISE = 0.01
-"""By such a part a training's last measurement may differ from the dissection of its file, which another device may make."""
+"""A training's last measurement may differ by this part from the dissection of its file, made on another device."""
 
 
 def read_dissection(folder: Path, run: Path) -> Dissection:
@@ -81,7 +81,7 @@ def _counted(count: tuple[int, int]) -> str:
 
 
 def dissect_all(runs: Sequence[Path], concepts: Path, folder: Path) -> None:
-    """Dissect the last maps of finished trainings into FOLDER/RUN; what its `state/` says is done is not done again.
+    """Dissect the last maps of finished trainings into FOLDER/RUN. What `state/` says is done is not repeated.
 
     Raises:
         InputError: a folder holds another network's dissection, or as `dynamick.comparison.detecting.dissect_features`.
@@ -103,7 +103,7 @@ def scoring(recipe: Recipe, concepts: ConceptDataset) -> DissectEvery:
     """Measures during a training what `dissect_all` does after it: about 10 times, the last time at its end."""
     model = untrained(recipe)
     layer = features_layer(model, concepts, model.preprocessing)
-    # Where a training diverged, that is told, and not the NaN maps that come of it.
+    # If a training diverged, this is reported, and not the NaN maps that follow from it.
     return DissectEvery(concepts, layer, max(1, round(recipe.optim.epochs / MEASUREMENTS)), allow_nan=True)
 
 
@@ -126,7 +126,7 @@ def dissection_seconds(recipe: Recipe, callback: DissectEvery) -> float:
     some = part(whole, evenly_spaced(len(whole), TIMED))
     began = time.perf_counter()
     with warnings.catch_warnings():
-        # Of a part there may be too few activations.
+        # A part of the images may have too few activations.
         warnings.simplefilter("ignore", Note)
         dissect(untrained(recipe), callback.layer, some, **callback.options)
     return (time.perf_counter() - began) / len(some) * len(whole)

@@ -1,4 +1,4 @@
-"""What a figure of the paper is, and how one is found: each is a file in `paper/`, and its name is that of its file."""
+"""What a figure of the paper is, and how it is found: each is a file in `paper/` and has the name of its file."""
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,8 +16,8 @@ class Material:
     """What a figure is made from.
 
     Attributes:
-        runs: finished trainings, with their `units` where the figure needs dissections.
-        seeds: how many networks a figure trains that trains its own.
+        runs: finished trainings, with their `units` if the figure needs dissections.
+        seeds: how many networks are trained by a figure that trains its own.
         dissections: the folder that holds RUN/tally.csv of each run.
         concepts: images with label maps.
         seen: on what the runs were dissected, in words.
@@ -36,7 +36,7 @@ class PaperFigure:
 
     Attributes:
         title: the first line of its page.
-        make: computes its rows, holds them against the paper's, and draws them.
+        make: computes its rows, compares them with the paper's, and draws them.
         needs: its trainings: for each recipe's name the models' suffixes, such as `-d5a` (the recipe's own depth comes before
             them), or whole names. Empty: the figure reads no runs and trains networks of its own.
         trained_on: the kinds of data that its runs may be trained on; empty for any.

@@ -59,7 +59,7 @@ class Page:
         write_json(folder / f"{self.name}.json", {"rows": self.rows, "verdicts": self._said(), **self.about})
         if drawn is not None:
             write_atomically(folder / f"{self.name}.svg", drawn)
-        # The page goes last: where it is, all is there.
+        # The page is written last: if it is there, everything is there.
         write_atomically(folder / f"{self.name}.md", self.markdown().encode())
 
     def _said(self) -> list[str]:

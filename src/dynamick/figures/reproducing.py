@@ -55,7 +55,7 @@ def reproduce(
     try:
         page = found.page(_material(found, given, seeds, concepts, dissections), failed)
     except InputError as error:
-        # What the figure lacks may be what failed.
+        # The figure may lack what failed.
         raise InputError("; ".join([str(error), *failed])) from error
     page.write(out)
     return page
@@ -64,8 +64,8 @@ def reproduce(
 def _make_runs(
     figure: PaperFigure, folder: Path, seeds: int, data: Path, concepts: Path | None, dissections: Path | None
 ) -> tuple[list[Path], list[str]]:
-    """Train, and dissect, what the figure needs and is not there: the runs' folders, and a line for each that failed."""
-    # Before hours of training.
+    """Train and dissect what the figure needs and does not have: the runs' folders, and a line for each failure."""
+    # Checked before hours of training.
     labelled = None if concepts is None else open_concepts(concepts)
     needed = trainings(figure.needs, folder, seeds, data)
     if figure.scored and labelled is not None:
@@ -87,7 +87,7 @@ def _make_runs(
 def _material(
     figure: PaperFigure, folders: list[Path], seeds: int, concepts: Path | None, dissections: Path | None
 ) -> Material:
-    """What the figure is made from, read."""
+    """Read what the figure is made from."""
     runs = [_read(figure, folder) for folder in folders]
     if not figure.dissected or dissections is None:
         return Material(runs, seeds, concepts=concepts)
@@ -106,7 +106,7 @@ def _read(figure: PaperFigure, folder: Path) -> Run:
 
 
 def _check(figure: PaperFigure, runs: list[Path], out: Path, seeds: int, dissections: Path | None) -> None:
-    """Hold the arguments to what is allowed.
+    """Check the arguments.
 
     Raises:
         InputError: no seeds, runs where none is read, a run given twice, no dissections of given runs where they are needed,
@@ -127,7 +127,7 @@ def _check(figure: PaperFigure, runs: list[Path], out: Path, seeds: int, dissect
 
 
 def _refuse_twice(runs: list[Path], dissected: bool) -> None:
-    """A run counts once; where runs are dissected, their folders' names must differ too.
+    """A run counts once. If runs are dissected, their folders' names must also differ.
 
     Raises:
         InputError: two are one, or have one name.

@@ -24,9 +24,9 @@ class Run:
     """A finished training.
 
     Attributes:
-        folder: where it lies.
+        folder: where it is.
         model: the model's name, and what else of the recipe makes its head another one. Runs of one model are averaged.
-        head: `dense`, `l1`, `d5`, ...; `sampled` where Interpretable SGD trained it.
+        head: `dense`, `l1`, `d5`, ...; `sampled` if Interpretable SGD trained it.
         k: of a Dynamic-K head; None of all others.
         depth: the ResNet's; 0 of a CapsNet.
         recipe: how it was trained.
@@ -67,7 +67,7 @@ def _read(folder: Path) -> tuple[Recipe, list[dict[str, float]]]:
         recipe = Recipe.from_dict(yaml.safe_load(read_text(folder / part)))
         recipe.check()
         part = METRICS
-        (folder / part).stat()  # a file that is missing is no damaged one
+        (folder / part).stat()  # a missing file is not a damaged one
         history = read_history(folder)
         for row in history:
             row["epoch"], row["top1"], row["sparse_share"]
@@ -111,7 +111,7 @@ def first_of_each(runs: Sequence[Run]) -> dict[str, Run]:
 
 
 def refuse_different_data(runs: Sequence[Run], figure: str) -> None:
-    """Hold runs to one set of images, of one size and with the same classes.
+    """Check that runs are of one set of images, of one size and with the same classes.
 
     Raises:
         InputError: two are of different data.

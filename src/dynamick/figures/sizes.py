@@ -1,4 +1,4 @@
-"""At which size runs were made, in words: on a page, and above a drawing."""
+"""The size of runs, in words: for a page, and above a drawing."""
 
 from collections.abc import Sequence
 from textwrap import wrap
@@ -12,7 +12,7 @@ PAPER_DATA = {"cifar10": "CIFAR-10, 200 epochs", "folder": "Places365 (365 class
 
 
 def sizes(runs: Sequence[Run], seen: str = "") -> str:
-    """At which size the runs were made, and on what they were dissected (`seen`), beside the paper's.
+    """The size of the runs and the data of their dissections (`seen`), beside the paper's.
 
     Raises:
         InputError: they are of different data.

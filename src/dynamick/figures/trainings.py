@@ -1,4 +1,4 @@
-"""The trainings that a figure needs: by the shipped recipes, made where they are missing."""
+"""The trainings that a figure needs, by the shipped recipes. Missing ones are made."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,14 +33,14 @@ class Training:
 
     @property
     def epochs_left(self) -> int:
-        """How many of its recipe's epochs are to be done; all of them where its history cannot be read."""
+        """How many of its recipe's epochs are still to be done; all of them if its history cannot be read."""
         try:
             return self.recipe.optim.epochs - len(read_history(self.folder))
         except InputError:
             return self.recipe.optim.epochs
 
     def refuse_another(self) -> None:
-        """Hold what is in the folder, finished or not, to the recipe.
+        """Check that the training in the folder, finished or not, is by this recipe.
 
         Raises:
             InputError: it was made by another one; the first setting that differs is named.
@@ -50,7 +50,7 @@ class Training:
 
 
 def trainings(needs: Mapping[str, Sequence[str]], folder: Path, seeds: int, root: Path) -> list[Training]:
-    """All trainings that a figure needs, in FOLDER/RECIPE/MODEL-SEED; seed by seed, so that an early end leaves whole sets.
+    """All trainings that a figure needs, in FOLDER/RECIPE/MODEL-SEED. They go seed by seed, so that an early end leaves whole sets.
 
     Args:
         needs: as `dynamick.figures.PaperFigure.needs`.
@@ -83,7 +83,7 @@ def train_all(
     callbacks: Callable[[Recipe], list[Callback]] | None = None,
     more_seconds: Callable[[Sequence[Training]], float] | None = None,
 ) -> list[str]:
-    """Train what is not finished, one after the other; says first how long it will take.
+    """Train what is not finished, one after the other. First it says how long this will take.
 
     Args:
         callbacks: makes the Lightning callbacks of a training from its recipe.

@@ -43,7 +43,7 @@ def fit(
 ) -> Iterator[Fitted]:
     """For each budget the densest point of the path with at most so many non-zeros a class on average.
 
-    The path goes down from the strongest penalty. Each point begins from the one before. It is bisected where it passes a budget.
+    The path goes down from the strongest penalty, each point from the one before. It is bisected where it passes a budget.
 
     Args:
         x: features, shape (N, M).

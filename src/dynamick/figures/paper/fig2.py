@@ -1,4 +1,4 @@
-"""The paper's Fig. 2: what a toy network's weights for laptop and television come to, dense against Dynamic-K."""
+"""The paper's Fig. 2: the weights that a toy network learns for laptop and television, dense and Dynamic-K."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ SCENES, SIDE = 2000, 32
 STEPS, RATE, MOMENTUM, DECAY = 1500, 0.5, 0.9, 1e-3
 """All scenes a step; seconds in all."""
 FAINT = 1e-3
-"""A weight below it, in absolute value, counts as no connection (Fig. 4b's threshold)."""
+"""A weight below it, in absolute value, does not count as a connection (Fig. 4b's threshold)."""
 COLUMNS = {"top1": ("top-1 on unseen scenes, %", 1), "own": ("own parts' mean weight", 2)}
 COLUMNS |= {"other": ("other parts' mean weight", 2), "negative": ("negative weights, %", 1)}
 COLUMNS |= {"right": ("own parts above all others, %", 1), "shared": (f"{SHARED}, the smaller weight", 2)}
@@ -33,8 +33,8 @@ COLUMNS |= {"right": ("own parts above all others, %", 1), "shared": (f"{SHARED}
 def make(material: Material) -> Page:
     """Train the toy network dense and Dynamic-K, and compare.
 
-    The network is a linear layer on which parts are seen in a generated scene: features as an oracle would give them, so that
-    every weight has a meaning. It is trained on all ten classes; laptop and television are drawn. Of several initial weights
+    The network is a linear layer. Its inputs say which parts are seen in a generated scene, as an oracle would, so every weight
+    has a meaning. It is trained on all ten classes, and laptop and television are drawn. Of several initial weights
     (`material.seeds`) the first ones are drawn.
     """
     scenes, unseen = (ComposedScenes(split, SCENES, image_size=SIDE) for split in ("train", "val"))
@@ -66,8 +66,8 @@ def parts_seen(scenes: Any) -> Tensor:
 def fit(x: Tensor, labels: Tensor, k: int | None, seed: int) -> Any:
     """A linear head trained by SGD with momentum and weight decay; k: None for dense.
 
-    Weights start positive, in both heads the same. Inputs here are never negative, so that a weight that starts negative is
-    never among the routed ones, and would stay where it is but for the decay.
+    Weights start positive, in both heads the same. Inputs here are never negative. So a weight that starts negative would never
+    be routed, and only decay would change it.
     """
     M, C = x.shape[1], int(labels.max()) + 1
     head = nn.Linear(M, C) if k is None else DynamicLinear(M, C, k)

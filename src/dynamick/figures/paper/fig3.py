@@ -19,21 +19,21 @@ from dynamick.figures.trainings import CAPSULES, SCENES
 from dynamick.models.capsnet import GRID, POSE
 
 MOST = 0.9
-"""An input counts as selected when it is among the fewest that make up so much of a class's sum."""
+"""The selected inputs are the fewest that make up this share of a class's sum."""
 MEASURED = 500
-"""At most so many validation images, evenly spaced, give the medians."""
+"""The medians are over at most this many validation images, evenly spaced."""
 CLASSES = 3
 """Classes that are drawn, as many as in the paper: the image's own, and the likeliest others to the first network."""
 COLUMNS = {"selected": ("selected", 1), "part": ("selected, %", 1), "top1": ("top-1 of these images, %", 1)}
 
 
 class Selection(NamedTuple):
-    """What some images' classes are the sums of.
+    """The terms of the sums of some images' classes.
 
     Attributes:
-        shares: of each input in each class's sum, by size, shape (B, C, N); they add up to 1, or are all 0 where nothing is
+        shares: of each input in each class's sum, by size, shape (B, C, N); they add up to 1, or are all 0 if nothing is
             summed. The N inputs are the units of a ResNet, or the primary capsules of a CapsNet.
-        maps: where in the image they lie, shape (B, C, h, w); what speaks against a class is negative.
+        maps: where in the image they are, shape (B, C, h, w); evidence against a class is negative.
         logits: shape (B, C).
     """
 
@@ -65,10 +65,10 @@ def make(material: Material) -> Page:
 
 
 def select(network: Any, images: Tensor) -> Selection:
-    """What each class is the sum of, for some images, uint8 (B, 3, H, W).
+    """The terms of each class's sum, for some images, uint8 (B, 3, H, W).
 
-    A ResNet's class sums W_ci x_i, over all units or over the routed ones; unit i lies where its map is. A capsule sums
-    R_ci a_i V_ci (a_i is 1 but for EM); a primary capsule lies at its place on the grid.
+    A ResNet's class sums W_ci x_i, over all units or over the routed ones; unit i is where its map is. A capsule sums
+    R_ci a_i V_ci (a_i is 1 except for EM); a primary capsule is at its place on the grid.
     """
     with torch.no_grad():
         prepared = network.preprocessing(images)
@@ -86,7 +86,7 @@ def _of_units(network: Any, prepared: Tensor) -> Selection:
     used_BCM = torch.ones(len(x_BM), *w_CM.shape)
     if getattr(network.fc, "threshold", None) == "activations":
         indices = network.fc.route(x_BM).indices
-        # One column more takes what pads the routes.
+        # One more column takes the padding of the routes.
         used_BCM = torch.zeros(len(x_BM), len(w_CM), w_CM.shape[1] + 1).scatter_(2, indices % (w_CM.shape[1] + 1), 1)[..., :-1]
     maps = torch.einsum("bcm,cm,bmhw->bchw", used_BCM, w_CM, seen[0]) / seen[0][0, 0].numel()
     return Selection(_shares(used_BCM * w_CM * x_BM[:, None]), maps, network.fc(x_BM))
@@ -144,7 +144,7 @@ def _numbers(run: Run, images: Tensor, labels: Tensor) -> Row:
 
 
 def verdicts(rows: list[Row]) -> list[str]:
-    """The paper: Dynamic-K selects at most K inputs, and routing by agreement only those that lie close together."""
+    """The paper: Dynamic-K selects at most K inputs, and routing by agreement only inputs that are close together."""
     fewest = min((row for row in rows if row["k"]), key=lambda row: float(row["selected"]))
     out = []
     for row in rows:
@@ -156,7 +156,7 @@ def verdicts(rows: list[Row]) -> list[str]:
 
 
 def draw(runs: Sequence[Run], data: Any) -> Figure:
-    """A row a network: the image, where what three classes sum lies in it, and the share of each input in each class."""
+    """A row a network: the image, the places of what three classes sum, and the share of each input in each class."""
     images, labels = data.take([known_by_all(runs, data)])
     image, label = images[0], int(labels[0])
     found = [select(run.network, image[None]) for run in runs]
@@ -173,7 +173,7 @@ def draw(runs: Sequence[Run], data: Any) -> Figure:
 
 
 def known_by_all(runs: Sequence[Run], data: Any) -> int:
-    """The first validation image, of some evenly spaced, that the most networks tell right."""
+    """The validation image, of some evenly spaced, that most networks classify correctly; the first such one."""
     images, labels = measured(data)
     right = torch.zeros(len(labels))
     for run in runs:

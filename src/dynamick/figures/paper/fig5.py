@@ -17,7 +17,7 @@ from dynamick.figures.runs import Run, first_of_each
 from dynamick.figures.trainings import PLACES
 
 BEST = 100
-"""(d) shows so many units."""
+"""How many units (d) shows."""
 
 
 def make(material: Material) -> Page:
@@ -40,7 +40,7 @@ def verdicts(rows: list[Row]) -> list[str]:
 def draw(runs: Sequence[Run]) -> Figure:
     """(a) top-1 and (b) sparsity against the epoch, (c) mean scores, (d) the best units' scores.
 
-    One run a model, its first; (c) shows all, over training where `scores_over_training` has them, else at the end.
+    One run a model, its first. (c) shows all runs: over the training if `scores_over_training` has them, else at the end.
     """
     first = first_of_each(runs)
     figure = Figure(figsize=(10, 7.5), layout="constrained")
@@ -64,7 +64,7 @@ def draw(runs: Sequence[Run]) -> Figure:
 def scores_over_training(runs: Sequence[Run]) -> dict[str, dict[float, list[float]]]:
     """For each model its runs' mean scores after each epoch that was measured.
 
-    Nothing where a run has none to its end, or others there than its dissection says (of other images, say), or where a
+    Empty if a run has none up to its end, if its last ones differ from its dissection (other images, for example), or if a
     model's runs were measured after different epochs.
     """
     found: dict[str, dict[float, list[float]]] = {}

@@ -30,11 +30,11 @@ from dynamick.figures.runs import Run, first_of_each
 from dynamick.figures.trainings import PLACES
 
 CLASSES = 95
-"""The paper: at most 5 concepts make up more than so many percent of the classes."""
+"""The paper: at most 5 concepts make up more than this percentage of the classes."""
 DRAWN_CLASSES, DRAWN_UNITS, TOP_IMAGES = 4, 3, 3
-"""(a) shows so many classes, so many units of each, and so many top images of a unit."""
+"""How many classes (a) shows, how many units of each, and how many top images of a unit."""
 PICTURE, GAP = 38, 4
-"""Points: a top image's side, and what lies between two."""
+"""In points: a top image's side, and the space between two."""
 
 Pictures = Mapping[int, Sequence[NDArray[Any]]]
 """For each unit its top images, uint8 (H, W, 3), dimmed where it is not active."""
@@ -65,7 +65,7 @@ def verdicts(rows: list[Row]) -> list[str]:
 def draw(runs: Sequence[Run], pictures: Pictures | None = None) -> Figure:
     """(a) some classes and their heaviest units, (b) the claim, that nearly all classes are made up by few concepts.
 
-    (a) is of the run whose K is nearest 5, with pictures where there are some; (b) has a line a model, all its runs.
+    (a) is of the run whose K is nearest 5, with pictures if there are some. (b) has a line a model, of all its runs.
     """
     run = nearest_5(runs)
     rows = len(set().union(*_heaviest(run).values())) if pictures is not None else 0
@@ -94,12 +94,12 @@ def top_images(run: Run, dissections: Path | None, concepts: Path | None) -> tup
     """The top images of the units that (a) shows, None if they cannot be had, and what the page says of them.
 
     Args:
-        run: with a dissection, which says which images they are where a dissection.json was beside its tally.
+        run: with a dissection. It says which images they are if a dissection.json was beside its tally.
         dissections: the folder where that would be, for the message.
         concepts: the images that were dissected.
 
     Raises:
-        InputError: these are others, or the dissection is of another layer than the head reads.
+        InputError: these are other images, or the dissection is of another layer than the head reads.
     """
     noted = (dissections or Path()) / run.folder.resolve().name / "dissection.json"
     lacking = [] if units_of(run).top_images.size else [f"{noted}, which `dynamick dissect` writes beside the tally"]

@@ -1,4 +1,4 @@
-"""The paper's Fig. 7 from finished trainings: which units decide about an image, in a dense and in a Dynamic-K network."""
+"""The paper's Fig. 7 from finished trainings: the units that decide about an image, in dense and Dynamic-K networks."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -30,7 +30,7 @@ LEFT = 0.02
 LEFT_BY_IBD = 0.45
 """... and IBD leaves 45 % of the dense network's."""
 EXPLAINED = 500
-"""At most so many validation images, evenly spaced, give the medians."""
+"""The medians are over at most this many validation images, evenly spaced."""
 DRAWN_IMAGES, DRAWN_UNITS = 3, 5
 """Images in the figure, and units of each."""
 
@@ -38,7 +38,7 @@ DRAWN_IMAGES, DRAWN_UNITS = 3, 5
 def make(material: Material) -> Page:
     """Its page, from dissected runs, one or more of them dense, one or more Dynamic-K.
 
-    With images with label maps (`material.concepts`) IBD is held against the dense networks.
+    If there are images with label maps (`material.concepts`), IBD is shown for the dense networks.
 
     Raises:
         InputError: a kind of network is missing, two runs of a model differ in more than their seeds, or as
@@ -154,7 +154,7 @@ def _captions(found: Explanation, place: int) -> list[str]:
 
 
 def known_by_both(dense: Run, dynamic: Run, data: Any) -> list[int]:
-    """The first image of each of some classes, evenly spaced, that both networks tell right; others where there are none."""
+    """For some classes, evenly spaced, the first image that both networks classify correctly; others if there are none."""
     places = evenly_spaced(len(data), EXPLAINED)
     images, known = data.take(places)
     labels = known.tolist()

@@ -21,9 +21,9 @@ from dynamick.functional import dynamic_linear, dynamic_route
 from dynamick.optim import lipschitz, overlap, probabilities
 
 MEASURED = 500
-"""So many validation images, evenly spaced, are measured."""
+"""How many validation images, evenly spaced, are measured."""
 K = 5
-"""Of networks that have no K of their own; the block size too."""
+"""The K of networks that have none of their own, and the block size."""
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.999, 1.0)
 """Values of s."""
 IN_TABLE = (0.1, 0.5, 0.9, 0.99, 1.0)
@@ -35,7 +35,7 @@ FORMS = {
     "literal, Lemma 2 local": ("literal", "local"),
     "literal, Lemma 2 global": ("literal", "global"),
 }
-"""Form of q and estimate of L. In the normalised form Lemma 2's local and global constants are one."""
+"""Form of q and estimate of L. In the normalised form Lemma 2's local and global constants give the same."""
 PASSES = ("dense", "routed")
 """Forward passes: Algorithm 3's, and Dynamic-K's."""
 NEAR = 0.99
@@ -97,7 +97,7 @@ def measure(run: Run, images: Tensor, labels: Tensor) -> list[Row]:
 def routes(x_BM: Tensor, weight_OM: Tensor, k: int) -> Tensor:
     """R of Algorithm 2 (rule `at_most`), boolean (B, O, M)."""
     indices, M = dynamic_route(x_BM, weight_OM, k).indices, x_BM.shape[1]
-    # One column more takes what pads the routes.
+    # One more column takes the padding of the routes.
     found = torch.zeros(*indices.shape[:2], M + 1, dtype=torch.bool)
     return found.scatter_(2, indices % (M + 1), True)[..., :M]
 
