@@ -50,7 +50,7 @@ class Training:
 
 
 def trainings(needs: Mapping[str, Sequence[str]], folder: Path, seeds: int, root: Path) -> list[Training]:
-    """All trainings that a figure needs, in FOLDER/RECIPE/MODEL-SEED. They go seed by seed, so that an early end leaves whole sets.
+    """All trainings that a figure needs, in FOLDER/RECIPE/MODEL-SEED. Seed by seed: an early end leaves whole sets.
 
     Args:
         needs: as `dynamick.figures.PaperFigure.needs`.
