@@ -169,6 +169,16 @@ def test_a_process_without_an_image_has_an_empty_batch(tree: Path) -> None:
     assert shapes == [(2, 3, 16, 16), (0, 3, 16, 16)]
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_image_that_cannot_be_read_is_named_from_every_process(tree: Path, workers: int) -> None:
+    broken = tree / "train" / "dog" / "1.png"
+    broken.write_bytes(broken.read_bytes()[:200])
+    with pytest.raises(InputError) as raised:
+        list(FolderImages(tree, "train", 16).batches(2, workers=workers))
+    assert str(raised.value).startswith(f"{broken}: cannot be read as an image")
+    assert "\n" not in str(raised.value)
+
+
 def test_bad_folders(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
         image_folder(tmp_path / "nowhere", "train", 8)

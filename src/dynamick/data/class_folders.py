@@ -6,15 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from dynamick.data.finding import IMAGES, folders_in, images_under, is_in
 from dynamick.data.in_memory import ImageTensors, check_batch, describe
+from dynamick.data.loading import Batched
 from dynamick.data.photographs import random_resized_crop, read_image
 from dynamick.errors import InputError
 from dynamick.files import is_utf8
@@ -97,7 +97,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
 
     def training_batches(
         self, batch_size: int, seed: int = 0, epoch: int = 0, rank: int = 0, world: int = 1, workers: int = 0
-    ) -> DataLoader[Any]:
+    ) -> Batched:
         """Augmented images in a new order, whole batches only; seed and epoch alone decide both."""
         check_batch(batch_size, len(self))
         augmented = copy.copy(self)
@@ -134,7 +134,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
             sha.update(said.encode(errors="surrogateescape"))
         return sha.hexdigest()
 
-    def batches(self, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0) -> DataLoader[Any]:
+    def batches(self, batch_size: int, rank: int = 0, world: int = 1, workers: int = 0) -> Batched:
         """A loader of this process's share of every batch; the order depends on seed and epoch alone."""
         order = torch.arange(len(self))
         if self.augment:
@@ -143,8 +143,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         batches = [batch[rank::world].tolist() for batch in order.split(batch_size)]
         if self.augment and len(self) % batch_size:
             batches = batches[:-1]
-        pinned = torch.cuda.is_available()
-        return DataLoader(self, batch_sampler=batches, num_workers=workers, collate_fn=self._collate, pin_memory=pinned)
+        return Batched(self.__getitem__, batches, self._collate, workers, pinned=torch.cuda.is_available())
 
     def _collate(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
         """A process's share of a last batch may be empty."""
