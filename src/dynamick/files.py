@@ -27,6 +27,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What the system says where there is no room."""
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 """And where one may not write."""
+UNFIT = (*FORBIDDEN, errno.ENAMETOOLONG)
+"""Where the user named a place that cannot be."""
 
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",

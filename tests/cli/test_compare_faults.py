@@ -1,12 +1,15 @@
 """`dynamick compare` and `retrofit` on a full disk, or twice at once: one line, and the same command goes on."""
 
 import errno
+import itertools
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from PIL import Image
 
@@ -33,7 +36,7 @@ def command(place: Path, name: str) -> list[str]:
     if name == "compare":
         given = ["--data", "folder", "--root", root, "--heads", "dense", "magnitude", "--budgets", "1", "--seeds", "1"]
         return [name, "--weights", weights, "--out", out, *given]
-    return [name, "--model", "res8", "--weights", weights, "--data", root, "--k", "1", "--out", out]
+    return [name, "--model", "res8", "--weights", weights, "--data", root, "--units", "none", "--k", "1", "--out", out]
 
 
 def ended(place: Path, name: str) -> int:
@@ -49,10 +52,10 @@ def made(out: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for path in sorted(out.rglob("*")):
         if path.suffix == ".safetensors":
-            found[path.name] = path.read_bytes()
+            found[path.name] = {key: tensor.tolist() for key, tensor in safetensors.torch.load_file(path).items()}
         elif path.name in ("table.json", "retrofit.json"):
             text = json.loads(path.read_text())
-            found[path.name] = [{**row, "seconds": 0} for row in text["rows"]] if "rows" in text else text
+            found[path.name] = [{**row, "seconds": 0} for row in text["rows"]] if "rows" in text else text["after"]
     return found
 
 
@@ -94,3 +97,33 @@ def test_a_disk_that_is_full_at_any_write_costs_nothing(
     (place / name).rename(place / "disturbed")
     assert ended(place, name) == 0
     assert made(place / name) == disturbed
+
+
+@pytest.mark.parametrize("name", ["compare", "retrofit"])
+@pytest.mark.parametrize("number", [2, 5])
+def test_a_folder_that_is_removed_while_it_is_written(
+    place: Path, name: str, number: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, written = files._write_beside, 0
+
+    def removed(path: Path, content: bytes, durable: bool) -> None:
+        nonlocal written
+        written += 1
+        if written == number:
+            shutil.rmtree(place / name)
+        real(path, content, durable)
+
+    monkeypatch.setattr(files, "_write_beside", removed)
+    assert ended(place, name) in (1, 2)
+    assert str(place / name) in capsys.readouterr().err.splitlines()[-1]
+    assert ended(place, name) == 0
+
+
+@pytest.mark.parametrize("name", ["compare", "retrofit"])
+def test_a_clock_that_goes_backwards(place: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where a machine's clock is set while it works."""
+    times = (1e9 - 3600 * number for number in itertools.count())
+    monkeypatch.setattr("time.time", lambda: next(times))
+    monkeypatch.setattr("tqdm.std.time", lambda: next(times))
+    assert ended(place, name) == 0
+    assert ended(place, name) == 0

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any, NoReturn
 
 from dynamick.errors import InputError, Note
-from dynamick.files import told
+from dynamick.files import UNFIT, told
 
 # Help texts live here, so that `dynamick --help` imports no command.
 COMMANDS = {
@@ -53,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         _fail(str(error), 2, trace)
     except OSError as error:
         named = error.filename is not None and error.strerror is not None
-        _fail(told(error) if named else f"{type(error).__name__}: {error}", 1, trace)
+        _fail(told(error) if named else f"{type(error).__name__}: {error}", 2 if error.errno in UNFIT else 1, trace)
     except Exception as error:
         _fail(f"{type(error).__name__}: {error}", 1, trace)
 

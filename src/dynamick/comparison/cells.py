@@ -114,8 +114,8 @@ def run_job(job: Job) -> None:
         seen = probe(job.features / "val")
         for fitted in HEADS[job.head].fit(train.x, train.labels, len(train.classes), job.budgets, job.seed):
             figures = {"seconds": fitted.seconds, **measure(fitted.head, val)}
-            routed = (fitted.head.k, fitted.head.rule) if isinstance(fitted.head, DynamicLinear) else (None, None)
-            found = Cell(job.head, fitted.budget, job.seed, job.owner, figures, fitted.about, *routed, seen)
+            k, rule = (fitted.head.k, fitted.head.rule) if isinstance(fitted.head, DynamicLinear) else (None, None)
+            found = Cell(job.head, fitted.budget, job.seed, job.owner, figures, fitted.about, k, rule, seen)
             cell.write(job.file(fitted.budget), found, fitted.head)
     except Exception as error:
         _fail(job, f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

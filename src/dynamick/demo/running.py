@@ -15,6 +15,8 @@ from dynamick.data import sources
 from dynamick.demo import budget
 from dynamick.demo.budget import counted
 from dynamick.demo.scenes import with_truth
+from dynamick.errors import InputError
+from dynamick.files import why_no_folder
 from dynamick.report.training import Comparison, Run, table, write
 from dynamick.training import Images, Recipe, train
 
@@ -83,6 +85,8 @@ def run(demo: Demo) -> Path:
         OSError: something could not be written.
     """
     budget.check(demo.minutes, demo.epochs)
+    if (why := why_no_folder(demo.out)) is not None:
+        raise InputError(f"--out {demo.out}: {why}; give a folder of your own")
     recipes = {name: demo.recipe(name) for name in HEADS}
     images = Images(recipes["dense"])
     usual, epochs = recipes["dense"].optim.epochs, demo.epochs_of(recipes["dense"], images)
