@@ -192,9 +192,12 @@ class Dissection:
         if not isinstance(self.quantile, float) or self.quantile <= 0 or self.quantile >= 1:
             raise ValueError(f"a quantile of {self.quantile!r} must be between 0 and 1")
         shapes = {"areas": (U, C), "sizes": (L,), "intersections": (U, L), "nan_counts": (U,), "thresholds": (U,)}
-        for name, shape in (shapes | {"top_images": (U, N), "top_values": (U, N)}).items():
+        shapes |= {"top_images": (U, N), "top_values": (U, N)}
+        # Of a tally, which holds none, all are empty.
+        of_tally = not self.concepts and not any(getattr(self, name).size for name in shapes)
+        for name, shape in shapes.items():
             array = getattr(self, name)
-            if array.size and array.shape != shape:
+            if array.shape != shape and not of_tally:
                 raise ValueError(f"{name} of shape {array.shape}; it must be {shape}")
             if array.dtype == np.int64 and array.size and array.min() < 0:
                 raise ValueError(f"{name}: {array.min()} must be 0 or more")
