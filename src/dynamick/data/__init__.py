@@ -21,6 +21,9 @@ _HOME = {
     "image_folder": "dynamick.data.class_folders",
     "open_concepts": "dynamick.data.checking",
     "open_images": "dynamick.data.recipe",
+    "part": "dynamick.data.concepts",
+    "read_image": "dynamick.data.photographs",
+    "read_pictures": "dynamick.data.pictures",
 }
 
 __all__ = [*_HOME]
