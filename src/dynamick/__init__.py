@@ -13,6 +13,10 @@ _HOME = {
     "DynamicLinear": "dynamick.nn",
     "convert": "dynamick.nn",
     "revert": "dynamick.nn",
+    "parameter_groups": "dynamick.optim",
+    "KSchedule": "dynamick.optim",
+    "prune": "dynamick.training",
+    "UnitLayer": "dynamick.nn",
     "open_network": "dynamick.networks",
     "OpenNetwork": "dynamick.networks",
     "save": "dynamick.networks",
@@ -39,6 +43,7 @@ _MODULES = (
     "ops",
     "optim",
     "report",
+    "retrofit",
     "training",
 )
 

@@ -190,3 +190,28 @@ def test_a_file_of_this_projects_networks_opens(tmp_path: Path) -> None:
     dk.convert(model, k=3, units=8, example=x)
     dk.save(model, tmp_path / "units.safetensors")
     assert torch.equal(dk.load(tmp_path / "units.safetensors")(x), model.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("parts", "at"),
+    [
+        ([nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)], "2"),
+        ([nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU()), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)], "1"),
+        ([nn.Flatten(), nn.Linear(243, 6), nn.ReLU(), nn.Linear(6, 4)], "3"),
+    ],
+)
+def test_parts_that_run_in_turn(parts: list[nn.Module], at: str) -> None:
+    """A layer that were a part of the row would run once more at its end."""
+    model, x = nn.Sequential(*parts).eval(), images(9)
+    before, keys = model(x), set(model.state_dict())
+    dk.convert(model, k=2, units=5, example=x)
+    assert model(x).shape == (2, 4)
+    assert {name.rpartition(".units.")[0] for name in set(model.state_dict()) - keys} == {at}
+    inputs = []
+    model[-1].register_forward_pre_hook(lambda _, given: inputs.append(given[0]))
+    model(x)
+    assert inputs[0].shape == (2, 5)
+    assert (inputs[0] >= 0).all()
+    dk.revert(model)
+    assert torch.equal(model(x), before)
+    assert set(model.state_dict()) == keys

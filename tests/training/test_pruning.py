@@ -1,9 +1,11 @@
 """Pruning removes what no image routes, and changes no logit."""
 
 import copy
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 import dynamick as dk
 from dynamick.training import prune
@@ -48,3 +50,23 @@ def test_prune_counts_no_logit_that_is_only_summed_in_another_order(k: int) -> N
     features = torch.rand(400, 64) * 0.5 + 0.5
     assert prune(model, [features]).changed == 0
     assert int((model.fc.weight != 0).sum()) == 10 * k
+
+
+def test_any_converted_network_is_pruned_and_its_units_too() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(6, 4)).eval()
+    images = torch.rand(40, 3, 9, 9)
+    plain = dk.convert(copy.deepcopy(net), k=1)
+    before = plain(images)
+    found = dk.prune(plain, images.split(7))
+    assert torch.equal(plain(images), before)
+    assert (found.changed, found.units) == (0, None)
+    # Of 30 units 4 classes route at most one each for an image.
+    with_units = dk.convert(net, k=1, units=30, example=images[:2]).eval()
+    before = with_units(images)
+    found = dk.prune(with_units, images.split(7))
+    torch.testing.assert_close(with_units(images), before)
+    assert found.changed == 0
+    layer: Any = dk.nn.unit_layer(with_units)
+    assert found.units == layer.conv.out_channels == with_units[4].in_features < 30
+    assert (with_units[4].weight != 0).any(0).all()

@@ -1,4 +1,7 @@
-"""What is measured beside accuracy: sparsity, routing, simulability; functional `_start`/`_update`/`_compute`."""
+"""What is measured beside accuracy: sparsity, routing, simulability; as functions, and as torchmetrics."""
+
+import importlib
+from typing import Any
 
 from dynamick.metrics.routing import RoutingCounts, routing_compute, routing_start, routing_update
 from dynamick.metrics.simulability import (
@@ -6,11 +9,17 @@ from dynamick.metrics.simulability import (
     simulability_compute,
     simulability_update,
 )
-from dynamick.metrics.sparsity import THRESHOLD, Sparsity, sparsity
+from dynamick.metrics.sparsity import THRESHOLD, HeadSparsity, sparsity
+
+_HOME = dict.fromkeys(("DeadUnits", "RoutedUnits", "Sparsity"), "dynamick.metrics.modules")
+"""Imported when they are first used, for torchmetrics takes its time."""
 
 __all__ = [
     "THRESHOLD",
+    "DeadUnits",
+    "HeadSparsity",
     "ReaderState",
+    "RoutedUnits",
     "RoutingCounts",
     "Sparsity",
     "routing_compute",
@@ -20,3 +29,9 @@ __all__ = [
     "simulability_update",
     "sparsity",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'dynamick.metrics' has no attribute {name!r}")

@@ -8,7 +8,7 @@ THRESHOLD = 1e-3
 """A weight below this, in absolute value, does not count as a connection (the paper's Fig. 4b)."""
 
 
-class Sparsity(NamedTuple):
+class HeadSparsity(NamedTuple):
     """A head's static sparsity.
 
     Attributes:
@@ -22,9 +22,9 @@ class Sparsity(NamedTuple):
     max_per_class: int
 
 
-def sparsity(weight: Tensor, threshold: float = THRESHOLD) -> Sparsity:
+def sparsity(weight: Tensor, threshold: float = THRESHOLD) -> HeadSparsity:
     """Static sparsity of a head's weight, shape (O, M)."""
     # NaN counts as a connection.
     connected = (~(weight.detach().abs() < threshold)).sum(1)
     share = 1 - connected.sum().item() / max(1, weight.numel())
-    return Sparsity(share, connected.double().mean().item(), int(connected.max()))
+    return HeadSparsity(share, connected.double().mean().item(), int(connected.max()))

@@ -6,7 +6,17 @@ from typing import Any
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
-from dynamick.nn import DynamicConv2d, DynamicLinear, Place, UnitLayer, convert, find_classifier, put_units, unit_layer
+from dynamick.nn import (
+    DynamicConv2d,
+    DynamicLinear,
+    Place,
+    UnitLayer,
+    convert,
+    find_classifier,
+    owner_of,
+    put_units,
+    unit_layer,
+)
 from dynamick.nn.convert import check_parameters
 
 
@@ -87,8 +97,9 @@ def put_unit_layer(model: nn.Module, place: dict[str, Any], tensors: dict[str, T
         AttributeError, KeyError: the network has no such place, or the file no such weights.
         TypeError, ValueError: the place is none.
     """
-    weight = tensors["units.conv.weight"]
-    put_units(model, Place(**place), UnitLayer(weight.shape[1], weight.shape[0]))
+    where = Place(**place)
+    weight = tensors[".".join(filter(None, (owner_of(model, where), "units.conv.weight")))]
+    put_units(model, where, UnitLayer(weight.shape[1], weight.shape[0]))
 
 
 def _give_shape(model: nn.Module, name: str, weight: Tensor, bias: bool) -> None:

@@ -21,8 +21,7 @@ from dynamick.networks.saving import Saved, read_if_saved, rebuilt, remember
 from dynamick.networks.source import Source
 from dynamick.networks.sources import find
 from dynamick.networks.weights import read_weights
-from dynamick.nn import unit_layer
-from dynamick.nn.units import NAME as UNITS
+from dynamick.nn import unit_layer_name
 
 DEFAULT = "DEFAULT"
 """Given in place of a file: the weights that the source publishes."""
@@ -69,8 +68,7 @@ def open_network(
         model.preprocessing = prepared
     if head is not None:
         model.head_name = head
-    layer_above = found.layer if unit_layer(model) is None else UNITS
-    return replace(found, head=head, layer=layer_above, preprocessing=prepared, classes=names)
+    return replace(found, head=head, layer=unit_layer_name(model) or found.layer, preprocessing=prepared, classes=names)
 
 
 def new_network(spec: str, outputs: int | None = None) -> nn.Module:

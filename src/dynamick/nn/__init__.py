@@ -4,7 +4,7 @@ from dynamick.nn.capsules import Capsules, RoutingCapsules
 from dynamick.nn.classifier import find_classifier
 from dynamick.nn.convert import convert, revert
 from dynamick.nn.layers import DynamicConv2d, DynamicLinear
-from dynamick.nn.units import Place, UnitLayer, add_units, find_place, put_units, unit_layer
+from dynamick.nn.units import Place, UnitLayer, add_units, find_place, owner_of, put_units, unit_layer, unit_layer_name
 
 __all__ = [
     "Capsules",
@@ -17,7 +17,9 @@ __all__ = [
     "convert",
     "find_classifier",
     "find_place",
+    "owner_of",
     "put_units",
     "revert",
     "unit_layer",
+    "unit_layer_name",
 ]

@@ -10,7 +10,8 @@ from dynamick.errors import InputError
 from dynamick.nn.layers import DynamicLinear
 
 NAME = "units"
-"""The layer is the network's attribute of this name, so its weights are `units.conv.weight`, `units.norm.weight`, ..."""
+"""The layer is the network's attribute of this name, so its weights are `units.conv.weight`, `units.norm.weight`, ... A network
+that runs all its parts in turn (nn.Sequential) would run this one too: there it is an attribute of a part, `2.units`."""
 MOST = 1 << 16
 """More units than this must be a typing error."""
 CLOSE = {torch.float32: 1e-4, torch.float64: 1e-8}
@@ -190,8 +191,12 @@ def _run(model: nn.Module, head: str, example: Tensor) -> _Seen:
 
 def unit_layer(model: nn.Module) -> UnitLayer | None:
     """The unit layer of a network, if it has one."""
-    found = getattr(model, NAME, None)
-    return found if isinstance(found, UnitLayer) else None
+    return next((each for each in model.modules() if isinstance(each, UnitLayer)), None)
+
+
+def unit_layer_name(model: nn.Module) -> str | None:
+    """Its dotted name, such as `units`."""
+    return next((name for name, each in model.named_modules() if isinstance(each, UnitLayer)), None)
 
 
 def add_units(model: nn.Module, head: str, place: Place, layer: UnitLayer, classifier: nn.Module) -> None:
@@ -228,14 +233,29 @@ def put_units(model: nn.Module, place: Place, layer: UnitLayer, replaced: tuple[
     """
     _refuse_twice(model)
     module, before = model.get_submodule(place.module), place.side == "input"
+    owner = owner_of(model, place)
     register = module.register_forward_pre_hook if before else module.register_forward_hook
     # What `revert` needs stays with the layer, but is not one of the network's weights.
     vars(layer).update(place=place, replaced=replaced, handle=register(_Entering(layer) if before else _Leaving(layer)))
-    model.add_module(NAME, layer)
+    model.get_submodule(owner).add_module(NAME, layer)
+
+
+def owner_of(model: nn.Module, place: Place) -> str:
+    """The dotted name of the module that the layer is an attribute of: the network, or a part of it that runs no parts in turn.
+
+    Raises:
+        InputError: there is none on the way to the place.
+    """
+    parts = place.module.split(".")
+    for count in range(len(parts) + 1):
+        name = ".".join(parts[:count])
+        if not isinstance(model.get_submodule(name), nn.Sequential | nn.ModuleList | nn.ModuleDict):
+            return name
+    raise InputError(f"model: {place.module!r} runs its parts in turn; put its pooling into a module of its own")
 
 
 def _refuse_twice(model: nn.Module) -> None:
-    if hasattr(model, NAME):
+    if unit_layer(model) is not None or hasattr(model, NAME):
         raise InputError(f"model: has {NAME!r} already; revert it first")
 
 
@@ -245,13 +265,16 @@ def take_out_units(model: nn.Module) -> None:
     Raises:
         InputError: nobody keeps the head that was there before: the network was read from a file.
     """
-    layer: Any = model.get_submodule(NAME)
+    name = unit_layer_name(model)
+    assert name is not None
+    layer: Any = model.get_submodule(name)
+    owner = model.get_submodule(name.rpartition(".")[0])
     head, old = layer.replaced
     if old is None:
         raise InputError("revert: the head before the units is not in the network's file; open the network that it was made of")
     like = model.get_submodule(head)
     model.set_submodule(head, old.to(next(like.parameters()).device).train(like.training))
-    delattr(model, NAME)
+    delattr(owner, NAME)
     layer.handle.remove()
 
 

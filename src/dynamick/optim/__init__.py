@@ -1,8 +1,9 @@
 """Algorithm 3 as a torch optimiser: Interpretable SGD, its Lipschitz constants, its sampling."""
 
 from dynamick.optim.gradient import interpretable_gradient
-from dynamick.optim.groups import sampled_groups
+from dynamick.optim.groups import parameter_groups, sampled_groups
 from dynamick.optim.interpretable_sgd import InterpretableSGD
+from dynamick.optim.k_schedule import KSchedule
 from dynamick.optim.lipschitz import (
     ESTIMATES,
     diagonal_ggn,
@@ -17,6 +18,7 @@ __all__ = [
     "ESTIMATES",
     "FORMS",
     "InterpretableSGD",
+    "KSchedule",
     "PoissonSampler",
     "check_options",
     "diagonal_ggn",
@@ -25,6 +27,7 @@ __all__ = [
     "lipschitz",
     "local_lipschitz",
     "overlap",
+    "parameter_groups",
     "probabilities",
     "sampled_groups",
     "vote_lipschitz",

@@ -1,4 +1,4 @@
-"""Which parameters Interpretable SGD samples: parameter groups, and the layers that hold a parameter."""
+"""Parameter groups: a head's weight with a decay of its own, and what Interpretable SGD samples."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,36 @@ from typing import Any
 from torch import nn
 
 from dynamick.errors import InputError
-from dynamick.nn import find_classifier
+from dynamick.nn import DynamicConv2d, DynamicLinear, find_classifier
+
+
+def parameter_groups(model: nn.Module, weight_decay: float = 5e-4, head_weight_decay: float = 1e-2) -> list[dict[str, Any]]:
+    """Two groups for any optimiser: all but the routed weights, and the routed weights with a decay of their own.
+
+    A weight that is never routed gets no gradient, so decay alone drives it to zero. Without enough of it the head stays dense.
+
+    Args:
+        model: any network; the weights of its Dynamic-K layers are the second group, or of its classifier if it has none.
+        weight_decay: of the first group.
+        head_weight_decay: of the second. 1e-2 suits SGD with a rate of 0.1; AdamW, which multiplies by the rate, needs 1 to 10.
+
+    Raises:
+        InputError: a decay is negative, or the network has no classifier.
+    """
+    for name, decay in (("weight_decay", weight_decay), ("head_weight_decay", head_weight_decay)):
+        if not 0 <= decay < float("inf"):
+            raise InputError(f"{name}: {decay} must be a number from 0 up")
+    layers = [each for each in model.modules() if isinstance(each, DynamicLinear | DynamicConv2d)]
+    try:
+        layers = layers or [model.get_submodule(find_classifier(model))]  # type: ignore[list-item]
+    except ValueError as error:
+        raise InputError(str(error)) from None
+    routed = {id(layer.weight): layer.weight for layer in layers}
+    rest = [parameter for parameter in model.parameters() if id(parameter) not in routed]
+    return [
+        {"params": rest, "weight_decay": weight_decay},
+        {"params": list(routed.values()), "weight_decay": head_weight_decay},
+    ]
 
 
 def sampled_groups(model: nn.Module, layers: str | Sequence[str] | None = None) -> list[dict[str, Any]]:

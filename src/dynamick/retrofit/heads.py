@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamick.functional import dynamic_linear
-from dynamick.metrics import routing_start, routing_update, sparsity
+from dynamick.metrics import sparsity
 from dynamick.nn import DynamicLinear
 from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
 from dynamick.retrofit.maps import Maps, means
 from dynamick.retrofit.probe import DECAYS, fit_probe
 from dynamick.retrofit.report import Row
 from dynamick.retrofit.tuning import Choice, accuracy, choose, split
+from dynamick.training.pruning import prune_head
 
 ROUTED = (2.0, 4.0, 8.0)
 """Decays of a Dynamic-K head's weight to choose from. They are AdamW's, and the rate is high: a usual decay leaves it dense."""
@@ -119,29 +119,14 @@ def tuned_units(
     return net, choice, time.monotonic() - began
 
 
-@torch.no_grad()
 def prune_units(net: UnitHead, maps: Maps) -> int:
     """Remove the weights that no training image routes, and the units that no class keeps; in place.
 
     Returns:
         How many of the training images' logits changed, bit for bit, summed in one order: 0 proves the pruning.
     """
-    head = net.head
-    assert isinstance(head, DynamicLinear)
-    x, counts = pooled(net, maps), routing_start(head.weight)
-    for rows in x.split(4096):
-        counts = routing_update(counts, rows, head)
-    before = [dynamic_linear(rows, head.weight, head.bias, head.k, head.rule, "chunked") for rows in x.split(512)]
-    used = counts.used > 0
-    kept = used.any(0).nonzero().flatten()
-    head.weight = torch.nn.Parameter((head.weight * used)[:, kept].clone(), requires_grad=False)
-    head.in_features = len(kept)
-    head.set_mask(used[:, kept])
-    net.units.keep(kept)
-    after = [
-        dynamic_linear(rows, head.weight, head.bias, head.k, head.rule, "chunked", head.mask) for rows in x[:, kept].split(512)
-    ]
-    return sum(int((one != other).sum()) for one, other in zip(before, after, strict=True))
+    assert isinstance(net.head, DynamicLinear)
+    return prune_head(net.head, list(pooled(net, maps).split(512)), net.units).changed
 
 
 def row_of(name: str, head: Any, x: Tensor, labels: Tensor, decay: float | None = None, seconds: float | None = None) -> Row:

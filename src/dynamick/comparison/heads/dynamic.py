@@ -10,6 +10,7 @@ from torch import Tensor
 from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, dense
 from dynamick.nn import DynamicLinear
+from dynamick.optim import k_schedule
 
 EPOCHS = 3
 STEPS = 300
@@ -89,7 +90,7 @@ def train(
 
 def scheduled_k(k: int, units: int, progress: float) -> int:
     """K at a share of the training, 0..1: falls geometrically from 4 k to k at the half, and stays there."""
-    return min(units, round(k * 4 ** max(0.0, 1 - 2 * progress)))
+    return min(units, k_schedule.scheduled_k(4 * k, k, progress))
 
 
 EXACTLY = partial(fit, rule="exactly")
