@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-torch check sanitize format clean
+.PHONY: help install demo test test-torch fuzz check sanitize format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -23,6 +23,9 @@ test-torch: $(VENV)/.installed ## run the tests of ops and nn with another PyTor
 	$(PYTHON) -m venv $(VENV)-torch-$(VERSION)
 	$(VENV)-torch-$(VERSION)/bin/python tests/ops/install_beside.py $(VERSION)
 	PYTHONPATH=src $(VENV)-torch-$(VERSION)/bin/python -m pytest -p no:cacheprovider tests/ops tests/nn
+
+fuzz: $(VENV)/.installed-dev ## read 10,000 damaged files of every kind: each ends right or in one line
+	DYNAMICK_FUZZ=10000 DYNAMICK_FUZZ_SEED=$$(date +%s) $(BIN)/python -m pytest -s tests/fuzz
 
 check: $(VENV)/.installed-dev ## lint, formatting, types
 	$(BIN)/ruff check .

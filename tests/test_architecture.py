@@ -20,6 +20,7 @@ ANYONE = {
     "progress",
     "seeding",
     "settings",
+    "torch_files",
     "torchvision_shim",
 }
 """Small files that every room may import."""

@@ -56,6 +56,28 @@ def read_text(path: Path) -> str:
     return text
 
 
+def parse_json(text: str) -> Any:
+    """The value that JSON says.
+
+    Raises:
+        ValueError: it is no JSON, or nested too deeply.
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no JSON, or nested too deeply; a UnicodeDecodeError is one.
+    """
+    return parse_json(read_text(path))
+
+
 def read_table(path: Path) -> list[list[str]]:
     """The cells of a CSV file, line by line, without empty lines.
 

@@ -25,7 +25,7 @@ from dynamick.comparison.entering import entering, network_key
 from dynamick.data.images import evenly_spaced
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
-from dynamick.files import FULL, alone, read_text, why_no_folder, write_atomically, write_json
+from dynamick.files import FULL, alone, read_json, why_no_folder, write_atomically, write_json
 from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 from dynamick.progress import bar
@@ -167,12 +167,12 @@ def read_state(folder: Path) -> dict[str, Any]:
         InputError: it is missing or damaged.
     """
     try:
-        state: dict[str, Any] = json.loads(read_text(folder / STATE))
+        state: dict[str, Any] = read_json(folder / STATE)
     except FileNotFoundError:
         raise InputError(f"{folder}: no feature cache; give a folder that cache_features wrote") from None
     except OSError as error:
         raise InputError(f"{folder}/{STATE}: cannot be read ({error.strerror}); give a folder of your own") from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{folder}/{STATE}: damaged ({error}); take the folder away and run again") from None
     if not _is_state(state):
         raise InputError(f"{folder}/{STATE}: no feature cache's state; take the folder away and run again")

@@ -3,7 +3,6 @@
 A cell is two files: its figures as JSON, and its weights as safetensors beside them.
 """
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import torch
 
 from dynamick.comparison.heads import HEADS
 from dynamick.errors import InputError
-from dynamick.files import read_text, write_atomically, write_json
+from dynamick.files import read_json, write_atomically, write_json
 from dynamick.nn import DynamicLinear
 
 FIGURES = (
@@ -85,7 +84,7 @@ def read(file: Path) -> Cell | FailedCell:
         InputError: it is damaged, or cannot be read; it names the file.
     """
     try:
-        written = json.loads(read_text(file))
+        written = read_json(file)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{file}: damaged ({error}); take it away and run again") from None
     except OSError as error:

@@ -16,6 +16,7 @@ from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
 from dynamick.errors import InputError
 from dynamick.files import take_leftovers_away, write_atomically
+from dynamick.torch_files import read_torch_file
 
 SAVE_EVERY = 30.0
 """Seconds between two saves."""
@@ -72,7 +73,7 @@ class Saved:
     def _read(self, path: Path) -> dict[str, Any]:
         """A saved state of this configuration."""
         try:
-            state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+            state: dict[str, Any] = read_torch_file(path)
             before = state["config"]
         except Exception as error:
             raise InputError(f"{path}: is not the state of a dissection; remove it") from error
@@ -134,7 +135,7 @@ def recorded(folder: Path) -> tuple[int, int] | None:
     """
     for path in sorted(folder.glob("process-*/state.pt")):
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = read_torch_file(path)
             return int(state["config"]["images"]), len(state["counts"]["sizes"])
         except Exception as error:
             raise InputError(f"{path}: is not the state of a dissection; remove it") from error

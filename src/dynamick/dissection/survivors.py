@@ -1,8 +1,6 @@
 """The maps that can still count, kept in little space until the thresholds are final. So one pass is enough."""
 
 import io
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -145,15 +143,8 @@ class Survivors:
         """A batch's maps."""
         piece = self._pieces[batch]
         if piece is None:
-            return self._read(self._path(batch))
+            piece = _read(self._path(batch), self.shape)
         return piece
-
-    def _read(self, path: Path) -> Piece:
-        try:
-            with np.load(path) as stored:
-                return Piece(*(stored[name] for name in Piece._fields))
-        except (OSError, EOFError, KeyError, ValueError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-            raise InputError(f"{path}: is damaged ({type(error).__name__}); remove it, and the same command goes on") from error
 
     def full(self) -> bool:
         """Is it time to `compact`?"""
@@ -169,6 +160,24 @@ class Survivors:
     def _path(self, batch: int) -> Path:
         assert self.folder is not None
         return self.folder / f"{batch:08d}.npz"
+
+
+def _read(path: Path, shape: tuple[int, int]) -> Piece:
+    """A piece as `_packed` wrote it, for maps of this shape.
+
+    Raises:
+        InputError: it is damaged.
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            piece = Piece(*(stored[name] for name in Piece._fields))
+        maps = len(piece.images)
+        whole = piece.units.shape == piece.images.shape == (maps,) and piece.kept.shape == (maps, -(-shape[0] * shape[1] // 8))
+        if not whole or piece.values.shape != (_unpacked(piece, shape).sum(),) or piece.values.dtype != np.float32:
+            raise ValueError("its parts do not fit together")
+    except Exception as error:  # NumPy's readers raise errors of many types
+        raise InputError(f"{path}: is damaged ({type(error).__name__}); remove it, and the same command goes on") from None
+    return piece
 
 
 def _packed(piece: Piece) -> bytes:

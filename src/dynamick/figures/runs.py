@@ -5,14 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dynamick import models, networks
 from dynamick.data.recipe import open_images
 from dynamick.dissection import Dissection
 from dynamick.errors import InputError
 from dynamick.figures.averages import rank
-from dynamick.files import read_text
+from dynamick.settings import read_yaml
 from dynamick.training import read_history
 from dynamick.training.recipe import Recipe, differences, run_label
 
@@ -64,16 +62,17 @@ def read_run(folder: Path) -> Run:
 def _read(folder: Path) -> tuple[Recipe, list[dict[str, float]]]:
     part = CONFIG
     try:
-        recipe = Recipe.from_dict(yaml.safe_load(read_text(folder / part)))
+        (folder / part).stat()  # a missing file is not a damaged one
+        recipe = Recipe.from_dict(read_yaml(folder / part, "a training's"))
         recipe.check()
         part = METRICS
-        (folder / part).stat()  # a missing file is not a damaged one
+        (folder / part).stat()
         history = read_history(folder)
         for row in history:
             row["epoch"], row["top1"], row["sparse_share"]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: no finished training ({Path(error.filename).name} is missing)") from None
-    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise InputError(f"{folder / part}: damaged, or no training's; give a folder that `dynamick train` wrote") from None
     return recipe, history
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynamick import models
 from dynamick.errors import InputError
-from dynamick.files import write_atomically
+from dynamick.files import parse_json, write_atomically
 from dynamick.networks.classes import names_of
 from dynamick.networks.fitting import put_weights, take_precision
 from dynamick.networks.layers import head_of, put_layers, put_unit_layer, routed_layers, units_of
@@ -236,7 +236,7 @@ def _config_in(path: str | Path, metadata: dict[str, str]) -> dict[str, Any] | N
     """What the metadata says; None if dynamick did not write it."""
     try:
         if KEY in metadata:
-            config: dict[str, Any] = {"extra": {}, **json.loads(metadata[KEY])}
+            config: dict[str, Any] = {"extra": {}, **parse_json(metadata[KEY])}
         elif {"classifier", "model"} <= metadata.keys():
             config = _first_format(metadata)
         else:
@@ -255,5 +255,5 @@ def _first_format(said: dict[str, str]) -> dict[str, Any]:
     source = "function" if ":" in name else "torchvision"
     routed = {head: {"k": int(said["k"]), "rule": said["rule"]}}
     config = {"source": source, "model": name, "head": head, "routed": routed, "classes": said["classes"].split("\n")}
-    about = json.loads(said["preprocessing"]) if "preprocessing" in said else None
+    about = parse_json(said["preprocessing"]) if "preprocessing" in said else None
     return {**config, "preprocessing": about, "transform_input": "transform_input" in said, "extra": {}}

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from dynamick.errors import InputError
+from dynamick.torch_files import read_torch_file
 
 ADVICE = "give a state dict, saved by torch.save(model.state_dict(), FILE)"
 WHOLE = "a whole model, or no weights at all"
@@ -151,4 +152,4 @@ def _load(path: Path) -> Any:
 
 def _load_safely(path: Path, harmless: list[Any]) -> Any:
     with torch.serialization.safe_globals(harmless):
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return read_torch_file(path)

@@ -1,6 +1,5 @@
 """What a retrofit is held to before anything is computed."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ from dynamick.data.images import check_same_classes
 from dynamick.data.labelled import LabelledImages
 from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.errors import InputError
-from dynamick.files import read_text
+from dynamick.files import read_json
 from dynamick.functional import check_k, check_rule
 from dynamick.networks import OpenNetwork
 from dynamick.nn.units import MOST
@@ -68,7 +67,7 @@ def check_same(file: Path, wanted: dict[str, Any]) -> None:
     if not file.exists():
         return
     try:
-        made = dict(json.loads(read_text(file)))
+        made = dict(read_json(file))
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{file}: damaged ({error}); take it away, or give another --out") from None
     for name, value in wanted.items():

@@ -11,6 +11,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
+from dynamick.torch_files import read_torch_file
 
 KEYS = ("epoch", "global_step", "state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops")
 """What a resumed training needs of Lightning's checkpoint."""
@@ -46,7 +47,7 @@ def _read(path: Path) -> tuple[Any, str | None]:
     if not zipfile.is_zipfile(path):
         return None, "it is truncated or damaged, or another program's"
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        found = read_torch_file(path)
     except pickle.UnpicklingError:
         return None, "it holds objects that are not loaded, for they could run code: no training of dynamick's wrote it"
     except Exception as error:

