@@ -1,5 +1,6 @@
 """Explaining a folder in one call: everything is written from one pass, whole or not at all."""
 
+import errno
 import json
 import os
 import subprocess
@@ -71,25 +72,20 @@ def test_an_explanation_is_made_once(place: Path, tmp_path: Path, monkeypatch: p
 
 
 @pytest.mark.parametrize("name", sorted(EVERYTHING))
-def test_without_room_what_was_there_stays(name: str, place: Path, tmp_path: Path) -> None:
-    """A limit on the size of files stands for a full disk."""
+def test_without_room_what_was_there_stays(name: str, place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / EVERYTHING[name]
     if name == "pictures":
         target.mkdir()
         target = target / "0.png"
     target.write_text("whole")
-    option = {"out": "--out", "json": "--json", "pictures": "--pictures", "study": "--study", "three_way": "--three-way"}[name]
-    code = (
-        "import resource, sys\n"
-        "from dynamick.cli.main import main\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (500, 500))\n"
-        "main(sys.argv[1:])\n"
-    )
-    command = ["explain", "--weights", "res8-d3a.safetensors", "--images", "images", option, str(tmp_path / EVERYTHING[name])]
-    command += ["--twin", "res8.safetensors", "--concepts", "concepts"] if name == "three_way" else []
-    run = subprocess.run([sys.executable, "-c", code, *command], cwd=place, capture_output=True, text=True, check=False)
-    assert run.returncode == 1
-    assert run.stderr.splitlines()[-1].startswith("dynamick: ")
+
+    def full(_file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        explained(place, tmp_path, **{name: EVERYTHING[name]})
+    assert caught.value.filename == str(target)
     assert target.read_text() == "whole"
     assert not [path.name for path in tmp_path.rglob(".*")]
 
