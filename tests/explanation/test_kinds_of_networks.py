@@ -174,6 +174,39 @@ def test_maps_that_no_module_puts_out_are_found_among_the_functions(pool: str) -
         torch.testing.assert_close(each.maps, want.detach())
 
 
+class Permuted(nn.Module):
+    """Maps with their units as the last axis, or a row of tokens, as transformers have them."""
+
+    def __init__(self, form: str, pooled_by_module: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.form, self.pooled_by_module = form, pooled_by_module
+        self.conv, self.norm, self.act, self.fc = nn.Conv2d(3, 6, 3, stride=2), nn.LayerNorm(6), nn.ReLU(), nn.Linear(6, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.conv(x).permute(0, 2, 3, 1)
+        if self.form == "tokens":
+            maps = maps.flatten(1, 2)
+        maps = self.act(self.norm(maps)) if self.pooled_by_module else F.relu(self.norm(maps))
+        return self.fc(maps.mean(1) if self.form == "tokens" else maps.mean((1, 2)))
+
+
+@pytest.mark.parametrize("pooled_by_module", [True, False])
+@pytest.mark.parametrize("form", ["units last", "tokens"])
+def test_maps_are_found_whichever_axis_their_units_are(form: str, pooled_by_module: bool) -> None:
+    model, batch = Permuted(form, pooled_by_module), images()
+    with torch.no_grad():
+        maps = F.relu(model.norm(model.conv(batch).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
+    for each in dk.explain(model, batch, preprocess=None):
+        assert each.maps is not None
+        want = maps[each.image, each.units] * model.fc.weight[each.class_index, each.units][:, None, None] / 16
+        torch.testing.assert_close(each.maps, want.detach())
+    if pooled_by_module:
+        assert "act" in Reader(model, None).maps(batch).layers
+        with pytest.raises(InputError, match="grad-cam: the maps have their units as the last axis"):
+            faithfulness(model, batch, orders=["grad-cam"], preprocess=None)
+
+
 def test_grad_cam_says_that_it_needs_a_module() -> None:
     with pytest.raises(InputError, match="grad-cam: no module of the model puts out the map"):
         faithfulness(Functional("mean"), images(), orders=["grad-cam"], preprocess=None)

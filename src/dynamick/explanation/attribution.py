@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
-from dynamick.explanation.maps import NO_MODULE, NONLINEAR
+from dynamick.explanation.maps import NONLINEAR
 from dynamick.explanation.pixels import enlarge
 from dynamick.explanation.reading import Reader, evaluating, heat
 
@@ -41,8 +41,9 @@ def unit_attributions(reader: Reader, images: Tensor, classes_B: Tensor, method:
     target = classes_B.to(prepared.device)
     with evaluating(reader.model), torch.enable_grad():
         if method == "grad-cam":
-            if where.module is None:
-                raise InputError(f"grad-cam: {where.why or NO_MODULE}")
+            if where.no_grad_cam is not None:
+                raise InputError(f"grad-cam: {where.no_grad_cam}")
+            assert where.module is not None
             layer = reader.model.get_submodule(where.module)
             maps = attr.LayerGradCam(reader.logits, layer).attribute(
                 prepared, target, attribute_to_layer_input=where.side == "input", attr_dim_summation=False

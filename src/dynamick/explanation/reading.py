@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.explanation.head import LinearHead, find_head
-from dynamick.explanation.maps import NOT_FINITE, Maps, Sight, Watching, find_maps, is_mean, tells, watch
+from dynamick.explanation.maps import NOT_FINITE, Maps, Sight, Watching, as_maps, find_maps, tells, watch
 from dynamick.networks.running import check_hooks, like_input, puts_out, right_channels, unwrapped
 from dynamick.ops import torch_internals
 from dynamick.preprocessing import Preprocessing, check_range, check_type
@@ -131,8 +131,9 @@ class Reader:
         _, logits, given = self._run(prepared, hooks, watching)
         x_BM = given.flatten(1)
         # Each batch is checked, because in the first image a map may equal the input by chance.
-        maps = watching.maps(x_BM) if watching is not None else seen.get("maps")
-        return Reading(logits.flatten(1), x_BM, maps if maps is not None and is_mean(maps, x_BM) else None)
+        if watching is not None:
+            return Reading(logits.flatten(1), x_BM, watching.maps(x_BM))
+        return Reading(logits.flatten(1), x_BM, as_maps(seen["maps"], x_BM) if "maps" in seen else None)
 
     def logits(self, prepared: Tensor) -> Tensor:
         """What the model's head puts out, (B, O), whatever is made of it; gradients flow if they are enabled."""

@@ -14,7 +14,7 @@ from dynamick.explanation.attribution import METHODS, captum_attr
 from dynamick.explanation.composition import composition, share_covered
 from dynamick.explanation.faithfulness import OURS, faithfulness_of
 from dynamick.explanation.instances import Explanation
-from dynamick.explanation.maps import NO_MODULE, Maps
+from dynamick.explanation.maps import Maps
 from dynamick.explanation.pages import FEW_CONCEPTS
 from dynamick.explanation.reading import Reader, Seen
 from dynamick.explanation.simulability import simulability, study_questions
@@ -98,6 +98,6 @@ def _orders(where: Maps) -> tuple[list[str], dict[str, str]]:
         captum_attr()
     except InputError as error:
         left_out = dict.fromkeys(METHODS, str(error))
-    if where.module is None:
-        left_out["grad-cam"] = where.why or NO_MODULE
+    if where.no_grad_cam is not None:
+        left_out["grad-cam"] = where.no_grad_cam
     return [order for order in (*OURS, *METHODS) if order not in left_out], left_out
