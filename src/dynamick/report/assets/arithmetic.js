@@ -63,6 +63,8 @@ const logitOf = (c, x) => Math.fround(sum(route(c, x).products) + head.bias[c]);
 function answer(x) {
   const logits = Array.from({length: head.O}, (_, c) => logitOf(c, x));
   const order = logits.map((_, c) => c).sort((a, b) => descending(logits[a], logits[b]) || a - b);
+  // A network of one logit says yes or no by the logistic function.
+  if (head.O === 1) return {logits, order, probabilities: [1 / (1 + Math.exp(-logits[0]))]};
   const top = logits[order[0]], powers = logits.map(logit => (logit === top ? 1 : Math.exp(logit - top))), total = sum(powers);
   return {logits, order, probabilities: powers.map(power => power / total)};
 }
