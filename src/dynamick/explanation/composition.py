@@ -5,11 +5,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.explanation.head import find_head
-from dynamick.explanation.instances import class_names, concepts_of
+from dynamick.explanation.instances import Concept, class_names, concepts_of
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
@@ -87,37 +87,40 @@ def composition(model: nn.Module, units: "Dissection") -> list[Composition]:
     if len(concepts) != weight_OM.shape[1]:
         raise InputError(f"units: {len(concepts)} units dissected, but the head reads {weight_OM.shape[1]}")
     names = class_names(model, head)
-    result = []
-    for c, weight_M in enumerate(weight_OM):
-        positive = weight_M.clamp(min=0)
-        order = positive.argsort(descending=True, stable=True)
-        ranked = positive[order]
-        partial = ranked.cumsum(0)
-        # The fewest units that hold the part: those up to the first partial sum that reaches it.
-        n = int((partial < COVERED * partial[-1]).sum()) + 1 if partial[-1] > 0 else 0
-        links: dict[tuple[str, str], list[UnitLink]] = {}
-        for unit, weight in zip(order[:n].tolist(), ranked[:n].tolist(), strict=True):
-            concept = concepts[unit]
-            key = (f"unit {unit + 1}", "") if concept is None else (concept.label, concept.category)
-            score, detector = (0.0, False) if concept is None else (concept.score, concept.detector)
-            links.setdefault(key, []).append(UnitLink(unit, weight, score, detector, weight / float(ranked[0])))
-        made_of = [
-            ConceptLink(label, category, held := sum(link.weight for link in of), held / float(partial[-1]), of)
-            for (label, category), of in links.items()
-        ]
-        made_of.sort(key=lambda link: (-link.weight, link.units[0].unit))
-        result.append(
-            Composition(
-                class_index=c,
-                class_name=names[c],
-                concepts=made_of,
-                covered=len(made_of) or None,
-                detected=_detected(made_of),
-                positive=int((weight_M > 0).sum()),
-                negative=float(-weight_M.clamp(max=0).sum()),
-            )
-        )
-    return result
+    return [_composition(c, names[c], weight_M, concepts) for c, weight_M in enumerate(weight_OM)]
+
+
+def _composition(c: int, name: str, weight_M: Tensor, concepts: Sequence[Concept | None]) -> Composition:
+    made_of = _made_of(weight_M.clamp(min=0), concepts)
+    return Composition(
+        class_index=c,
+        class_name=name,
+        concepts=made_of,
+        covered=len(made_of) or None,
+        detected=_detected(made_of),
+        positive=int((weight_M > 0).sum()),
+        negative=float(-weight_M.clamp(max=0).sum()),
+    )
+
+
+def _made_of(positive_M: Tensor, concepts: Sequence[Concept | None]) -> list[ConceptLink]:
+    """The concepts of the units that hold `COVERED` of a class's positive weight, by descending weight."""
+    order = positive_M.argsort(descending=True, stable=True)
+    ranked = positive_M[order]
+    partial = ranked.cumsum(0)
+    # The fewest units that hold the part: those up to the first partial sum that reaches it.
+    n = int((partial < COVERED * partial[-1]).sum()) + 1 if partial[-1] > 0 else 0
+    links: dict[tuple[str, str], list[UnitLink]] = {}
+    for unit, weight in zip(order[:n].tolist(), ranked[:n].tolist(), strict=True):
+        concept = concepts[unit]
+        key = (f"unit {unit + 1}", "") if concept is None else (concept.label, concept.category)
+        score, detector = (0.0, False) if concept is None else (concept.score, concept.detector)
+        links.setdefault(key, []).append(UnitLink(unit, weight, score, detector, weight / float(ranked[0])))
+    made_of = [
+        ConceptLink(label, category, held := sum(link.weight for link in of), held / float(partial[-1]), of)
+        for (label, category), of in links.items()
+    ]
+    return sorted(made_of, key=lambda link: (-link.weight, link.units[0].unit))
 
 
 def share_covered(compositions: Sequence[Composition], n: int = 5) -> float:

@@ -5,7 +5,7 @@ import math
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -245,6 +245,38 @@ def check_units(units: "Dissection | None", head: LinearHead, where: Maps) -> li
     return concepts
 
 
+class _Sums(NamedTuple):
+    """What one class of one image sums, and what the class beside it does; -1 pads the units."""
+
+    units: list[int]
+    products: list[float]
+    other_units: list[int]
+    other_products: list[float]
+    chosen: int
+    other: int
+    total: float
+    n98: int
+
+
+def _sums(head: LinearHead, reading: Reading, chosen: Sequence[int] | None) -> list[list[_Sums]]:
+    """For each image, of each class that is explained: the chosen ones, or else the predicted one."""
+    ranked = _ranked(reading.logits)
+    first, second = ranked[:, :1], ranked[:, :2][:, -1:]
+    classes_BC = first if chosen is None else torch.tensor(chosen, device=first.device).expand(len(first), -1)
+    other_BC = torch.where(classes_BC == first, second, first)
+    route, other = head.route(reading.x, classes_BC), head.route(reading.x, other_BC)
+    total_BC = (reading.x.double() @ head.effective_weight.T).gather(1, classes_BC)
+    tensors = (route.indices, route.products, other.indices, other.products, classes_BC, other_BC, total_BC)
+    # Whole batches become lists at once. Thousands of single reads would cost more than the network.
+    rows = zip(*(tensor.tolist() for tensor in (*tensors, _n98(route.products))), strict=True)
+    return [[_Sums(*values) for values in zip(*row, strict=True)] for row in rows]
+
+
+def _ranked(logits_BO: Tensor) -> Tensor:
+    """Classes by descending logit. NaN ranks highest and the lower of two equal logits first, as in the routing."""
+    return logits_BO.argsort(dim=1, descending=True, stable=True)
+
+
 def _explain_batch(
     head: LinearHead,
     reading: Reading,
@@ -254,29 +286,14 @@ def _explain_batch(
     start: int,
     why: str | None,
 ) -> list[Explanation]:
-    # NaN ranks highest and the lower of two equal logits first, as in the routing.
-    ranked = reading.logits.argsort(dim=1, descending=True, stable=True)
-    first, second = ranked[:, :1], ranked[:, :2][:, -1:]
-    classes_BC = first if chosen is None else torch.tensor(chosen, device=first.device).expand(len(first), -1)
-    other_BC = torch.where(classes_BC == first, second, first)
-    route, other = head.route(reading.x, classes_BC), head.route(reading.x, other_BC)
-    weight_OM = head.effective_weight
-    total_BC = (reading.x.double() @ weight_OM.T).gather(1, classes_BC)
-    # Whole batches become lists at once. Thousands of single reads would cost more than the network.
-    tensors = (route.indices, route.products, other.indices, other.products, classes_BC, other_BC, total_BC)
-    rows = zip(*(tensor.tolist() for tensor in (*tensors, _n98(route.products))), strict=True)
-    predicted, logits, bias = first[:, 0].tolist(), reading.logits.tolist(), head.bias.double().tolist()
-    result: list[Explanation] = []
-    for b, row in enumerate(rows):
-        for units, products, other_units, other_products, c, o, total, n98 in zip(*row, strict=True):
-            n = sum(unit >= 0 for unit in units)
-            units, products = units[:n], products[:n]
-            runner_up = None
-            if o != c:
-                apart = _differences(units, products, other_units, other_products)
-                labels = _pick(concepts, list(apart))
-                runner_up = RunnerUp(o, names[o], logits[b][o], bias[o], list(apart), list(apart.values()), labels)
+    predicted, logits, bias = _ranked(reading.logits)[:, 0].tolist(), reading.logits.tolist(), head.bias.double().tolist()
+    weight_OM, result = head.effective_weight, list[Explanation]()
+    for b, of_image in enumerate(_sums(head, reading, chosen)):
+        for each in of_image:
+            c, n = each.chosen, sum(unit >= 0 for unit in each.units)
+            units, products = each.units[:n], each.products[:n]
             routed = _sum(products)
+            split = None if why is not None or reading.maps is None else _split(reading.maps[b], weight_OM[c], units)
             result.append(
                 Explanation(
                     image=start + b,
@@ -290,15 +307,29 @@ def _explain_batch(
                     units=units,
                     products=products,
                     concepts=_pick(concepts, units),
-                    shares={"share_of_routed": _shares(products, routed), "share_of_all": _shares(products, total)},
-                    residual=None if total == 0 else 1 - routed / total,
-                    n98=n98 or None,
-                    runner_up=runner_up,
-                    maps=None if why is not None or reading.maps is None else _split(reading.maps[b], weight_OM[c], units),
+                    shares={
+                        "share_of_routed": _shares(products, routed),
+                        "share_of_all": _shares(products, each.total),
+                    },
+                    residual=None if each.total == 0 else 1 - routed / each.total,
+                    n98=each.n98 or None,
+                    runner_up=_runner_up(each, concepts, names, logits[b], bias),
+                    maps=split,
                     why=why,
                 )
             )
     return result
+
+
+def _runner_up(
+    sums: _Sums, concepts: list[Concept | None] | None, names: list[str], logits: list[float], bias: list[float]
+) -> RunnerUp | None:
+    o = sums.other
+    if o == sums.chosen:
+        return None
+    apart = _differences(sums.units, sums.products, sums.other_units, sums.other_products)
+    units = list(apart)
+    return RunnerUp(o, names[o], logits[o], bias[o], units, list(apart.values()), _pick(concepts, units))
 
 
 def _split(maps_MHW: Tensor, weight_M: Tensor, units: list[int]) -> Tensor:
@@ -321,10 +352,11 @@ def _n98(products_BCK: Tensor) -> Tensor:
 
 
 def _differences(units: list[int], products: list[float], others: list[int], theirs: list[float]) -> dict[int, float]:
-    difference = dict(zip(units, products, strict=True))
-    for unit, product in zip(others, theirs, strict=True):
-        if unit >= 0:
-            difference[unit] = difference.get(unit, 0.0) - product
+    difference: dict[int, float] = {}
+    for sign, those, values in ((1, units, products), (-1, others, theirs)):
+        for unit, product in zip(those, values, strict=True):
+            if unit >= 0:
+                difference[unit] = difference.get(unit, 0.0) + sign * product
     return dict(sorted(difference.items(), key=lambda item: (-abs(item[1]), item[0])))
 
 
