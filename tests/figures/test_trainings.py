@@ -11,6 +11,7 @@ from dynamick.data.checking import open_concepts
 from dynamick.figures import find, names
 from dynamick.figures.dissections import scoring
 from dynamick.figures.trainings import Training, estimates, train_all, trainings
+from dynamick.files import alone
 from dynamick.training import train
 from dynamick.training.recipe import Recipe
 
@@ -118,3 +119,19 @@ def test_every_need_is_a_recipe_that_may_be_trained(tmp_path: Path) -> None:
         for each in trainings(figure.needs, tmp_path, 1, tmp_path / "mine"):
             each.recipe.check()
             assert each.recipe.data.kind == "scenes" or each.recipe.data.root.startswith(str(tmp_path / "mine"))
+
+
+def test_the_same_figure_twice_at_once_is_refused(own: Path, scenes: Path, refused: Callable[..., str]) -> None:
+    folder = own / "out" / "runs" / "tiny" / "res8-0"
+    with alone(folder):
+        assert f"{folder}: another process is " in refused("table1")
+
+
+def test_a_dissection_that_another_process_makes_is_refused(
+    own: Path, scenes: Path, reproduce: Callable[..., dict[str, Any]], refused: Callable[..., str]
+) -> None:
+    reproduce("table1")
+    folder = own / "out" / "dissections" / "res8-0" / "state" / "process-0-of-1"
+    with alone(folder):
+        assert f"{folder}: another process is filling this" in refused("fig6")
+    assert not (own / "out" / "fig6.md").exists()
