@@ -127,3 +127,14 @@ def test_a_clock_that_goes_backwards(place: Path, name: str, monkeypatch: pytest
     monkeypatch.setattr("tqdm.std.time", lambda: next(times))
     assert ended(place, name) == 0
     assert ended(place, name) == 0
+
+
+def test_what_a_killed_comparison_left_is_taken_away(place: Path) -> None:
+    assert ended(place, "compare") == 0
+    (features,) = (place / "compare").glob("features/*/val")
+    (features / "chunk-00000.safetensors").unlink()
+    left = [each / ".half.99999999-1" for each in (place / "compare", place / "compare" / "cells" / "net", features)]
+    for each in left:
+        each.write_bytes(bytes(1000))
+    assert ended(place, "compare") == 0
+    assert not any(each.exists() for each in left)
