@@ -20,7 +20,7 @@ class Pruned:
 
     Attributes:
         kept, total: weights of the head that remain, of how many.
-        most: the largest number that remains in any class.
+        max_per_class: the largest number that remains in any class.
         images: inputs that were routed, and whose logits were compared.
         changed: logits that are not the same, bit for bit, summed in one order; 0 proves the pruning. An implementation may
             sum the same products in another order once others are pruned, and so round otherwise.
@@ -29,7 +29,7 @@ class Pruned:
 
     kept: int
     total: int
-    most: int
+    max_per_class: int
     images: int
     changed: int
     units: int | None = None
@@ -89,7 +89,7 @@ def prune_head(head: DynamicLinear, features: list[Tensor], units: UnitLayer | N
     whole, keep = copy.deepcopy(head), counts.used > 0
     head.weight.masked_fill_(~keep, 0)
     head.set_mask(keep)
-    figures = {"kept": int(keep.sum()), "total": keep.numel(), "most": int(keep.sum(1).max()), "images": images}
+    figures = {"kept": int(keep.sum()), "total": keep.numel(), "max_per_class": int(keep.sum(1).max()), "images": images}
     changed = sum(_changed(whole(x), head(x), whole, head, x) for x in features)
     if units is not None:
         kept = keep.any(0).nonzero().flatten()
