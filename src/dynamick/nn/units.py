@@ -53,7 +53,8 @@ class UnitLayer(nn.Module):
         with torch.no_grad():
             for module, name in ((self.conv, "weight"), (norm, "weight"), (norm, "bias")):
                 setattr(module, name, nn.Parameter(getattr(module, name)[kept].clone()))
-            norm.running_mean, norm.running_var = norm.running_mean[kept].clone(), norm.running_var[kept].clone()
+            for name in ("running_mean", "running_var"):
+                setattr(norm, name, getattr(norm, name)[kept].clone())
         self.conv.out_channels = norm.num_features = len(kept)
 
 
@@ -234,9 +235,10 @@ def put_units(model: nn.Module, place: Place, layer: UnitLayer, replaced: tuple[
     _refuse_twice(model)
     module, before = model.get_submodule(place.module), place.side == "input"
     owner = owner_of(model, place)
-    register = module.register_forward_pre_hook if before else module.register_forward_hook
+    entering, leaving = _Entering(layer), _Leaving(layer)
+    handle = module.register_forward_pre_hook(entering) if before else module.register_forward_hook(leaving)
     # What `revert` needs stays with the layer, but is not one of the network's weights.
-    vars(layer).update(place=place, replaced=replaced, handle=register(_Entering(layer) if before else _Leaving(layer)))
+    vars(layer).update(place=place, replaced=replaced, handle=handle)
     model.get_submodule(owner).add_module(NAME, layer)
 
 

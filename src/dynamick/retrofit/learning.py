@@ -29,7 +29,7 @@ class Settings:
         rule: `at_most` or `exactly`.
         decay: of the head's weight; AdamW's, decoupled from the gradient.
         layer_decay: of the unit layer's convolution.
-        epochs, batch, rate: AdamW with a one-cycle rate; where the epochs would be fewer than 500 steps, there are more.
+        epochs, batch, rate: AdamW with a one-cycle rate; where the epochs would be fewer than 200 steps, there are more.
         head_rate: the head's rate is so many times the other one.
         smoothing: of the labels.
         teacher: the share of the loss that is the divergence from a teacher's probabilities, where there is one.

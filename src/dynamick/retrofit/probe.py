@@ -11,7 +11,7 @@ from dynamick.seeding import seed_of
 EPOCHS, BATCH, RATE, SMOOTHING = 30, 128, 3e-3, 0.1
 DECAYS = (0.1, 1.0, 3.0, 6.0, 12.0)
 """Weight decays to choose from. A usual one, below 1, understates a probe on few images by several points."""
-LEAST_STEPS = 500
+LEAST_STEPS = 200
 """Few images are passed over more often, until so many steps are done."""
 FAINT = 1e-3
 """Added to a feature's deviation: one that hardly varies must not be blown up."""
@@ -49,7 +49,7 @@ def fit_probe(x: Tensor, labels: Tensor, classes: int, decay: float, seed: int =
         classes: C.
         decay: of the weight, decoupled (Loshchilov and Hutter 2019).
         seed: of the order of the images.
-        epochs: passes over the images; more where these would be fewer than 500 steps.
+        epochs: passes over the images; more where these would be fewer than 200 steps.
     """
     mean, std = x.mean(0), x.std(0) + FAINT
     scaled = (x - mean) / std

@@ -11,7 +11,7 @@ class Row:
     Attributes:
         name: what it is.
         top1, top5: in %.
-        weights: static weights a class (|w| >= 1e-3), the mean; `most` is the largest number.
+        weights: static weights a class (|w| >= 1e-3), the mean; `max_per_class` is the largest number.
         units: how many inputs some class has a weight for.
         decay: of its weight, as it was chosen; None where nothing was chosen.
         seconds: of the final training.
@@ -21,7 +21,7 @@ class Row:
     top1: float
     top5: float
     weights: float | None = None
-    most: int | None = None
+    max_per_class: int | None = None
     units: int | None = None
     decay: float | None = None
     seconds: float | None = None
@@ -63,7 +63,7 @@ class Report:
                 f"{row.top1:8.2f}",
                 f"{row.top5:8.2f}",
                 _cell(row.weights, 13, ".1f"),
-                _cell(row.most, 4, "d"),
+                _cell(row.max_per_class, 4, "d"),
                 _cell(row.units, 5, "d"),
                 _cell(row.decay, 5, "g"),
                 _cell(row.seconds, 7, ".0f"),

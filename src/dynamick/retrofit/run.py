@@ -124,12 +124,8 @@ def _retrofit_units(
     maps = {name: _maps(network, place, each, out / "maps" / name, tell) for name, each in images.items()}
     model.cpu()
     began = time.monotonic()
-    work = Work(
-        *(Images.of(maps[name], images[name].labels.cpu()) for name in ("train", "val")),
-        len(images["val"].classes),
-        settings.seed,
-        next(model.parameters()).dtype,
-    )
+    learnt, seen = (Images.of(maps[name], images[name].labels.cpu()) for name in ("train", "val"))
+    work = Work(learnt, seen, len(images["val"].classes), settings.seed, next(model.parameters()).dtype)
     own = copy.deepcopy(model.get_submodule(head)).float().requires_grad_(False) if known else None
     outputs = len(model.get_submodule(head).weight)
     net, rows, tried, changed = _heads(work, settings, own, teacher, tell)

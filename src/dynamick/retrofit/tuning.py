@@ -28,11 +28,12 @@ class Choice:
 def split(labels: Tensor) -> tuple[Tensor, Tensor]:
     """The places of the images to learn from and of those held out: of each class the 5th, 10th, 15th image, and so on.
 
-    A class of fewer images than five has none held out.
+    Of a class of two to four images the last one is held out; of a class of one, none.
     """
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
-        held[(labels == label).nonzero().flatten()[HELD - 1 :: HELD]] = True
+        places = (labels == label).nonzero().flatten()
+        held[places[HELD - 1 :: HELD] if len(places) >= HELD else places[1:][-1:]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 

@@ -42,7 +42,7 @@ class Keeper(Checkpoint):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         history = state_dict.get("history")
-        rows = history if isinstance(history, list) and history else [None]
+        rows: list[Any] = history if isinstance(history, list) and history else [None]
         if not all(isinstance(row, dict) and {"epoch", "top1"} <= row.keys() for row in rows):
             raise unreadable(self.out / STATE, "it does not hold what was measured")
         self.history = rows
