@@ -43,6 +43,12 @@ def test_cited_headings_are_there() -> None:
             assert cited in headings, f"{name} cites {cited!r}, which docs/definitions.md does not have"
 
 
+def test_files_that_contributors_are_led_to_are_there() -> None:
+    sources = {path.relative_to(Path(dk.__file__).parent).as_posix() for path in Path(dk.__file__).parent.rglob("*.py")}
+    for named in re.findall(r"`([\w/]+\.py)`", (ROOT / "CONTRIBUTING.md").read_text()):
+        assert (ROOT / named).exists() or any(f"/{each}".endswith(f"/{named}") for each in sources), named
+
+
 @pytest.mark.parametrize("path", sorted((Path(dk.__file__).parent / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
 def test_recipes_are_valid(path: Path) -> None:
     assert recipe_path(path.stem) == path
