@@ -116,6 +116,46 @@ def test_a_file_never_says_which_code_is_run(function: str, tmp_path: Path) -> N
         said.clear()
 
 
+def test_what_a_command_wrote_opens_for_who_named_the_function_alone(
+    function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import builtins
+    import sys
+
+    said: list[str] = builtins.SAID  # type: ignore[attr-defined]
+    path, module = tmp_path / "w.safetensors", tmp_path / "openednet.py"
+    dk.save(dk.open_network(function, layer="head").model, path, vouch=True)
+    assert dk.open_network(path).head == "head"
+    key = next((Path(__import__("os").environ["XDG_STATE_HOME"])).rglob("key"))
+    assert key.stat().st_mode & 0o77 == 0
+
+    def refused() -> bool:
+        sys.modules.pop("openednet", None)
+        said.clear()
+        with pytest.raises(dk.InputError, match="no file may say which code is run"):
+            dk.load(path)
+        return not said
+
+    # Another user; other code; the same code elsewhere; another function; a module of that name that is loaded already.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "other"))
+    assert refused()
+    monkeypatch.setenv("XDG_STATE_HOME", str(key.parents[1]))
+    source = module.read_text()
+    module.write_text(source + "\n")
+    assert refused()
+    module.write_text(source)
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "openednet.py").write_text(source)
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert refused()
+    monkeypatch.chdir(tmp_path)
+    assert isinstance(dk.load(path), Two)
+    tensors, config = safetensors.torch.load_file(path), dk.networks.read_config(path)
+    for change in ({"model": "openednet:other"}, {"signature": "0" * 64}, {"signature": None}, {"model": "os:abort"}):
+        safetensors.torch.save_file(tensors, path, {"dynamick": json.dumps(config | change)})
+        assert refused()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_one_format_for_every_network(function: str, tmp_path: Path, dtype: torch.dtype) -> None:
     """A converted head of another number of outputs, its mask and its precision come back; so do names and preprocessing."""

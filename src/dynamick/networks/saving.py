@@ -17,6 +17,7 @@ from dynamick.networks.fitting import put_weights, take_precision
 from dynamick.networks.layers import head_of, put_layers, put_unit_layer, routed_layers, units_of
 from dynamick.networks.source import Source
 from dynamick.networks.sources import find, sources
+from dynamick.networks.vouching import is_vouched, signature
 from dynamick.preprocessing import Preprocessing
 
 KEY = "dynamick"
@@ -51,7 +52,9 @@ class Saved:
     tensors: dict[str, Tensor]
 
 
-def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None, spec: str | None = None) -> None:
+def save(
+    model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None, spec: str | None = None, vouch: bool = False
+) -> None:
     """Write a network's weights, and what rebuilds it, to one safetensors file, whole or not at all.
 
     Args:
@@ -60,12 +63,16 @@ def save(model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None
         path: the file; a file that is there stays until the new one is complete.
         extra: plain values kept beside the configuration, under "extra" (how it was trained, what it reached).
         spec: which network it is, as for `open_network` (`resnet50`, `package.module:function`), where neither made it.
+        vouch: where a function makes the network, sign that this user named it, so that the file opens for the same user on the
+            same machine without naming it again (`networks.vouching`). Commands do so.
 
     Raises:
         InputError: nothing says which network it is, or it was changed so that no configuration rebuilds it.
         OSError: the file cannot be written.
     """
     config = {**_config(model, spec), "extra": extra or {}}
+    if vouch and sources()[config["source"]].runs_code:
+        config["signature"] = signature(config["model"])
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
     write_atomically(Path(path), safetensors.torch.save(tensors, {KEY: json.dumps(config)}))
 
@@ -75,7 +82,8 @@ def load(path: str | Path, model: str | None = None) -> nn.Module:
 
     Args:
         path: the file.
-        model: `package.module:function`, where a user's function makes the network: no file says which code is run.
+        model: `package.module:function`, where a user's function makes the network: no file says which code is run. What a
+            command of this user's wrote on this machine needs it only where the function's code has changed since.
 
     Raises:
         InputError: the file is missing, damaged, or holds weights of another architecture than it says; or a function makes
@@ -149,7 +157,7 @@ def _source_of(saved: Saved, spec: str | None) -> tuple[Source, str]:
     source = sources().get(said)
     if source is None:
         raise InputError(f"{path}: its network comes from {said!r}, which is unknown here; there are {', '.join(sources())}")
-    if spec is None and source.runs_code:
+    if spec is None and source.runs_code and not is_vouched(name, saved.config.get("signature")):
         raise InputError(
             f"{path}: a function of somebody's makes its network, and no file may say which code is run; "
             f"name the function yourself with --model (the file calls it {name})"

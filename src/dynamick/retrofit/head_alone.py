@@ -105,4 +105,4 @@ def write(network: OpenNetwork, head: DynamicLinear, shown: DataRecipe, path: Pa
     model: Any = network.model
     model.set_submodule(network.need_head(), head)
     about = {"model": network.name, "data": Path(shown.root).name, "k": head.k}
-    save(model, path, {"retrofit": about, "recipe": {"data": asdict(shown)}})
+    save(model, path, {"retrofit": about, "recipe": {"data": asdict(shown)}}, vouch=True)

@@ -21,6 +21,7 @@ from dynamick.explanation.folder import explain_folder
 from dynamick.explanation.outputs import Outputs
 from dynamick.files import alone, why_no_folder, write_json
 from dynamick.networks import OpenNetwork, open_network, save
+from dynamick.networks.running import like_input
 from dynamick.nn import Place, UnitLayer, add_units, find_place, unit_layer
 from dynamick.progress import bar
 from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, knows_classes, open_splits
@@ -120,7 +121,8 @@ def _retrofit_units(
     if teacher == "network" and not known:
         raise InputError("--teacher network: its outputs are not the classes of these images; give probe, or none")
     model: Any = network.model.to(device).eval()
-    place = find_place(model, head, prepare(images["train"].take([0, len(images["train"]) - 1])[0]).to(device))
+    two = prepare(images["train"].take([0, len(images["train"]) - 1])[0])
+    place = find_place(model, head, two.to(device, like_input(model, head).dtype))
     maps = {name: _maps(network, place, each, out / "maps" / name, tell) for name, each in images.items()}
     model.cpu()
     began = time.monotonic()
@@ -146,7 +148,7 @@ def _retrofit_units(
     _install(network, head, place, net)
     about = {"model": network.name, "data": Path(shown.root).name, "k": settings.k, "rows": [asdict(row) for row in rows]}
     metrics = {"top1": rows[-1].top1, "top5": rows[-1].top5}
-    save(model, out / WEIGHTS, {"retrofit": about, "recipe": {"data": asdict(shown)}, "metrics": metrics})
+    save(model, out / WEIGHTS, {"retrofit": about, "recipe": {"data": asdict(shown)}, "metrics": metrics}, vouch=True)
     write_json(out / FIGURES, {"before": before, "after": after, **report.to_dict(), **made})
     return Retrofitted(before, after, outputs, model.classes, report)
 
