@@ -210,6 +210,15 @@ def test_backbones_are_named_by_their_run(tmp_path: Path) -> None:
         names_of([*paths, tmp_path / "res8-0" / "last.safetensors"])
 
 
+@pytest.mark.parametrize("name", ["", "..", "../x", "a/b"])
+def test_a_name_that_would_lead_out_of_the_folder_is_refused(weights: Path, name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="is no name for a folder"):
+        dk.comparison.compare({name: dk.open_network(weights)}, tmp_path / "out")
+    with pytest.raises(InputError, match="there is none"):
+        dk.comparison.compare({}, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_networks_whose_heads_were_trained_otherwise_are_not_averaged(weights: Path) -> None:
     model = dk.load(weights)
     other = weights.with_name("other.safetensors")

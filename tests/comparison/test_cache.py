@@ -349,12 +349,6 @@ def test_damaged_state_is_refused(
         cache_features(model, images, tmp_path / "f")
 
 
-def test_a_classifier_of_maps_is_refused(images: ImageTensors, tmp_path: Path) -> None:
-    net = torch.nn.Sequential(torch.nn.Conv2d(3, 3, 1))
-    with pytest.raises(InputError, match="must see a vector"):
-        cache_features(net, images, tmp_path / "f", Preprocessing())
-
-
 def test_a_killed_run_goes_on(model: models.ResNet, images: ImageTensors, tmp_path: Path, told: list[int]) -> None:
     """Killed after its third chunk, then finished: the same features, and only the rest is computed."""
     torch.save((model.state_dict(), images.images, images.labels), tmp_path / "given.pt")

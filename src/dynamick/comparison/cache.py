@@ -26,6 +26,7 @@ from dynamick.data.images import evenly_spaced
 from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
 from dynamick.files import FULL, alone, read_json, why_no_folder, write_atomically, write_json
+from dynamick.networks.running import check_hooks
 from dynamick.nn import find_classifier
 from dynamick.preprocessing import Preprocessing
 from dynamick.progress import bar
@@ -106,10 +107,18 @@ def cache_features(
     if prepare is None:
         raise InputError("features: the model does not say how its images are prepared; give a Preprocessing")
     check_classes(data.labels, data.classes)
-    layer, folder = find_classifier(model) if layer is None else layer, Path(folder)
+    check_hooks(model)
+    layer, folder = _classifier(model) if layer is None else layer, Path(folder)
     key = {**network_key(model, layer, prepare), "data": data.fingerprint(), "dtype": dtype}
     fill_cache(folder, key, data, partial(entering, model.to(device).eval(), layer, prepare, data), batch_size, progress)
     return open_features(folder)
+
+
+def _classifier(model: nn.Module) -> str:
+    try:
+        return find_classifier(model)
+    except ValueError as error:
+        raise InputError(str(error)) from None
 
 
 def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: Enter, batch_size: int, progress: bool) -> None:

@@ -118,6 +118,7 @@ def compare(
             another process is at work in it.
     """
     check(heads or [], budgets, seeds, jobs, device)
+    check_names(networks)
     others = foreign.read_foreign(ood)
     seen = open_concepts(concepts) if isinstance(concepts, str | Path) else concepts
     out = Path(out)
@@ -153,6 +154,18 @@ def check(heads: Sequence[str], budgets: Sequence[int], seeds: int, jobs: int, d
         if value < 1:
             raise InputError(f"--{name} {value}: give an integer from 1 up")
     cells.check_heads(heads)
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Cells and features are kept in folders of these names.
+
+    Raises:
+        InputError: there is none, or one that is no folder's name.
+    """
+    if not (given := list(names)):
+        raise InputError("networks: there is none; give one or more, by their names")
+    if odd := [name for name in given if name in ("", ".", "..") or Path(name).name != name]:
+        raise InputError(f"networks: {odd[0]!r} is no name for a folder; give a plain one")
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
