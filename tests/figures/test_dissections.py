@@ -140,3 +140,17 @@ def test_the_time_told_has_the_dissections_to_come(
     monkeypatch.setattr("dynamick.figures.trainings.train", lambda *_, **__: None)
     train_all(trainings, more_seconds=lambda left: sum(scoring_estimates(left, concepts)))
     assert "2 of 2 trainings to do, about 15 hours" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("figure", ["fig5", "fig6"])
+def test_a_dissection_of_other_units_is_named(
+    figure: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], dissected: Callable[..., list[str]]
+) -> None:
+    given = dissected({"a": None, "b": None})
+    tally = tmp_path / "dissected" / "b" / "tally.csv"
+    tally.write_text("\n".join(tally.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(SystemExit) as stop:
+        main(["reproduce", figure, *given])
+    assert stop.value.code == 2
+    assert f"{tally}: 15 units dissected, but the head reads 16" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -50,7 +50,16 @@ def test_a_recipe_that_was_edited_is_damaged(
 
 
 @pytest.mark.parametrize(
-    "text", [b"\xff\xfe", b"a\rb\n", b"epoch,top1\n1,2\n2,3\n", b"epoch,top1,sparse_share\n1,x,0\n2,y,0\n", b"a\n1,2\n3,4\n"]
+    "text",
+    [
+        b"\xff\xfe",
+        b"a\rb\n",
+        b"epoch,top1\n1,2\n2,3\n",
+        b"epoch,top1,sparse_share\n1,x,0\n2,y,0\n",
+        b"epoch,top1,sparse_share\n1,9,0\n2,nan,0\n",
+        b"epoch,top1,sparse_share\n1,9,0\n2,9,inf\n",
+        b"a\n1,2\n3,4\n",
+    ],
 )
 def test_damaged_figures_are_not_blamed_on_the_recipe(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: bytes, make_run: Callable[..., Path]

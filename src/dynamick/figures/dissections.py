@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dynamick import networks
 from dynamick.comparison.detecting import dissect_features, features_layer
 from dynamick.data.checking import open_concepts
@@ -15,7 +17,8 @@ from dynamick.dissection import Dissection, dissect
 from dynamick.dissection.saving import recorded
 from dynamick.durations import in_words
 from dynamick.errors import InputError, Note
-from dynamick.explanation.dissected import read_units
+from dynamick.explanation import Reader
+from dynamick.explanation.dissected import check_fits, read_units
 from dynamick.figures.runs import WEIGHTS, Run
 from dynamick.figures.trainings import Training
 from dynamick.training import DissectEvery
@@ -33,17 +36,20 @@ NOISE = 0.01
 """A training's last measurement may differ by this part from the dissection of its file, made on another device."""
 
 
-def read_dissection(folder: Path, run: Path) -> Dissection:
+def read_dissection(folder: Path, run: Run) -> Dissection:
     """The dissection of a run's last maps, FOLDER/RUN/tally.csv, with what dissection.json beside it adds.
 
     Raises:
-        InputError: it is missing or damaged.
+        InputError: it is missing or damaged, or of another layer or number of units than the run's head reads.
     """
-    path = folder / run.resolve().name / TALLY
+    path = folder / run.folder.resolve().name / TALLY
     if not path.exists():
         raise InputError(f"{path}: no such file; write it by `dynamick dissect`")
-    found = read_units(path)
+    found, side = read_units(path), run.recipe.data.side
     assert found is not None
+    # Noise excites some unit of any network.
+    noise = torch.randint(0, 256, (1, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    check_fits(path, found, Reader(run.network), noise)
     return found
 
 

@@ -91,7 +91,7 @@ def _material(
     runs = [_read(figure, folder) for folder in folders]
     if not figure.dissected or dissections is None:
         return Material(runs, seeds, concepts=concepts)
-    runs = [replace(run, units=read_dissection(dissections, run.folder)) for run in runs]
+    runs = [replace(run, units=read_dissection(dissections, run)) for run in runs]
     seen = dissected_on(folders, dissections, concepts, figure.uses_concepts)
     return Material(runs, seeds, dissections, concepts, seen)
 

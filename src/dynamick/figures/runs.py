@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +69,8 @@ def _read(folder: Path) -> tuple[Recipe, list[dict[str, float]]]:
         part = METRICS
         (folder / part).stat()
         history = read_history(folder)
-        for row in history:
-            row["epoch"], row["top1"], row["sparse_share"]
+        if not all(isfinite(row[name]) for row in history for name in ("epoch", "top1", "sparse_share")):
+            raise ValueError("a number is not finite")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{folder}: no finished training ({Path(error.filename).name} is missing)") from None
     except (ValueError, KeyError, TypeError, AttributeError):

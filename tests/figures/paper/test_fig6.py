@@ -81,7 +81,7 @@ def test_figure_6_says_what_its_pictures_lack(tmp_path: Path, pictured: tuple[Ru
     assert pictures is None
     assert said.endswith("they need --concepts DIR, the images that were dissected.")
     (tmp_path / "dissections" / "run" / "dissection.json").unlink()
-    run = replace(run, units=read_dissection(tmp_path / "dissections", run.folder))
+    run = replace(run, units=read_dissection(tmp_path / "dissections", run))
     pictures, said = fig6.top_images(run, tmp_path / "dissections", images)
     assert "they need " + str(tmp_path / "dissections" / "run" / "dissection.json") in said
     assert "--concepts" not in said
@@ -103,7 +103,7 @@ def test_a_dissection_of_another_layer_gives_no_pictures(tmp_path: Path, picture
     found.write_tally(folder / "tally.csv")
     (folder / "dissection.json").write_text(found.to_json())
     with pytest.raises(InputError, match=r"a dissection of 'layer3\.0\.conv1', but the head reads 'layer3'"):
-        fig6.top_images(replace(run, units=read_dissection(folder.parent, run.folder)), folder.parent, images)
+        read_dissection(folder.parent, run)
 
 
 def test_without_positive_weights_figure_6_has_no_units_and_no_pictures(tmp_path: Path, pictured: tuple[Run, Path]) -> None:

@@ -12,14 +12,13 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from numpy.typing import NDArray
 
 from dynamick.data.checking import open_concepts
-from dynamick.data.concepts import some_images
 from dynamick.data.images import evenly_spaced
 from dynamick.dissection.gallery import examples, overlay
 from dynamick.dissection.plots import COLOURS, look
 from dynamick.dissection.result import DETECTOR
 from dynamick.errors import InputError
-from dynamick.explanation import Reader, composition, share_covered
-from dynamick.explanation.instances import check_units
+from dynamick.explanation import composition, share_covered
+from dynamick.explanation.dissected import check_data
 from dynamick.figures import by_model
 from dynamick.figures.averages import Row, verdict
 from dynamick.figures.by_model import CONCEPTS
@@ -99,7 +98,7 @@ def top_images(run: Run, dissections: Path | None, concepts: Path | None) -> tup
         concepts: the images that were dissected.
 
     Raises:
-        InputError: these are other images, or the dissection is of another layer than the head reads.
+        InputError: these are other images.
     """
     noted = (dissections or Path()) / run.folder.resolve().name / "dissection.json"
     lacking = [] if units_of(run).top_images.size else [f"{noted}, which `dynamick dissect` writes beside the tally"]
@@ -114,14 +113,14 @@ def _pictures(run: Run, data: Any, concepts: Path) -> Pictures:
     """For each unit drawn its top images (H, W, 3), dimmed outside its region.
 
     Raises:
-        InputError: the unit is not as active in them as its dissection says, or that is of another layer.
+        InputError: the unit is not as active in them as its dissection says.
     """
     drawn, units = sorted(set().union(*_heaviest(run).values())), units_of(run)
     other = f"{concepts}: other images than {run.folder} was dissected on, or in another size; give those, or no --concepts"
-    if sorted(data.labels) != sorted(units.concepts) or units.top_images.max() >= len(data):
-        raise InputError(other)
-    reader = Reader(run.network)
-    check_units(units, reader.head, reader.maps(some_images(data)))
+    try:
+        check_data(units, data)
+    except InputError:
+        raise InputError(other) from None
     found = examples(run.network, data, units, drawn, TOP_IMAGES)
     for each in found:
         said = units.top_values[each.unit].tolist()
