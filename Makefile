@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= runs/demo
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-torch fuzz check sanitize format clean
+.PHONY: help install demo test test-torch fuzz faults check sanitize format clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ check: $(VENV)/.installed-dev ## lint, formatting, types
 
 sanitize: $(VENV)/.installed-dev ## run the CPU kernel's tests under AddressSanitizer and UBSan
 	$(BIN)/python tests/ops/sanitize.py
+
+faults: $(VENV)/.installed-dev ## kill each command at every moment at which it changes a file, and start it again
+	OMP_NUM_THREADS=1 $(BIN)/python tests/faults/kill.py
 
 format: $(VENV)/.installed-dev ## put the code into the house's form
 	$(BIN)/ruff check --fix .

@@ -83,7 +83,7 @@ class Key:
         if str(given) in self.choices:
             # YAML reads the 32 of a precision as a number.
             return str(given)
-        what = "is empty; it" if given == "" else "null" if given is None else given if _is_word(given) else reprlib.repr(given)
+        what = "is empty; it" if given == "" else "null" if given is None else _shown(given)
         raise InputError(f"{where}{self.name}: {what} must be {self.wanted}")
 
 
@@ -151,7 +151,7 @@ def no_key(kind: Any, name: str, where: str = "", dashes: str = "") -> InputErro
     close = [each for each in known if each.startswith(name) or each.split(".")[-1] == name]
     close = close or difflib.get_close_matches(name, known, NEAR, cutoff=0.75)
     near = f"; nearest: {', '.join(close[:NEAR])}" if close else ""
-    return InputError(f"{where}{name}: no key of a recipe; known there are {there}{near}")
+    return InputError(f"{where}{_shown(name)}: no key of a recipe; known there are {there}{near}")
 
 
 def read_yaml(path: Path, what: str) -> dict[str, Any]:
@@ -212,8 +212,10 @@ def _text(given: Any) -> str:
     return given
 
 
-def _is_word(given: Any) -> bool:
-    return isinstance(given, str | int | float) and len(str(given)) < 100
+def _shown(given: Any) -> str:
+    """A value for a message of one line."""
+    plain = isinstance(given, str | int | float) and len(str(given)) < 100 and str(given).isprintable()
+    return str(given) if plain else reprlib.repr(given)
 
 
 READERS: dict[Any, Callable[[Any], Any]] = {NoneType: _null, bool: _boolean, int: _integer, float: _number, str: _text}

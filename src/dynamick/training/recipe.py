@@ -1,6 +1,7 @@
 """A recipe: everything that decides a training's result, as plain dataclasses filled from YAML and the command line."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -227,8 +228,10 @@ def recipe_path(name: str) -> Path:
     path = Path(name)
     shipped = Path(__file__).parents[1] / "recipes"
     for candidate in (path, shipped / name, shipped / f"{name}.yaml"):
-        if candidate.is_file():
-            return candidate
+        with suppress(OSError):
+            # Such as a name that is too long.
+            if candidate.is_file():
+                return candidate
     known = ", ".join(sorted(each.stem for each in shipped.glob("*.yaml")))
     raise InputError(f"{name}: no such recipe; give a YAML file{' or one of ' + known if known else ''}")
 
