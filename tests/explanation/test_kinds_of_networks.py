@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 import dynamick as dk
 from dynamick.errors import InputError
-from dynamick.explanation import Reader, faithfulness
-from tests.explanation.networks import Small, images, small
+from dynamick.explanation import Reader, composition, faithfulness
+from tests.explanation.networks import Small, dissection, images, small
 
 
 def same(got: list[Any], want: list[Any]) -> bool:
@@ -55,6 +55,9 @@ def test_the_preprocessing_and_classes_of_a_wrapped_network_count() -> None:
     got = dk.explain(nn.DataParallel(model), images())
     assert [each.class_name for each in got] == [each.class_name for each in want]
     assert same(got, want)
+    made_of = composition(nn.DataParallel(model), dissection(6))
+    assert made_of == composition(model, dissection(6))
+    assert [each.class_name for each in made_of] == ["a", "b", "c", "d"]
 
 
 @pytest.mark.parametrize("make", [torch.jit.script, lambda model: torch.jit.trace(model, images(1))])

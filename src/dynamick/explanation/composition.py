@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from dynamick.errors import InputError
 from dynamick.explanation.head import find_head
 from dynamick.explanation.instances import Concept, class_names, concepts_of
+from dynamick.networks.running import unwrapped
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
@@ -81,6 +82,7 @@ def composition(model: nn.Module, units: "Dissection") -> list[Composition]:
     Raises:
         InputError: no linear classifier, or a dissection of another number of units.
     """
+    model = unwrapped(model)
     head = find_head(model)
     concepts = concepts_of(units)
     weight_OM = head.effective_weight.cpu()

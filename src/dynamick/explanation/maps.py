@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 NONLINEAR = (
-    "no feature map's mean is the head's input: there are other layers between the last map and the head, "
-    "so a contribution has no exact split over the image; the units alone are shown"
+    "no feature map's mean is the head's input: the last maps are pooled otherwise, or there are other layers between them and "
+    "the head, so a contribution has no exact split over the image; the units alone are shown"
 )
 NOT_FINITE = (
     "the head's input is not finite in any of these images, so nobody can tell which maps it is the mean of; "

@@ -18,6 +18,7 @@ from dynamick.explanation.reading import Reader, Seen
 from dynamick.metrics import sparsity
 from dynamick.metrics.sparsity import THRESHOLD
 from dynamick.networks import OpenNetwork
+from dynamick.networks.running import unwrapped
 from dynamick.report import explanation as parts
 from dynamick.report.explanation import ModelSummary, Page, write_page
 
@@ -147,7 +148,7 @@ def summary_of(network: nn.Module | OpenNetwork, units: Dissection | None = None
     """`summarise` by what the network says of itself: its name, and its accuracy where its training measured one."""
     if isinstance(network, OpenNetwork):
         return summarise(network.name, network.model, network.accuracy, units)
-    return summarise(type(network).__name__, network, None, units)
+    return summarise(type(unwrapped(network)).__name__, network, None, units)
 
 
 def _instances(seen: Seen, names: Sequence[str], truth: Sequence[int | None]) -> list[parts.Instance]:
