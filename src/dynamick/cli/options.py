@@ -12,9 +12,24 @@ MODEL = "res18-d5a or the like, package.module:function that returns a model, a 
 WEIGHTS = "safetensors of dynamick, a run's folder, a state dict (.pt, .pth, .safetensors), or DEFAULT"
 
 
+class _Side(argparse.Action):
+    """A side in pixels; also said twice, as height and width of a square."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any) -> None:
+        if len(set(values)) > 1:
+            raise argparse.ArgumentError(self, f"{' '.join(map(str, values))}: images are square here, give one number")
+        setattr(namespace, self.dest, values[0])
+
+
+def add_size(parser: Any) -> None:
+    """The side of the images that a network is shown."""
+    said = "side of the square images in pixels (default: the model's own, or 224)"
+    parser.add_argument("--size", type=int, nargs="+", action=_Side, metavar="PIXELS", help=said)
+
+
 def add_preprocessing(parser: Any) -> None:
     """How a network's images are prepared, where it does not say, or is to be shown others."""
-    parser.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own, or 224)")
+    add_size(parser)
     add_mean_and_std(parser)
 
 
@@ -22,6 +37,12 @@ def add_mean_and_std(parser: Any) -> None:
     """The same without the size."""
     parser.add_argument("--mean", type=float, nargs="+", metavar="R", help="subtracted from RGB in 0..1; one number for grey")
     parser.add_argument("--std", type=float, nargs="+", metavar="R", help="what the difference is divided by, as many numbers")
+
+
+def add_classes(parser: Any) -> None:
+    """What a network's outputs are called."""
+    said = "the classes' names in the outputs' order: one a line, or JSON (a list, id2label, class_to_idx)"
+    parser.add_argument("--classes", type=Path, metavar="FILE", help=said)
 
 
 def add_features(parser: argparse.ArgumentParser) -> None:
@@ -34,10 +55,10 @@ def add_features(parser: argparse.ArgumentParser) -> None:
 
 def add_foreign(parser: argparse.ArgumentParser) -> None:
     """The options of commands whose weights may be files that do not say what they are."""
-    parser.add_argument("--size", type=int, help="side of the images in pixels (default: the model's own, or 224)")
+    add_size(parser)
     group = parser.add_argument_group("of weights that dynamick did not write")
     group.add_argument("--model", help="what they are of: package.module:function, a torchvision name, or timm:NAME")
-    group.add_argument("--classes", type=Path, metavar="FILE.txt", help="the classes' names, one a line, in the outputs' order")
+    add_classes(group)
     add_mean_and_std(group)
 
 

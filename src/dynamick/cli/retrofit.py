@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for what is made; the same one resumes")
     parser.add_argument("--page", type=Path, metavar="PAGE.html", help="explain some validation images on a page at once")
     parser.add_argument("--seed", type=int, default=0, help="of weights and order (default %(default)s)")
+    options.add_classes(parser)
     options.add_features(parser)
 
 
@@ -39,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
     from dynamick.retrofit import retrofit
 
     open_device(args.device)
-    network = open_network(args.model, args.weights, layer=args.layer, **options.preprocessing_of(args))
+    network = open_network(args.model, args.weights, layer=args.layer, classes=args.classes, **options.preprocessing_of(args))
     made = retrofit(
         network,
         args.data,

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamick.errors import InputError
-from dynamick.files import read_text
+from dynamick.files import read_json, read_text
 
 
 def names_of(value: Any) -> list[str] | None:
@@ -33,15 +33,20 @@ def _of_mapping(value: Mapping[Any, Any]) -> list[str] | None:
 
 
 def read_names(file: Path) -> list[str]:
-    """The names in a text file, one a line.
+    """The names in a file: one a line, or JSON in any of the forms that `names_of` takes.
 
     Raises:
-        InputError: it cannot be read.
+        InputError: it cannot be read, or holds no names.
     """
     try:
-        return [line.strip() for line in read_text(file).splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        if file.suffix.lower() != ".json":
+            return [line.strip() for line in read_text(file).splitlines() if line.strip()]
+        names = names_of(read_json(file))
+    except (OSError, ValueError) as error:
         raise InputError(f"--classes {file}: cannot be read ({error}); give a text file in UTF-8, one class a line") from None
+    if names is None:
+        raise InputError(f"--classes {file}: holds no names; give a list, or a dictionary of numbers and names")
+    return names
 
 
 def classes_of(own: Any, outputs: int | None, given: Any = None) -> list[str]:

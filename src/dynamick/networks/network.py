@@ -23,6 +23,7 @@ class OpenNetwork:
         layer: dotted name of the layer whose maps are pooled into the head's input; None if nothing says.
         preprocessing: how its images are prepared; None if nothing says.
         classes: a name for each output; the outputs' numbers where nothing says.
+        named: whether the user gave the classes' names.
         data: the images that it learnt from; None if its file does not say.
         source: where its weights came from: a file, or `DEFAULT`; None if the user's function made them.
         metrics: what its training measured last, by name; empty if its file does not say.
@@ -36,6 +37,7 @@ class OpenNetwork:
     layer: str | None = None
     preprocessing: Preprocessing | None = None
     classes: list[str] = field(default_factory=list)
+    named: bool = False
     data: DataRecipe | None = None
     source: Path | str | None = None
     metrics: dict[str, float] = field(default_factory=dict)

@@ -68,7 +68,14 @@ def open_network(
         model.preprocessing = prepared
     if head is not None:
         model.head_name = head
-    return replace(found, head=head, layer=unit_layer_name(model) or found.layer, preprocessing=prepared, classes=names)
+    return replace(
+        found,
+        head=head,
+        layer=unit_layer_name(model) or found.layer,
+        preprocessing=prepared,
+        classes=names,
+        named=classes is not None,
+    )
 
 
 def new_network(spec: str, outputs: int | None = None) -> nn.Module:

@@ -12,7 +12,6 @@ from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.errors import InputError
 from dynamick.files import read_json
 from dynamick.functional import check_k, check_rule
-from dynamick.networks import OpenNetwork
 from dynamick.nn.units import MOST
 
 WEIGHTS, FIGURES = "weights.safetensors", "retrofit.json"
@@ -74,10 +73,3 @@ def check_same(file: Path, wanted: dict[str, Any]) -> None:
         if made.get(name) != value:
             told = "other weights" if name == "weights" else f"--{name} {made.get(name, 'unknown')}, not {value}"
             raise InputError(f"{file}: its head was made with {told}; give another --out, or take this one away")
-
-
-def knows_classes(network: OpenNetwork, classes: list[str]) -> bool:
-    """Whether a network's outputs are these classes; where nobody says their names, or their weights' publisher, by number."""
-    outputs = len(network.model.get_submodule(network.need_head()).get_parameter("weight"))
-    said = getattr(network.model, "classes", None) if network.source != "DEFAULT" else None
-    return outputs == len(classes) and (said is None or network.classes == classes)

@@ -1,6 +1,5 @@
 """A Dynamic-K head on a trained network's own features, without units: what `units=None` gives."""
 
-import copy
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from dynamick.errors import InputError
 from dynamick.files import write_json
 from dynamick.networks import OpenNetwork, save
 from dynamick.nn import DynamicLinear
-from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_same, knows_classes, open_splits
+from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_same, open_splits
+from dynamick.retrofit.own_head import order_looks_wrong, order_of, own_head
 from dynamick.retrofit.report import Retrofitted
 
 
@@ -72,7 +72,11 @@ def retrofit_head(
 
     learn, held = (cached(split, images) for split, images in open_splits(shown).items())
     model.cpu()
-    before = measure(copy.deepcopy(old).float(), held) if knows_classes(network, held.classes) else None
+    order = order_of(network, held.classes)
+    own = None if order is None else own_head(network, order)
+    before = None if own is None else measure(own, held)
+    if own is not None and (hint := order_looks_wrong(own(held.x), held.labels)) is not None:
+        tell(hint)
     job = Job(out / "features", out, f"dynamic-{rule.replace('_', '-')}", (k,), seed)
     tell(f"training the head, {in_words(estimate([job]))}")
     head = train(learn.x, learn.labels, len(learn.classes), k, seed, rule, bias=old.bias is not None)

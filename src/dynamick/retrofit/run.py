@@ -1,6 +1,5 @@
 """Units learnt on a trained network's frozen maps, with a head of a few of them a class; the network itself stays as it is."""
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -24,11 +23,12 @@ from dynamick.networks import OpenNetwork, open_network, save
 from dynamick.networks.running import like_input
 from dynamick.nn import Place, UnitLayer, add_units, find_place, unit_layer
 from dynamick.progress import bar
-from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, knows_classes, open_splits
+from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, open_splits
 from dynamick.retrofit.head_alone import retrofit_head
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units
 from dynamick.retrofit.learning import Settings, UnitHead, pooled, seconds_of
 from dynamick.retrofit.maps import SPARE, Maps, open_maps, room_for
+from dynamick.retrofit.own_head import order_looks_wrong, order_of, own_head
 from dynamick.retrofit.probe import passes
 from dynamick.retrofit.report import Report, Retrofitted, Row
 from dynamick.retrofit.tuning import split
@@ -117,8 +117,8 @@ def _retrofit_units(
     shown = folder_recipe(data, prepare.size, network.data)
     images = open_splits(shown)
     check_images(images["train"])
-    known = knows_classes(network, images["val"].classes)
-    if teacher == "network" and not known:
+    order = order_of(network, images["val"].classes)
+    if teacher == "network" and order is None:
         raise InputError("--teacher network: its outputs are not the classes of these images; give probe, or none")
     model: Any = network.model.to(device).eval()
     two = prepare(images["train"].take([0, len(images["train"]) - 1])[0])
@@ -128,7 +128,9 @@ def _retrofit_units(
     began = time.monotonic()
     learnt, seen = (Images.of(maps[name], images[name].labels.cpu()) for name in ("train", "val"))
     work = Work(learnt, seen, len(images["val"].classes), settings.seed, next(model.parameters()).dtype)
-    own = copy.deepcopy(model.get_submodule(head)).float().requires_grad_(False) if known else None
+    own = None if order is None else own_head(network, order)
+    if own is not None and (hint := order_looks_wrong(own(work.val.means), work.val.labels)) is not None:
+        tell(hint)
     outputs = len(model.get_submodule(head).weight)
     net, rows, tried, changed = _heads(work, settings, own, teacher, tell)
     model.preprocessing, model.classes = replace(prepare, size=shown.side), list(images["train"].classes)
