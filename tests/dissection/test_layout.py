@@ -87,11 +87,36 @@ class Heads(nn.Module):
         return self.values(self.project(tokens).unflatten(2, (3, 12)).transpose(1, 2))
 
 
+class Tokens(nn.Module):
+    """Pieces of 4 by 4 pixels as tokens; `first` puts one more before them."""
+
+    def __init__(self, first: bool = False) -> None:
+        super().__init__()
+        self.body, self.norm, self.first = nn.Conv2d(3, 6, 4, stride=4), nn.LayerNorm(6), first
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.body(x).flatten(2).transpose(1, 2)
+        return self.norm(torch.cat([tokens[:, :1], tokens], 1) if self.first else tokens)
+
+
+def test_a_square_of_tokens_is_a_map() -> None:
+    model, images = Tokens(), torch.rand(2, 3, 32, 32)
+    tokens = maps_of(model, "norm", images)
+    assert tokens.shape == (2, 6, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(tokens.flatten(2).transpose(1, 2), model(images))
+
+
+@pytest.mark.parametrize(("model", "size"), [(Tokens(True), (32, 32)), (Tokens(), (32, 16)), (Tokens(), (64, 16))])
+def test_other_tokens_are_refused(model: nn.Module, size: tuple[int, int]) -> None:
+    with pytest.raises(InputError, match=r"^layer: 'norm' puts out a tensor of shape \(1, \d+, 6\); choose one that puts out"):
+        maps_of(model, "norm", torch.rand(1, 3, *size))
+
+
 def test_what_is_no_map_is_refused() -> None:
     with pytest.raises(InputError, match=r"'values' puts out a tensor of shape \(1, 3, 256, 12\), and it cannot be told"):
         maps_of(Heads(), "values", torch.rand(1, 3, 32, 32))
-    with pytest.raises(InputError, match=r"^layer: 'project' puts out a tensor of shape \(1, 256, 36\); choose one"):
-        maps_of(Heads(), "project", torch.rand(1, 3, 32, 32))
+    assert maps_of(Heads(), "project", torch.rand(1, 3, 32, 32)).shape == (1, 36, 16, 16)
 
 
 def test_features_last_give_the_same_dissection_as_features_second(squares) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from dynamick.dissection.layout import features_of, units_axis, units_second
+from dynamick.dissection.layout import LAST, are_tokens, features_of, units_axis, units_second
 from dynamick.errors import InputError
 from dynamick.networks.running import check_hooks, unwrapped
 from dynamick.ops import torch_internals
@@ -53,16 +53,24 @@ class Capture:
         """Keep a copy: a later in-place module, such as a ReLU, would change the layer's output."""
         if isinstance(output, Tensor) and output.ndim == 2:
             output = output[:, :, None, None]
-        elif isinstance(output, Tensor) and output.ndim == 4 and output.numel():
-            if self._axis is None:
-                self._axis = units_axis(tuple(output.shape), self._image, self._last, self.layer)
-            output = units_second(output, self._axis)
+        elif isinstance(output, Tensor) and output.numel():
+            output = self._units_second(output)
         if not isinstance(output, Tensor) or output.ndim != 4 or not output.is_floating_point() or not output.numel():
             form = f"a tensor of shape {tuple(output.shape)}" if isinstance(output, Tensor) else f"a {type(output).__name__}"
             raise InputError(
                 f"layer: {self.layer!r} puts out {form}; choose one that puts out a map (B, units, h, w) or vector (B, units)"
             )
         self._output = output.detach().to(torch.float32, memory_format=torch.contiguous_format, copy=True)
+
+    def _units_second(self, output: Tensor) -> Tensor:
+        shape = tuple(output.shape)
+        if output.ndim == 3 and are_tokens(shape, self._image, self._last):
+            return units_second(output, LAST)
+        if output.ndim != 4:
+            return output
+        if self._axis is None:
+            self._axis = units_axis(shape, self._image, self._last, self.layer)
+        return units_second(output, self._axis)
 
     def take(self) -> Tensor:
         """The maps of the latest forward pass, float32, shape (B, U, h, w); a vector's are (B, U, 1, 1).

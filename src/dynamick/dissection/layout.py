@@ -1,4 +1,9 @@
-"""Which axis of a layer's output counts its units: the second in (B, units, h, w), the last in (B, h, w, units)."""
+"""Which axis of a layer's output counts its units: the second in (B, units, h, w), the last in (B, h, w, units).
+
+Tokens, (B, h * w, units), are maps whose rows follow each other.
+"""
+
+import math
 
 from torch import Tensor, nn
 
@@ -59,6 +64,19 @@ def _stretched(size: tuple[int, ...], image: tuple[int, int] | None) -> float:
     return max(ratio, 1 / ratio)
 
 
+def are_tokens(shape: tuple[int, ...], image: tuple[int, int] | None, last: nn.Module | None) -> bool:
+    """Whether an output with three axes is a square of tokens, of a square image: (B, side * side, units).
+
+    Args:
+        shape, image, last: as in `units_axis`.
+    """
+    square = math.isqrt(shape[1]) ** 2 == shape[1] and image is not None and image[0] == image[1]
+    return square and isinstance(last, LAST_FEATURES) and features_of(last) == shape[2]
+
+
 def units_second(maps: Tensor, axis: int) -> Tensor:
-    """The same maps as (B, units, h, w)."""
+    """The same maps, or tokens, as (B, units, h, w)."""
+    if maps.ndim == 3:
+        side = math.isqrt(maps.shape[1])
+        return maps.transpose(1, 2).unflatten(2, (side, side))
     return maps if axis == FIRST else maps.permute(0, 3, 1, 2)
