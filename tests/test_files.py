@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dynamick.errors import InputError
-from dynamick.files import LOCK, alone, read_table, read_text, write_atomically
+from dynamick.files import alone, read_table, read_text, write_atomically
 
 DIES = """
 import os, pathlib, signal, sys
@@ -18,6 +18,22 @@ pathlib.Path.replace = lambda self, to: os.kill(os.getpid(), signal.SIGKILL)
 folder = pathlib.Path(sys.argv[1])
 with alone(folder):
     write_atomically(folder / "weights.bin", bytes(1000))
+"""
+COMES_AND_GOES = """
+import os, pathlib, sys
+from dynamick.errors import InputError
+from dynamick.files import alone
+folder = pathlib.Path(sys.argv[1])
+done = 0
+while done < 100:
+    try:
+        with alone(folder):
+            # Fails where it is there already.
+            os.close(os.open(folder / "inside", os.O_CREAT | os.O_EXCL))
+            (folder / "inside").unlink()
+            done += 1
+    except InputError:
+        pass
 """
 
 
@@ -28,13 +44,21 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         pass
 
 
+def test_many_processes_that_come_and_go_are_never_two_at_once(tmp_path: Path) -> None:
+    """Each takes its lock away, which another one may just have opened."""
+    (tmp_path / "keep").touch()
+    workers = [subprocess.Popen([sys.executable, "-c", COMES_AND_GOES, tmp_path]) for _ in range(4)]
+    assert [worker.wait() for worker in workers] == [0] * 4
+    assert {each.name for each in tmp_path.iterdir()} == {"keep"}
+
+
 def test_a_new_folder_that_stays_empty_is_taken_away(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError), alone(tmp_path / "a" / "b"):
         1 / 0  # noqa: B018
     assert list(tmp_path.iterdir()) == []
     with alone(tmp_path / "a" / "b"):
         write_atomically(tmp_path / "a" / "b" / "file", b"content")
-    assert {each.name for each in (tmp_path / "a" / "b").iterdir()} == {"file", LOCK}
+    assert {each.name for each in (tmp_path / "a" / "b").iterdir()} == {"file"}
 
 
 def test_what_a_dead_process_left_is_taken_away_at_the_next_start(tmp_path: Path) -> None:
@@ -48,7 +72,7 @@ def test_what_a_dead_process_left_is_taken_away_at_the_next_start(tmp_path: Path
     assert f"{os.getpid()}-" not in left.name
     with alone(tmp_path):
         pass
-    assert {each.name for each in tmp_path.iterdir()} == {LOCK, ".hidden"}
+    assert {each.name for each in tmp_path.iterdir()} == {".hidden"}
 
 
 def test_writing_a_file_takes_away_what_the_dead_left_of_it(tmp_path: Path) -> None:

@@ -180,22 +180,41 @@ def alone(folder: Path) -> Iterator[None]:
     try:
         new = [each for each in (folder, *folder.parents) if not each.exists()]
         folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / LOCK).open("a")
+        lock = _locked(folder / LOCK)
+    except BlockingIOError:
+        raise InputError(f"{folder}: another process is filling this; wait for it, or give another folder") from None
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); give another") from None
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            take_leftovers_away(folder)
-        except BlockingIOError:
-            raise InputError(f"{folder}: another process is filling this; wait for it, or give another folder") from None
-        except OSError:
-            # A file system without locks.
-            pass
+        take_leftovers_away(folder)
         try:
             yield
         finally:
             _tidy(folder, new)
+
+
+def _locked(path: Path) -> BinaryIO:
+    """A file's lock, which ends when the file is closed.
+
+    Raises:
+        BlockingIOError: another process holds it.
+    """
+    while True:
+        lock = path.open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it before may have taken the file away.
+            if os.path.samestat(os.fstat(lock.fileno()), path.stat()):
+                return lock
+        except BlockingIOError:
+            lock.close()
+            raise
+        except FileNotFoundError:
+            pass
+        except OSError:
+            # A file system without locks.
+            return lock
+        lock.close()
 
 
 def take_leftovers_away(folder: Path) -> None:
@@ -207,10 +226,10 @@ def take_leftovers_away(folder: Path) -> None:
 
 def _tidy(folder: Path, new: list[Path]) -> None:
     with contextlib.suppress(OSError):
-        if [each.name for each in folder.iterdir()] == [LOCK]:
-            (folder / LOCK).unlink()
-            for each in new:
-                each.rmdir()
+        (folder / LOCK).unlink()
+        # The first one that holds something ends it.
+        for each in new:
+            each.rmdir()
 
 
 def why_no_folder(path: Path) -> str | None:

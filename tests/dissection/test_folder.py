@@ -12,9 +12,9 @@ from torch import nn
 import dynamick as dk
 from dynamick.cli.main import main
 from dynamick.data.scenes import ComposedScenes
-from dynamick.dissection import Dissection, dissect, dissect_into
+from dynamick.dissection import Dissection, dissect, dissect_into, engine
 from dynamick.errors import InputError
-from dynamick.files import LOCK, alone
+from dynamick.files import alone
 from dynamick.preprocessing import Preprocessing
 
 OPTIONS = {"preprocessing": Preprocessing(size=32), "quantile": 0.9, "progress": False}
@@ -50,12 +50,19 @@ def test_a_refused_network_leaves_no_folder(squares, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_beginning_again_keeps_other_processes_out(squares, tmp_path: Path) -> None:
+def test_beginning_again_keeps_other_processes_out(squares, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dissect(small_network(), "1", squares, state=tmp_path, **OPTIONS)
-    lock = tmp_path / "process-0-of-1" / LOCK
-    before = lock.stat().st_ino
+    real, tried = engine._survivors, []
+
+    def meanwhile(*given):
+        with pytest.raises(InputError, match="another process"), alone(tmp_path / "process-0-of-1"):
+            pass
+        tried.append(True)
+        return real(*given)
+
+    monkeypatch.setattr(engine, "_survivors", meanwhile)
     dissect(small_network(), "1", squares, state=tmp_path, restart=True, **OPTIONS)
-    assert lock.stat().st_ino == before
+    assert tried == [True]
 
 
 def test_a_full_disk_leaves_every_file_as_it_was(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from dynamick.data import broden
 from dynamick.dissection import Dissection, dissect, read_tally, saving
 from dynamick.dissection.gallery import Example, sheet
 from dynamick.errors import InputError
-from dynamick.files import LOCK, write_atomically
+from dynamick.files import write_atomically
 from dynamick.preprocessing import Preprocessing
 from dynamick.torchvision_shim import torchvision
 
@@ -141,7 +141,7 @@ def test_another_number_of_processes_does_not_hide_another_configuration(small, 
     assert_equal(run("lite"), expected)
     (tmp_path / "process-0-of-1" / ".state.pt.123-456").write_bytes(b"killed while it saved")
     run("lite")
-    assert {each.name for each in (tmp_path / "process-0-of-1").iterdir()} == {"state.pt", LOCK}
+    assert {each.name for each in (tmp_path / "process-0-of-1").iterdir()} == {"state.pt"}
     run("netdissect", restart=True)
     assert [each.name for each in tmp_path.iterdir()] == ["process-0-of-1"]
 
