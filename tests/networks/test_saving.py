@@ -77,6 +77,14 @@ def test_weights_of_another_architecture_are_refused(saved: Path) -> None:
         dk.load(saved)
 
 
+@pytest.mark.parametrize("change", [{"width": 10**7}, {"width": 10**18}, {"num_classes": 10**15, "classes": None}])
+def test_sizes_that_a_damaged_file_makes_up_take_no_memory(saved: Path, change: dict[str, Any]) -> None:
+    tensors, config = safetensors.torch.load_file(saved), networks.read_config(saved) | change
+    safetensors.torch.save_file(tensors, saved, {"dynamick": json.dumps({k: v for k, v in config.items() if v is not None})})
+    with pytest.raises(dk.InputError, match=r"w\.safetensors: [^\n]+$"):
+        dk.load(saved)
+
+
 def test_a_full_disk_leaves_the_last_good_file(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = saved.read_bytes()
 

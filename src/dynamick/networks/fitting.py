@@ -69,8 +69,13 @@ def fitted(model: nn.Module, tensors: Mapping[str, Tensor]) -> tuple[dict[str, T
     return ({f"{inner}{name}": tensor for name, tensor in _under(prefixes[0], tensors).items()} if prefixes else tensors), None
 
 
-def put_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> str | None:
+def put_weights(model: nn.Module, tensors: Mapping[str, Tensor], assign: bool = False) -> str | None:
     """Load a state dict into a model. Auxiliary heads that the file lacks go; those that the model lacks are left out.
+
+    Args:
+        model: the model.
+        tensors: the state dict, under the model's names.
+        assign: the model takes these very tensors, instead of their values.
 
     Returns:
         Why it does not fit: the first weight that does not, in words; None if it does.
@@ -82,7 +87,7 @@ def put_weights(model: nn.Module, tensors: Mapping[str, Tensor]) -> str | None:
         for name in lacking:
             setattr(model, name, None)
     try:
-        model.load_state_dict(tensors)
+        model.load_state_dict(tensors, assign=assign)
     except Exception as error:
         return _misfit(model.state_dict(), tensors) or " ".join(str(error).split())[:200]
     return None

@@ -8,6 +8,9 @@ from dynamick import models
 from dynamick.networks.source import Source
 from dynamick.preprocessing import Preprocessing
 
+MOST = 1 << 24
+"""More classes than this are a damaged file's."""
+
 
 def knows(name: str) -> bool:
     """Whether it begins as the paper's names do.
@@ -25,6 +28,8 @@ def build(name: str, kept: dict[str, Any]) -> nn.Module:
     if "model" in kept and (missing := {"num_classes", "stem", "width"} - known.keys()):
         # A file says all of these: defaults would build another network than it holds.
         raise KeyError(min(missing))
+    if known.get("num_classes", 0) > MOST:
+        raise ValueError(f"num_classes is {known['num_classes']}")
     if "outputs" in kept:
         known["num_classes"] = kept["outputs"]
     if "preprocessing" in kept:
