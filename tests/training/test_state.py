@@ -92,7 +92,7 @@ def test_what_a_dead_process_left_is_taken_away_even_from_a_finished_run(run: tu
     for _ in range(2):  # the run ends, and is asked for again
         (out / ".last.ckpt.123-456").write_bytes(b"half a state")
         train(recipe, out)
-        assert [path.name for path in out.iterdir() if path.name.startswith(".")] == [".lock"]
+        assert [path.name for path in out.iterdir() if path.name.startswith(".")] == []
 
 
 def test_a_precision_may_be_written_as_a_number(tmp_path: Path) -> None:
