@@ -150,7 +150,7 @@ def faults(name: str, work: Path, count: int | None, seed: int) -> list[str]:
     chosen = range(1, len(moments) + 1)
     if count is not None and count < len(moments):
         chosen = sorted(random.Random(seed).sample(chosen, count))
-    print(f"{name}: {len(chosen)} of {len(moments)} moments; other in any two runs: {', '.join(sorted(loose)) or 'nothing'}")
+    told(f"{name}: {len(chosen)} of {len(moments)} moments; other in any two runs: {', '.join(sorted(loose)) or 'nothing'}")
     found = []
     for moment in chosen:
         wrong = one(name, work, moment, want, loose, log)
