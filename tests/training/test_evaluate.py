@@ -50,3 +50,12 @@ def test_bad_weights(tmp_path: Path, run: Command) -> None:
     code, err = run("evaluate", good, "--data", "scenes")
     assert (code, len(err.strip().splitlines())) == (2, 1)
     assert "do not fit" in err
+
+
+def test_networks_of_others_are_refused_in_one_line(tmp_path: Path, two_colours: Path, run: Command) -> None:
+    model = dk.networks.new_network("resnet18", 2)
+    model.classes = ["blue", "red"]  # type: ignore[assignment]
+    dk.save(model, tmp_path / "w.safetensors")
+    code, err = run("evaluate", tmp_path / "w.safetensors", "--data", "folder", "--root", two_colours)
+    assert (code, len(err.strip().splitlines())) == (2, 1)
+    assert "a ResNet is not one of this project's networks" in err

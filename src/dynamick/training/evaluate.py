@@ -4,6 +4,7 @@ from typing import Any
 
 import lightning as L
 
+from dynamick import models
 from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.errors import InputError
 from dynamick.training.data import VAL_BATCH
@@ -20,8 +21,13 @@ def evaluate(model: Any, recipe: DataRecipe) -> dict[str, float]:
         recipe: the data; its validation images are used.
 
     Raises:
-        InputError: the data is missing, or of other classes than the model's.
+        InputError: the model is another's, the data is missing, or of other classes than the model's.
     """
+    if not isinstance(model, models.Network):
+        raise InputError(
+            f"model: a {type(model).__name__} is not one of this project's networks, whose figures these are; "
+            "retrofit.json holds those of what retrofit wrote"
+        )
     data = open_images(recipe, "val")
     if data.classes != model.classes:
         raise InputError(
