@@ -91,13 +91,11 @@ def test_a_probe_is_tuned_on_images_that_it_has_not_seen() -> None:
     assert tuning.accuracy(again[held], labels[held]) == found.choice.tried[found.choice.value]
 
 
-def test_where_no_image_can_be_held_out_the_middle_decay_is_taken() -> None:
-    """Four images a class are too few."""
-    x, labels = torch.randn(8, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1] * 4)
+def test_two_images_a_class_are_enough_to_choose_by() -> None:
+    x, labels = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1] * 2)
     images = heads.Images(StoredMaps([x[:, None]]), x, labels)
     found = heads.tuned_probe(heads.Work(images, images, 2))
-    assert found.choice.value == sorted(probe.DECAYS)[len(probe.DECAYS) // 2]
-    assert torch.equal(found.unseen, found.logits)
+    assert set(found.choice.tried) == set(probe.DECAYS)
 
 
 def test_a_probe_does_not_depend_on_the_features_scale() -> None:

@@ -88,8 +88,7 @@ def tuned_probe(work: Work) -> TunedProbe:
     began = time.monotonic()
     probe = fit_probe(x, y, work.classes, choice.value, work.seed)
     row = row_of("dense linear probe", probe.head, work.val.means, work.val.labels, choice.value, time.monotonic() - began)
-    own = probe.logits(x)
-    return TunedProbe(choice, row, own, logits.get(choice.value, own))
+    return TunedProbe(choice, row, probe.logits(x), logits[choice.value])
 
 
 def tuned_units(

@@ -43,13 +43,10 @@ def choose(decays: Sequence[float], top1: Callable[[float], float], images: int,
     Args:
         decays: in any order.
         top1: trains with a decay, and gives the top-1 on the images held out, in %.
-        images: how many these are; with none the middle decay is taken.
+        images: how many these are, one or more.
         sparse: take the largest decay that is at most one standard error behind the best one (Breiman et al. 1984): its head
             is the sparsest of those that cannot be told apart.
     """
-    if not images:
-        # No class has the images to hold one out, so nothing tells decays apart.
-        return Choice(sorted(decays)[len(decays) // 2], {}, 0.0)
     tried = {decay: top1(decay) for decay in sorted(decays)}
     best = max(tried.values())
     share = best / 100
