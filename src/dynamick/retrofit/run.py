@@ -20,7 +20,7 @@ from dynamick.explanation.folder import explain_folder
 from dynamick.explanation.outputs import Outputs
 from dynamick.files import alone, why_no_folder, write_json
 from dynamick.networks import OpenNetwork, open_network, save
-from dynamick.networks.running import like_input
+from dynamick.networks.running import like_input, right_channels
 from dynamick.nn import Place, UnitLayer, add_units, find_place, unit_layer
 from dynamick.progress import bar
 from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, open_splits
@@ -122,7 +122,8 @@ def _retrofit_units(
         raise InputError("--teacher network: its outputs are not the classes of these images; give probe, or none")
     model: Any = network.model.to(device).eval()
     two = prepare(images["train"].take([0, len(images["train"]) - 1])[0])
-    place = find_place(model, head, two.to(device, like_input(model, head).dtype))
+    with right_channels(model, two.shape[1]):
+        place = find_place(model, head, two.to(device, like_input(model, head).dtype))
     maps = {name: _maps(network, place, each, out / "maps" / name, tell) for name, each in images.items()}
     model.cpu()
     began = time.monotonic()
