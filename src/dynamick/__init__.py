@@ -6,6 +6,8 @@ The names that scripts use are here. Each is imported when it is first used.
 import importlib
 from typing import Any
 
+from dynamick.discovery import home_of
+
 __version__ = "0.1.0"
 
 _HOME = {
@@ -53,9 +55,7 @@ __all__ = [*_HOME, *_MODULES, "__version__"]
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"dynamick.{name}")
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

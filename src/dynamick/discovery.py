@@ -1,8 +1,10 @@
-"""Rooms that find their files themselves: a new file in a folder is all that a new head, source or figure takes."""
+"""Rooms that find their files themselves, so that a new file is all that a new head takes; and names imported when used."""
 
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 
 def names_in(package: str) -> list[str]:
@@ -18,3 +20,19 @@ def names_in(package: str) -> list[str]:
 def modules_in(package: str) -> list[ModuleType]:
     """The modules of a package, imported, in the order of `names_in`."""
     return [importlib.import_module(f"{package}.{name}") for name in names_in(package)]
+
+
+def home_of(package: str, homes: Mapping[str, str], name: str) -> Any:
+    """A name of a package that is imported when it is first used: what the package's `__getattr__` gives.
+
+    Args:
+        package: its dotted name.
+        homes: the module of each name.
+        name: what is asked for.
+
+    Raises:
+        AttributeError: the package has no such name.
+    """
+    if name not in homes:
+        raise AttributeError(f"module {package!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(homes[name]), name)

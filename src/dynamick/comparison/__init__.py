@@ -1,10 +1,10 @@
 """Sparse heads compared on cached features: what a user loses and gains with each. Names are imported when first used."""
 
-import importlib
 from typing import Any
 
 # torchmetrics imports torchvision, which must be imported through the shim first.
 import dynamick.torchvision_shim  # noqa: F401
+from dynamick.discovery import home_of
 
 _HOME = {
     "Features": "dynamick.comparison.cache",
@@ -21,9 +21,7 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.comparison' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
 """Labelled images: generated scenes, real sets, and Broden's format. Each name is imported when it is first used."""
 
-import importlib
 from typing import Any
+
+from dynamick.discovery import home_of
 
 _HOME = {
     "Augmentation": "dynamick.data.in_memory",
@@ -30,9 +31,7 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.data' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

@@ -3,9 +3,9 @@
 The code that draws is loaded when it is first used.
 """
 
-import importlib
 from typing import Any
 
+from dynamick.discovery import home_of
 from dynamick.explanation.composition import Composition, composition, share_covered
 from dynamick.explanation.faithfulness import Faithfulness, faithfulness
 from dynamick.explanation.simulability import Simulability, simulability, study_questions
@@ -74,9 +74,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.explanation' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

@@ -1,7 +1,8 @@
 """The paper's tables and figures, made from trainings: one file each in `paper/`. Names are imported when first used."""
 
-import importlib
 from typing import Any
+
+from dynamick.discovery import home_of
 
 _HOME = {
     "Page": "dynamick.figures.page",
@@ -17,9 +18,7 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.figures' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

@@ -1,8 +1,8 @@
 """What is measured beside accuracy: sparsity, routing, simulability; as functions, and as torchmetrics."""
 
-import importlib
 from typing import Any
 
+from dynamick.discovery import home_of
 from dynamick.metrics.routing import RoutingCounts, routing_compute, routing_start, routing_update
 from dynamick.metrics.simulability import (
     ReaderState,
@@ -32,6 +32,4 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.metrics' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)

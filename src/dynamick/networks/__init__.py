@@ -1,7 +1,8 @@
 """Any network opened: this project's files, torchvision's, timm's, or what a user's function returns."""
 
-import importlib
 from typing import Any
+
+from dynamick.discovery import home_of
 
 _HOME = {
     "OpenNetwork": "dynamick.networks.network",
@@ -17,9 +18,7 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.networks' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:

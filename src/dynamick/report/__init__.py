@@ -6,6 +6,8 @@ A report's data can be made without loading what draws and fills the page; each 
 import importlib
 from typing import Any
 
+from dynamick.discovery import home_of
+
 _HOME = dict.fromkeys(("environment", "render", "save"), "dynamick.report.writing")
 _MODULES = ("explanation", "figures", "study", "training")
 
@@ -13,6 +15,4 @@ _MODULES = ("explanation", "figures", "study", "training")
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"dynamick.report.{name}")
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.report' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)

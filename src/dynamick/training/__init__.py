@@ -1,10 +1,10 @@
 """Training by recipes: resumable, on one machine or many. Lightning loads when a name is first used."""
 
-import importlib
 from typing import Any
 
 # Before Lightning: torchmetrics imports torchvision. If torchvision's operators do not match PyTorch, the shim mends it.
 import dynamick.torchvision_shim  # noqa: F401
+from dynamick.discovery import home_of
 
 _HOME = {
     "Classifier": "dynamick.training.module",
@@ -24,9 +24,7 @@ __all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module 'dynamick.training' has no attribute {name!r}")
+    return home_of(__name__, _HOME, name)
 
 
 def __dir__() -> list[str]:
