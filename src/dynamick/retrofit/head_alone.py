@@ -11,7 +11,6 @@ from dynamick.comparison.cache import Features, cache_features
 from dynamick.comparison.cells import Job, estimate
 from dynamick.comparison.entering import weights_digest
 from dynamick.comparison.heads.dynamic import train
-from dynamick.comparison.heads.dynamic_static import usage
 from dynamick.comparison.measuring import measure
 from dynamick.data.labelled import LabelledImages
 from dynamick.data.recipe import DataRecipe, folder_recipe
@@ -23,6 +22,7 @@ from dynamick.nn import DynamicLinear
 from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_same, open_splits
 from dynamick.retrofit.own_head import order_looks_wrong, order_of, own_head
 from dynamick.retrofit.report import Retrofitted
+from dynamick.training.pruning import prune_head
 
 
 def retrofit_head(
@@ -92,9 +92,7 @@ def retrofit_head(
 
 def prune_unrouted(head: DynamicLinear, x: Tensor) -> None:
     """Remove the weights that no training image (features N, M) routes, in place; their logits lose no product."""
-    kept = usage(head, x) > 0
-    head.weight.masked_fill_(~kept, 0)
-    head.set_mask(kept)
+    prune_head(head, list(x.split(4096)))
 
 
 def write(network: OpenNetwork, head: DynamicLinear, shown: DataRecipe, path: Path) -> None:
