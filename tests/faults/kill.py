@@ -95,6 +95,8 @@ def made(folder: Path) -> dict[str, Any]:
             continue
         if path.suffix == ".safetensors":
             found[name] = {key: _bits(tensor) for key, tensor in safetensors.torch.load_file(path).items()}
+        elif path.suffix == ".ckpt":
+            found[name] = timeless(torch.load(path, weights_only=False))
         elif path.suffix == ".csv":
             found[name] = _without_times(path.read_text())
         elif path.suffix == ".json":
@@ -113,8 +115,10 @@ def _bits(tensor: torch.Tensor) -> bytes:
 def timeless(value: Any) -> Any:
     """Plain values without what is said of the run itself: how long it took, and what it measured of the machine."""
     if isinstance(value, dict):
-        return {key: timeless(each) for key, each in value.items() if "seconds" not in key and key != "measured"}
-    return [timeless(each) for each in value] if isinstance(value, list) else value
+        return {key: timeless(each) for key, each in value.items() if "seconds" not in str(key) and key != "measured"}
+    if isinstance(value, torch.Tensor):
+        return _bits(value)
+    return [timeless(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def _without_times(text: str) -> list[list[str]]:
