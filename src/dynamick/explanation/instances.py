@@ -14,6 +14,7 @@ from dynamick.errors import InputError
 from dynamick.explanation.head import LinearHead
 from dynamick.explanation.maps import Maps
 from dynamick.explanation.reading import Preprocess, Reader, Reading, Seen, check_images
+from dynamick.explanation.sentence import Side, sentence, unit_name
 from dynamick.networks.classes import classes_of
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Concept:
 
 @dataclass(frozen=True)
 class RunnerUp:
-    """The best class beside the explained one, and what separates the two ("why not").
+    """The best class beside the explained one (if the answer is wrong, the true one), and what separates the two ("why not").
 
     Attributes:
         class_index, class_name, logit, bias: the other class.
@@ -57,7 +58,7 @@ class RunnerUp:
     concepts: list[Concept | None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Why one image gets the logit of one class: logit = bias + sum of products.
 
@@ -78,6 +79,7 @@ class Explanation:
         runner_up: None for a model of one class.
         maps: each product's split over the image, (n, H, W): W_ci * A_i(h, w) / (H * W), which sums to the product.
         why: why there are no maps; None if there are.
+        truth: the image's true class by index; None if it is not known.
     """
 
     image: int
@@ -97,6 +99,27 @@ class Explanation:
     runner_up: RunnerUp | None
     maps: Tensor | None
     why: str | None
+    truth: int | None = None
+
+    def __repr__(self) -> str:
+        return self.sentence
+
+    @property
+    def wrong(self) -> bool:
+        """Whether this is the network's answer, and it is known to be wrong."""
+        return self.truth is not None and self.class_index == self.predicted != self.truth
+
+    @property
+    def sentence(self) -> str:
+        """The decision in words, such as "aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing"."""
+        mine = dict(zip(self.units, self.products, strict=True))
+        answer = Side(self.class_name, self.logit, _named(self.units, self.products, self.concepts))
+        other = self.runner_up
+        if other is None:
+            return sentence(answer)
+        theirs = [mine.get(unit, 0.0) - apart for unit, apart in zip(other.units, other.differences, strict=True)]
+        routed = _named(other.units, theirs, other.concepts)
+        return sentence(answer, Side(other.class_name, other.logit, routed), self.wrong)
 
     def largest(self, n: int | None = None) -> list[int]:
         """Positions in `units` of the n largest |p|, descending (None: as many as reach 98 %, else all)."""
@@ -367,6 +390,15 @@ def _sum(values: list[float]) -> float:
 
 def _shares(products: list[float], denominator: float) -> list[float | None]:
     return [None if denominator == 0 else product / denominator for product in products]
+
+
+def _named(units: list[int], products: list[float], concepts: list[Concept | None]) -> list[tuple[str, float]]:
+    """The name and the product of each unit."""
+    names = [
+        unit_name(unit) if concept is None else unit_name(unit, concept.label, concept.detector)
+        for unit, concept in zip(units, concepts, strict=True)
+    ]
+    return list(zip(names, products, strict=True))
 
 
 def _pick(concepts: list[Concept | None] | None, units: list[int]) -> list[Concept | None]:
