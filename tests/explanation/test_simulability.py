@@ -8,7 +8,7 @@ from PIL import Image
 
 from dynamick.errors import InputError
 from dynamick.explanation import simulability, study_questions
-from dynamick.explanation.instances import Concept, Explanation, RunnerUp
+from dynamick.explanation.explained import Concept, Explanation, RunnerUp
 from dynamick.explanation.simulability import tokens
 
 

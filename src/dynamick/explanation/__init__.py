@@ -12,15 +12,15 @@ from dynamick.explanation.simulability import Simulability, simulability, study_
 
 _HOME = {
     "CompositionTruth": "dynamick.explanation.truth",
-    "Concept": "dynamick.explanation.instances",
+    "Concept": "dynamick.explanation.explained",
     "ConceptBasis": "dynamick.explanation.ibd",
     "Decomposition": "dynamick.explanation.ibd",
-    "Explanation": "dynamick.explanation.instances",
+    "Explanation": "dynamick.explanation.explained",
     "HeatmapTruth": "dynamick.explanation.truth",
     "Outputs": "dynamick.explanation.outputs",
     "Reader": "dynamick.explanation.reading",
     "Reading": "dynamick.explanation.reading",
-    "RunnerUp": "dynamick.explanation.instances",
+    "RunnerUp": "dynamick.explanation.explained",
     "ThreeWays": "dynamick.explanation.threeway",
     "composition_truth": "dynamick.explanation.truth",
     "decompose": "dynamick.explanation.ibd",

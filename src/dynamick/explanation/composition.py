@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
+from dynamick.explanation.explained import Concept
 from dynamick.explanation.head import find_head
-from dynamick.explanation.instances import Concept, class_names, concepts_of
+from dynamick.explanation.instances import class_names, concepts_of
 from dynamick.networks.running import unwrapped
 
 if TYPE_CHECKING:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from dynamick.errors import InputError
 from dynamick.explanation.attribution import METHODS, captum_attr, unit_attributions
+from dynamick.explanation.explained import Explanation
 from dynamick.explanation.head import LinearHead
-from dynamick.explanation.instances import Explanation, explanations_of
+from dynamick.explanation.instances import explanations_of
 from dynamick.explanation.reading import Preprocess, Reader, Seen
 
 OURS = ("contribution", "random")

@@ -1,20 +1,17 @@
 """Instance explanations: routed products and the bias are the logit (docs/definitions.md, "Dynamic-K"; Fig. 7)."""
 
-import json
-import math
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
+from dynamick.explanation.explained import Concept, Explanation, RunnerUp, exact_sum
 from dynamick.explanation.head import LinearHead
 from dynamick.explanation.maps import Maps
 from dynamick.explanation.reading import Preprocess, Reader, Reading, Seen, check_images
-from dynamick.explanation.sentence import Side, sentence, unit_name
 from dynamick.networks.classes import classes_of
 
 if TYPE_CHECKING:
@@ -25,129 +22,6 @@ TOLERANCE = 0.02
 
 _UNASKED = "maps were not asked for"
 _MISSING = "in this batch no feature map's mean is the head's input, so there is no exact split; the units alone are shown"
-
-
-@dataclass(frozen=True)
-class Concept:
-    """What a unit stands for, by dissection: its label, the label's category, its score (IoU), and whether that counts."""
-
-    label: str
-    category: str
-    score: float
-    detector: bool
-
-
-@dataclass(frozen=True)
-class RunnerUp:
-    """The best class beside the explained one (if the answer is wrong, the true one), and what separates the two ("why not").
-
-    Attributes:
-        class_index, class_name, logit, bias: the other class.
-        units: the units that either class routes, by descending absolute difference; ties: lower index first.
-        differences: a unit's product for the explained class minus its product for this one. Their sum is the difference
-            of the logits minus the difference of the biases.
-        concepts: a unit's concept each; None without a dissection.
-    """
-
-    class_index: int
-    class_name: str
-    logit: float
-    bias: float
-    units: list[int]
-    differences: list[float]
-    concepts: list[Concept | None]
-
-
-@dataclass(frozen=True, repr=False)
-class Explanation:
-    """Why one image gets the logit of one class: logit = bias + sum of products.
-
-    Attributes:
-        image: the image's position among those given.
-        class_index, class_name: the class explained; the name is the index if the model has no `classes`.
-        predicted: the class of the largest logit.
-        logit, bias: Y_c and b_c.
-        rule, k: `at_most`, `exactly` or `dense`, and how many products a class routes at most (None when dense).
-        units: the routed units, 0-based, by descending product; a dense head routes all of them.
-        products: W_ci * x_i, one each.
-        concepts: one each; None if no dissection was given.
-        shares: `share_of_routed`: p / (Y - b), and `share_of_all`: p / (sum of W_ci x_i over all units), the paper's; one
-            list each. A zero denominator gives None.
-        residual: 1 minus the sum of `share_of_all`: what the routed units leave of the dense sum (the paper's 2 %). None
-            where that sum is zero.
-        n98: the smallest n such that the n largest |p|, and any more of them, stay within 2 % of Y - b; None if it is 0.
-        runner_up: None for a model of one class.
-        maps: each product's split over the image, (n, H, W): W_ci * A_i(h, w) / (H * W), which sums to the product.
-        why: why there are no maps; None if there are.
-        truth: the image's true class by index; None if it is not known.
-    """
-
-    image: int
-    class_index: int
-    class_name: str
-    predicted: int
-    logit: float
-    bias: float
-    rule: str
-    k: int | None
-    units: list[int]
-    products: list[float]
-    concepts: list[Concept | None]
-    shares: dict[str, list[float | None]]
-    residual: float | None
-    n98: int | None
-    runner_up: RunnerUp | None
-    maps: Tensor | None
-    why: str | None
-    truth: int | None = None
-
-    def __repr__(self) -> str:
-        return self.sentence
-
-    @property
-    def wrong(self) -> bool:
-        """Whether this is the network's answer, and it is known to be wrong."""
-        return self.truth is not None and self.class_index == self.predicted != self.truth
-
-    @property
-    def sentence(self) -> str:
-        """The decision in words, such as "aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing"."""
-        mine = dict(zip(self.units, self.products, strict=True))
-        answer = Side(self.class_name, self.logit, _named(self.units, self.products, self.concepts))
-        other = self.runner_up
-        if other is None:
-            return sentence(answer)
-        theirs = [mine.get(unit, 0.0) - apart for unit, apart in zip(other.units, other.differences, strict=True)]
-        routed = _named(other.units, theirs, other.concepts)
-        return sentence(answer, Side(other.class_name, other.logit, routed), self.wrong)
-
-    def largest(self, n: int | None = None) -> list[int]:
-        """Positions in `units` of the n largest |p|, descending (None: as many as reach 98 %, else all)."""
-        order = sorted(range(len(self.units)), key=lambda place: (-abs(self.products[place]), self.units[place]))
-        return order[: n if n is not None else self.n98]
-
-    def residual_after(self, n: int) -> float | None:
-        """1 minus the share of all units' sum that the n largest |p| hold."""
-        shares = self.shares["share_of_all"]
-        chosen = [shares[place] for place in self.largest(n)]
-        if self.residual is None:
-            return None
-        return 1 - _sum([share for share in chosen if share is not None])
-
-    def to_dict(self, maps: bool = True) -> dict[str, Any]:
-        """Plain JSON values. Units count from 1 here, as in tally.csv; a number that is not finite becomes None.
-
-        `maps=False` leaves the maps out.
-        """
-        result = {name: plain(value) for name, value in self.__dict__.items() if name != "maps"}
-        for counted in (result, *([result["runner_up"]] if self.runner_up is not None else [])):
-            counted["units"] = [unit + 1 for unit in counted["units"]]
-        result["maps"] = plain(self.maps.tolist()) if maps and self.maps is not None else None
-        return result
-
-    def to_json(self, maps: bool = True) -> str:
-        """`to_dict` as a JSON text."""
-        return json.dumps(self.to_dict(maps), allow_nan=False)
 
 
 def explain(
@@ -315,7 +189,7 @@ def _explain_batch(
         for each in of_image:
             c, n = each.chosen, sum(unit >= 0 for unit in each.units)
             units, products = each.units[:n], each.products[:n]
-            routed = _sum(products)
+            routed = exact_sum(products)
             split = None if why is not None or reading.maps is None else _split(reading.maps[b], weight_OM[c], units)
             result.append(
                 Explanation(
@@ -383,36 +257,9 @@ def _differences(units: list[int], products: list[float], others: list[int], the
     return dict(sorted(difference.items(), key=lambda item: (-abs(item[1]), item[0])))
 
 
-def _sum(values: list[float]) -> float:
-    """The exact sum. Numbers that are not finite, which fsum refuses, are added as floating point does."""
-    return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
-
-
 def _shares(products: list[float], denominator: float) -> list[float | None]:
     return [None if denominator == 0 else product / denominator for product in products]
 
 
-def _named(units: list[int], products: list[float], concepts: list[Concept | None]) -> list[tuple[str, float]]:
-    """The name and the product of each unit."""
-    names = [
-        unit_name(unit) if concept is None else unit_name(unit, concept.label, concept.detector)
-        for unit, concept in zip(units, concepts, strict=True)
-    ]
-    return list(zip(names, products, strict=True))
-
-
 def _pick(concepts: list[Concept | None] | None, units: list[int]) -> list[Concept | None]:
     return [None if concepts is None else concepts[unit] for unit in units]
-
-
-def plain(value: Any) -> Any:
-    """A value for JSON; numbers that JSON does not have become None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(each) for each in value]
-    if isinstance(value, Concept | RunnerUp):
-        return {name: plain(each) for name, each in value.__dict__.items()}
-    return value

@@ -11,7 +11,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from torch import Tensor
 
 from dynamick.errors import InputError
-from dynamick.explanation.instances import Explanation
+from dynamick.explanation.explained import Explanation
 from dynamick.explanation.pixels import enlarge
 
 NAME = 24

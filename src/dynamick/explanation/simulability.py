@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dynamick.errors import InputError
-from dynamick.explanation.instances import Explanation
+from dynamick.explanation.explained import Explanation
 from dynamick.explanation.pixels import png
 from dynamick.metrics.simulability import ReaderState, Tokens, simulability_compute, simulability_update
 

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from dynamick.dissection import Dissection
 from dynamick.errors import InputError
+from dynamick.explanation.explained import Concept, Explanation
 from dynamick.explanation.ibd import STEPS, ConceptBasis, decompose
-from dynamick.explanation.instances import Concept, Explanation, explain, explanations_of
+from dynamick.explanation.instances import explain, explanations_of
 from dynamick.explanation.reading import Preprocess, Reader, Seen
 from dynamick.files import write_by
 

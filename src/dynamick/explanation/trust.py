@@ -12,8 +12,8 @@ from dynamick.dissection import Dissection
 from dynamick.errors import InputError
 from dynamick.explanation.attribution import METHODS, captum_attr
 from dynamick.explanation.composition import composition, share_covered
+from dynamick.explanation.explained import Explanation
 from dynamick.explanation.faithfulness import OURS, faithfulness_of
-from dynamick.explanation.instances import Explanation
 from dynamick.explanation.maps import Maps
 from dynamick.explanation.pages import FEW_CONCEPTS
 from dynamick.explanation.reading import Reader, Seen

@@ -13,7 +13,8 @@ from dynamick.data.pictures import Pictures
 from dynamick.dissection import Dissection
 from dynamick.explanation import basis, threeway, trust
 from dynamick.explanation.dissected import OTHER_WEIGHTS
-from dynamick.explanation.instances import Explanation, explanations_of, plain
+from dynamick.explanation.explained import Explanation, plain
+from dynamick.explanation.instances import explanations_of
 from dynamick.explanation.outputs import Outputs
 from dynamick.explanation.pages import page_of, summary_of
 from dynamick.explanation.pictures import draw
