@@ -5,7 +5,7 @@ aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 MOST_NAMED = 5
@@ -118,13 +118,13 @@ def _evidence(side: Side) -> str:
     sums = grouped(side.parts)
     if not sums:
         return "no unit speaks for it"
-    total = _total(sums.values())
+    total = sum(sums.values())
     shares = 0 < total < math.inf and max(map(abs, sums.values())) <= MOST_OF_ALL * total
     least = LEAST_NAMED * total if shares else 0.0
     named = [name for name, value in sums.items() if abs(value) >= least][:MOST_NAMED]
     values = [sums[name] for name in named]
     if len(named) < len(sums):
-        values.append(_total(sums[name] for name in sums.keys() - {*named}))
+        values.append(sum(sums[name] for name in sums.keys() - {*named}))
         named.append(REST)
     if not shares:
         return ", ".join(f"{name} {_signed(value)}" for name, value in zip(named, values, strict=True))
@@ -156,11 +156,6 @@ def _because(answer: Side, rival: Side, ahead: bool) -> str:
     if its > 0:
         return f"which has more {name}" if mine > LACKS * its else f"which has {name}"
     return f"which {name} speaks less against"
-
-
-def _total(values: Iterable[float]) -> float:
-    listed = list(values)
-    return math.fsum(listed) if all(map(math.isfinite, listed)) else sum(listed)
 
 
 def _signed(value: float) -> str:
