@@ -11,6 +11,7 @@ from PIL import Image
 from dynamick import data
 from dynamick.data import sources
 from dynamick.data.labelled import LabelledImages
+from dynamick.data.loading import taken_ahead
 from dynamick.data.recipe import DataRecipe, folder_recipe, open_images
 from dynamick.errors import InputError
 
@@ -64,6 +65,22 @@ def test_every_source_keeps_to_the_protocol(tree: Path) -> None:
         every = torch.cat([x for x, _ in images.batches(4)])
         assert torch.equal(every[[4, 1]], taken)
         assert (images.moments() is None) == (not images.in_memory)
+
+
+def test_batches_that_are_decoded_ahead_come_in_order(tree: Path) -> None:
+    batches = [[4, 1], [0], [2, 3, 5]] * 20
+    for images in opened(tree):
+        for places, (taken, labels) in zip(batches, taken_ahead(images, batches), strict=True):
+            assert torch.equal(taken, images.take(places)[0])
+            assert torch.equal(labels, images.labels[places])
+
+
+def test_an_image_that_cannot_be_read_is_told_when_it_is_asked_for(tree: Path) -> None:
+    (tree / "train" / "dog" / "1.png").write_bytes(b"")
+    taken = taken_ahead(open_images(DataRecipe("folder", str(tree), 32, in_memory=False), "train"), [[0], [3], [4]])
+    assert [int(next(taken)[1]) for _ in range(2)] == [0, 1]
+    with pytest.raises(InputError, match=r"dog/1\.png"):
+        next(taken)
 
 
 def test_training_batches_depend_on_seed_and_epoch_alone(tree: Path) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from torch import Tensor, nn
 from dynamick.comparison.entering import entering, network_key
 from dynamick.data.images import evenly_spaced
 from dynamick.data.labelled import LabelledImages
+from dynamick.data.loading import taken_ahead
 from dynamick.errors import InputError
 from dynamick.files import FULL, alone, read_json, why_no_folder, write_atomically, write_json
 from dynamick.networks.running import check_hooks
@@ -39,12 +41,15 @@ CHUNK = 1024
 """How many images are computed and written at a time. An interruption loses at most these."""
 ASKED = 4
 """The features of this many images are computed again before a cache is used: only the network's code may differ."""
+ON_CPU, ELSEWHERE = 16, 256
+"""Images of 128 pixels that pass a network at once on a CPU, and images of any size on other devices. More at once take up to
+twice as long on a CPU: large blocks of memory go back to the system and come again, page by page."""
 NEAR = 0.02
 """They may differ by this part of their largest value: bfloat16, or another machine, rounds differently."""
 
 
-Enter = Callable[[Sequence[int]], Tensor]
-"""From places of images to what enters the classifier."""
+Enter = Callable[[Tensor, Sequence[str]], Tensor]
+"""From images, uint8 (B, 3, H, W), and their names to what is kept of them, images first."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ def cache_features(
     folder: str | Path,
     preprocessing: Preprocessing | None = None,
     dtype: str = "float32",
-    batch_size: int = 256,
+    batch_size: int | None = None,
     device: torch.device | str = "cpu",
     progress: bool = False,
     layer: str | None = None,
@@ -90,7 +95,7 @@ def cache_features(
         folder: for the cache; one process fills it at a time.
         preprocessing: None takes the model's own.
         dtype: `float32`, or `bfloat16` at half the size and 8 bits of precision.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass; None takes what the device does fast.
         device: where the model runs.
         progress: show images a second and the time left on stderr.
         layer: the classifier's dotted name; None takes the last linear layer (`dynamick.nn.find_classifier`).
@@ -110,8 +115,14 @@ def cache_features(
     check_hooks(model)
     layer, folder = _classifier(model) if layer is None else layer, Path(folder)
     key = {**network_key(model, layer, prepare), "data": data.fingerprint(), "dtype": dtype}
-    fill_cache(folder, key, data, partial(entering, model.to(device).eval(), layer, prepare, data), batch_size, progress)
+    batch_size = batch_size or usual_batch(device, data.side)
+    fill_cache(folder, key, data, partial(entering, model.to(device).eval(), layer, prepare), batch_size, progress)
     return open_features(folder)
+
+
+def usual_batch(device: torch.device | str, side: int) -> int:
+    """How many images of a side in pixels pass a network at once: on a CPU few, so that what it computes is at hand again."""
+    return min(ELSEWHERE, max(2, ON_CPU * 128**2 // side**2)) if torch.device(device).type == "cpu" else ELSEWHERE
 
 
 def _classifier(model: nn.Module) -> str:
@@ -128,7 +139,7 @@ def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: E
         folder: made where it is missing.
         key: what the cache is of: `weights`, `data`, `dtype`, and what else tells one from another.
         data: the images.
-        enter: from places of images to what is kept of them, images first.
+        enter: from images and their names to what is kept of them. Threads decode the next ones meanwhile.
         batch_size: images a call of `enter`.
         progress: show images a second and the time left on stderr.
 
@@ -136,12 +147,12 @@ def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: E
         InputError: the folder holds something else or is damaged, another process fills it, it cannot be written, or the disk
             is full.
     """
-    if _check_same(folder, key, enter) < len(data):
+    if _check_same(folder, key, data, enter) < len(data):
         if (why := why_no_folder(folder)) is not None:
             raise InputError(f"{folder}: cannot be written ({why}); give another")
         with alone(folder):
             # Another process may have filled it in between.
-            _fill(folder, key, data, enter, _check_same(folder, key, enter), batch_size, progress)
+            _fill(folder, key, data, enter, _check_same(folder, key, data, enter), batch_size, progress)
 
 
 def open_features(folder: str | Path) -> Features:
@@ -214,7 +225,7 @@ def check_classes(labels: Tensor, classes: list[str]) -> None:
         raise InputError(f"classes: no image of {', '.join(empty[:5])}; give each class one or more, or take it away")
 
 
-def _check_same(folder: Path, key: dict[str, str], enter: Enter) -> int:
+def _check_same(folder: Path, key: dict[str, str], data: LabelledImages, enter: Enter) -> int:
     """How many images are done of the cache that this folder holds; none of one of the form before this one.
 
     Raises:
@@ -227,7 +238,8 @@ def _check_same(folder: Path, key: dict[str, str], enter: Enter) -> int:
     odd = [name for name, value in key.items() if state["key"].get(name) != value]
     if done and not odd:
         places = evenly_spaced(done, ASKED)
-        odd = [] if _are_near(_rows(folder, state, places), enter(places)) else ["forward pass"]
+        now = enter(data.take(places)[0], [state["names"][place] for place in places])
+        odd = [] if _are_near(_rows(folder, state, places), now) else ["forward pass"]
     if odd:
         raise InputError(f"{folder}: made with another {odd[0]} than is given now; give another folder or take this one away")
     return done
@@ -250,11 +262,21 @@ def _fill(
     """Compute and write the chunks that are not there."""
     (folder / OLD).unlink(missing_ok=True)
     size = read_state(folder)["chunk"] if done else CHUNK
-    with bar("/".join(folder.absolute().parts[-2:]), len(data), done, progress) as shown:
-        for first in range(done, len(data), size):
-            rows = range(first, min(first + size, len(data)))
-            batches = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-            x = torch.cat([enter(batch) for batch in batches])
+    chunks = [range(first, min(first + size, len(data))) for first in range(done, len(data), size)]
+    batches = [[rows[start : start + batch_size] for start in range(0, len(rows), batch_size)] for rows in chunks]
+    with (
+        bar("/".join(folder.absolute().parts[-2:]), len(data), done, progress) as shown,
+        closing(taken_ahead(data, itertools.chain(*batches))) as taken,
+    ):
+        for rows, parts in zip(chunks, batches, strict=True):
+            first = rows[0]
+            found: list[Tensor] = []
+            for part in parts:
+                if found:
+                    # The last ones count when they are written.
+                    shown.update(len(found[-1]))
+                found.append(enter(next(taken)[0], [data.names[row] for row in part]))
+            x = torch.cat(found)
             tensors = {"x": x.to(DTYPES[key["dtype"]]), "labels": data.labels[list(rows)].cpu()}
             row = tensors["x"][0].nbytes
             try:
@@ -270,7 +292,7 @@ def _fill(
                     # It says nothing yet.
                     (folder / STATE).unlink(missing_ok=True)
                 raise _cannot_write(folder, error, row * len(data)) from error
-            shown.update(len(rows))
+            shown.update(len(parts[-1]))
 
 
 def _cannot_write(folder: Path, error: OSError, needed: int) -> InputError:

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
 from dynamick.networks.running import like_input, puts_out, right_channels
 from dynamick.preprocessing import Preprocessing, check_range
@@ -18,15 +17,15 @@ Prepare = Callable[[Tensor], Tensor]
 
 
 @torch.no_grad()
-def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImages, places: Sequence[int]) -> Tensor:
+def entering(model: nn.Module, layer: str, prepare: Prepare, images: Tensor, names: Sequence[str]) -> Tensor:
     """What enters a classifier for some images: float32, shape (B, M), on the CPU.
 
     Args:
         model: in evaluation mode.
         layer: the classifier's dotted name.
         prepare: as the model's images are prepared.
-        data: the images.
-        places: of these, B.
+        images: uint8, shape (B, 3, H, W).
+        names: one for each image, for messages.
 
     Raises:
         InputError: the classifier does not see one vector an image, or its output is not the model's; a value is NaN or
@@ -35,11 +34,11 @@ def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImage
     caught: list[tuple[Tensor, Tensor]] = []
     classifier: Any = model.get_submodule(layer)
     like = like_input(model, layer)
-    images, _ = data.take(places)
     check_range(images)
     hook = classifier.register_forward_hook(lambda _, inputs, y: caught.append((inputs[0], y)))
     try:
-        prepared = prepare(images.to(like.device)).to(like.dtype)
+        # Convolutions are faster with the channels next to each other, in memory; the numbers are the same within rounding.
+        prepared = prepare(images.to(like.device)).to(like.dtype, memory_format=torch.channels_last)
         with right_channels(model, prepared.shape[1]):
             output = model(prepared)
     finally:
@@ -56,11 +55,11 @@ def entering(model: nn.Module, layer: str, prepare: Prepare, data: LabelledImage
             f"features: the output of {layer!r} is not the model's; name the layer that puts out the logits "
             "(--layer), or give a model that returns them"
         )
-    _check_finite(x, [data.names[row] for row in places])
+    _check_finite(x, names)
     return x.float().cpu()
 
 
-def _check_finite(x: Tensor, names: list[str]) -> None:
+def _check_finite(x: Tensor, names: Sequence[str]) -> None:
     bad = (~x.isfinite()).nonzero()
     if len(bad):
         row, unit = bad[0].tolist()

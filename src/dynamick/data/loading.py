@@ -1,12 +1,45 @@
 """Samples that are read batch by batch, in this process or in others."""
 
-from collections.abc import Callable, Iterator
+import os
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from dynamick.data.labelled import LabelledImages
 from dynamick.errors import InputError
+
+AHEAD = 4
+"""So many batches a thread are decoded before they are asked for."""
+
+
+def taken_ahead(data: LabelledImages, batches: Iterable[Sequence[int]]) -> Generator[tuple[Tensor, Tensor], None, None]:
+    """`data.take` of each batch of places, in order. Threads decode the next ones, one a core, while the caller computes.
+
+    Raises:
+        InputError: an image cannot be read, when its batch is asked for.
+    """
+    if data.in_memory:
+        yield from map(data.take, batches)
+        return
+    threads = min(16, os.cpu_count() or 1)
+    waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(data.take, batch))
+                if len(waiting) > AHEAD * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            # The caller may have stopped.
+            for each in waiting:
+                each.cancel()
 
 
 class Batched:

@@ -4,14 +4,15 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from dynamick.comparison.cache import fill_cache, open_chunks
+from dynamick.comparison.cache import Enter, fill_cache, open_chunks, usual_batch
 from dynamick.comparison.entering import entering, network_key
 from dynamick.data.labelled import LabelledImages
+from dynamick.data.loading import taken_ahead
 from dynamick.nn import Place
 from dynamick.preprocessing import Preprocessing
 
@@ -55,16 +56,19 @@ class LiveMaps:
     """Maps that the network computes anew each time they are asked for.
 
     Args:
-        enter: from places of images to their maps.
+        enter: from images and their names to their maps.
+        data: the images.
+        batch_size: images a call of `enter`.
         shape: (N, P, C).
     """
 
-    def __init__(self, enter: Any, shape: tuple[int, int, int]) -> None:
-        self.enter, self.shape = enter, shape
+    def __init__(self, enter: Enter, data: LabelledImages, batch_size: int, shape: tuple[int, int, int]) -> None:
+        self.enter, self.data, self.batch_size, self.shape = enter, data, batch_size, shape
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        maps: Tensor = self.enter(rows.tolist())
-        return maps
+        batches = [part.tolist() for part in rows.split(self.batch_size)]
+        taken = zip(batches, taken_ahead(self.data, batches), strict=True)
+        return torch.cat([self.enter(images, [self.data.names[row] for row in part]) for part, (images, _) in taken])
 
 
 def room_for(images: int, place: Place, folder: Path) -> tuple[int, int]:
@@ -81,7 +85,7 @@ def open_maps(
     prepare: Preprocessing,
     folder: Path,
     stored: bool = True,
-    batch_size: int = 64,
+    batch_size: int | None = None,
 ) -> Maps:
     """The maps of all images, cached in a folder: an interrupted pass goes on where it stopped.
 
@@ -93,14 +97,15 @@ def open_maps(
         prepare: as the model's images are prepared.
         folder: for the cache; one process fills it at a time.
         stored: False keeps nothing, and runs the network whenever maps are asked for.
-        batch_size: images a forward pass.
+        batch_size: images a forward pass; None takes what the device does fast.
 
     Raises:
         InputError: as `dynamick.comparison.cache.fill_cache`; or a value is NaN or infinite (image and unit are named).
     """
-    enter = partial(maps_entering, model, head, place, prepare, data)
+    enter = partial(maps_entering, model, head, place, prepare)
+    batch_size = batch_size or usual_batch(next(model.parameters()).device, data.side)
     if not stored:
-        return LiveMaps(enter, (len(data), max(1, place.cells), place.channels))
+        return LiveMaps(enter, data, batch_size, (len(data), max(1, place.cells), place.channels))
     key = {**network_key(model, head, prepare), "data": data.fingerprint(), "dtype": "bfloat16"}
     key["place"] = f"{place.side} of {place.module}"
     fill_cache(folder, key, data, enter, batch_size, progress=True)
@@ -108,7 +113,7 @@ def open_maps(
 
 
 def maps_entering(
-    model: nn.Module, head: str, place: Place, prepare: Preprocessing, data: LabelledImages, places: Sequence[int]
+    model: nn.Module, head: str, place: Place, prepare: Preprocessing, images: Tensor, names: Sequence[str]
 ) -> Tensor:
     """The maps of some images: bfloat16, shape (B, P, C), on the CPU.
 
@@ -116,7 +121,7 @@ def maps_entering(
         InputError: as `dynamick.comparison.entering.entering`.
     """
     if not place.cells:
-        return entering(model, head, prepare, data, places)[:, None].bfloat16()
+        return entering(model, head, prepare, images, names)[:, None].bfloat16()
     caught: list[Tensor] = []
 
     def keep(value: Tensor) -> None:
@@ -129,7 +134,7 @@ def maps_entering(
         else module.register_forward_hook(lambda _, inputs, output: keep(output))
     )
     try:
-        entering(model, head, prepare, data, places)
+        entering(model, head, prepare, images, names)
     finally:
         handle.remove()
     return caught[0]
