@@ -134,14 +134,14 @@ def test_bad_files_are_named(tmp_path):
 def test_the_gallery_shows_where_a_unit_is_active(made, small):
     model, dataset, result = made
     shown = gallery.examples(model, dataset, result, [4, 1], count=3)
-    assert [example.unit for example in shown] == [4, 1]
+    assert [example.index for example in shown] == [4, 1]
     for example in shown:
-        places = result.top_images[example.unit, :3]
+        places = result.top_images[example.index, :3]
         for place, image, mask in zip(places, example.images, example.masks, strict=True):
             assert torch.equal(image, dataset[place].image)
-            plane = model.maps[place, example.unit]
+            plane = model.maps[place, example.index]
             large = torch.nn.functional.interpolate(plane[None, None].double(), (2, 2), mode="bilinear")[0, 0]
-            assert torch.equal(mask, large > float(result.thresholds[example.unit]))
+            assert torch.equal(mask, large > float(result.thresholds[example.index]))
     beside, below = gallery.sheet(shown, side=60), gallery.sheet(shown, side=60, across=1)
     width, height, margin = below.width - gallery.MARGIN, beside.height - gallery.MARGIN, gallery.MARGIN
     assert (beside.width, below.height) == (2 * width + margin, 2 * height + margin)
@@ -154,7 +154,7 @@ def test_the_gallery_shows_where_a_unit_is_active(made, small):
 
 def test_the_gallery_names_bad_input(made):
     model, dataset, result = made
-    with pytest.raises(InputError, match="no unit 6; units are 0 to 5"):
+    with pytest.raises(InputError, match="no unit of index 6; give 0 to 5"):
         gallery.examples(model, dataset, result, [0, 6])
     with pytest.raises(InputError, match="notes no top images"):
         gallery.examples(model, dataset, Dissection(result.rows, result.columns), [0])

@@ -41,7 +41,7 @@ def test_integrated_gradients_from_zero_are_the_routed_products(rule: str) -> No
     got = method.attribute(x_BM, torch.zeros_like(x_BM), target=target, attribute_to_layer_input=True)
     expected = torch.zeros(3, 8)
     for b, each in enumerate(explanations):
-        expected[b, each.units] = torch.tensor(each.products)
+        expected[b, each.indices] = torch.tensor(each.products)
     torch.testing.assert_close(got[0] if isinstance(got, tuple) else got, expected, rtol=1e-3, atol=1e-6, check_dtype=False)
 
 
@@ -53,8 +53,8 @@ def test_grad_cam_ranks_the_routed_units_as_their_products_do() -> None:
     got = unit_attributions(Reader(model, None), batch, classes, "grad-cam")
     for b, each in enumerate(explanations):
         order = got[b].argsort(descending=True, stable=True).tolist()
-        assert order[: len(each.units)] == each.units
-        torch.testing.assert_close(got[b, each.units], torch.tensor(each.products), rtol=1e-3, atol=1e-6)
+        assert order[: len(each.indices)] == each.indices
+        torch.testing.assert_close(got[b, each.indices], torch.tensor(each.products), rtol=1e-3, atol=1e-6)
 
 
 @needs_captum

@@ -59,8 +59,8 @@ def test_covered_is_what_a_loop_counts(weights: list[list[int]], labels: list[st
             assert link.weight == pytest.approx(sum(of.weight for of in link.units))
             assert link.share == pytest.approx(link.weight / positive)
             for of in link.units:
-                assert of.weight == row[of.unit]
-                assert of.width == pytest.approx(row[of.unit] / max(row))
+                assert of.weight == row[of.index]
+                assert of.width == pytest.approx(row[of.index] / max(row))
         sizes = [link.weight for link in each.concepts]
         assert sizes == sorted(sizes, reverse=True)
     few = [each.covered is not None and each.covered <= 2 for each in got]

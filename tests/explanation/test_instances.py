@@ -49,7 +49,7 @@ def test_everything_is_what_plain_loops_give(k: int | None, rule: str) -> None:
         b, c = each.image, each.class_index
         x, w = x_BM[b].tolist(), model.head.weight.tolist()
         expected = route_by_loop(x, w[c], k, rule)
-        assert each.units == [i for i, _ in expected]
+        assert each.indices == [i for i, _ in expected]
         assert each.products == pytest.approx([p for _, p in expected], rel=1e-4, abs=1e-7)
         assert each.logit == pytest.approx(float(logits[b, c]), rel=1e-5)
         assert each.bias == pytest.approx(model.head.bias.tolist()[c])
@@ -67,7 +67,7 @@ def test_everything_is_what_plain_loops_give(k: int | None, rule: str) -> None:
         theirs = dict(route_by_loop(x, w[other], k, rule))
         mine = dict(expected)
         apart = {i: mine.get(i, 0) - theirs.get(i, 0) for i in {*mine, *theirs}}
-        got = dict(zip(each.runner_up.units, each.runner_up.differences, strict=True))
+        got = dict(zip(each.runner_up.indices, each.runner_up.differences, strict=True))
         assert got == pytest.approx(apart, rel=1e-3, abs=1e-6)
         sizes = [abs(difference) for difference in each.runner_up.differences]
         assert sizes == sorted(sizes, reverse=True)
@@ -90,9 +90,9 @@ def test_maps_split_each_product_over_the_image(k: int | None, rule: str) -> Non
     for each in dk.explain(model, batch, preprocess=None):
         assert each.why is None
         assert each.maps is not None
-        assert each.maps.shape == (len(each.units), 4, 4)
+        assert each.maps.shape == (len(each.indices), 4, 4)
         torch.testing.assert_close(each.maps.sum(dim=(1, 2)), torch.tensor(each.products), rtol=1e-4, atol=1e-7)
-        for unit, split in zip(each.units, each.maps, strict=True):
+        for unit, split in zip(each.indices, each.maps, strict=True):
             weight = model.head.weight[each.class_index, unit].item()
             torch.testing.assert_close(split, weight * maps[each.image, unit] / 16)
 
@@ -101,7 +101,7 @@ def test_batches_do_not_change_what_is_said() -> None:
     model, batch = small(2), images(7)
     whole = dk.explain(model, batch, preprocess=None)
     pieces = dk.explain(model, batch, preprocess=None, batch_size=3)
-    assert [each.units for each in whole] == [each.units for each in pieces]
+    assert [each.indices for each in whole] == [each.indices for each in pieces]
     assert [each.image for each in pieces] == list(range(7))
 
 
@@ -131,11 +131,11 @@ def test_a_pruned_connection_is_never_explained(rule: str) -> None:
     mask[:, [0, 2, 4]] = False
     model.head.set_mask(mask)
     for each in dk.explain(model, images(), classes=[0, 1, 2, 3], preprocess=None):
-        assert not {0, 2, 4} & set(each.units)
+        assert not {0, 2, 4} & set(each.indices)
         assert each.bias + sum(each.products) == pytest.approx(each.logit, abs=1e-5)
         if rule == "exactly":
             # All three that are left are routed, so that nothing is left over: the pruned weights are in no denominator.
-            assert sorted(each.units) == [1, 3, 5]
+            assert sorted(each.indices) == [1, 3, 5]
             assert each.residual == pytest.approx(0, abs=1e-4)
 
 
@@ -148,7 +148,7 @@ def test_a_pruned_connection_of_a_dense_forward_pass_is_never_explained() -> Non
     for each in dk.explain(model, images(), classes=[0, 3], preprocess=None):
         assert (each.rule, each.k) == ("dense", None)
         assert each.bias + sum(each.products) == pytest.approx(each.logit, abs=1e-5)
-        off = [place for place, unit in enumerate(each.units) if unit in (0, 4)]
+        off = [place for place, unit in enumerate(each.indices) if unit in (0, 4)]
         assert [each.products[place] for place in off] == [0, 0]
         assert each.maps is not None
         assert not each.maps[off].any()
@@ -181,7 +181,7 @@ def test_half_precision_networks_are_explained_by_products_in_full_precision() -
         assert each.bias + sum(each.products) == pytest.approx(each.logit, abs=1e-2)
         x_BM = model.body(batch.to(torch.bfloat16)).mean(dim=(2, 3)).double()
         weight = model.head.weight.double()[each.class_index]
-        assert each.products == pytest.approx([(x_BM[each.image] * weight)[unit].item() for unit in each.units], rel=2e-2)
+        assert each.products == pytest.approx([(x_BM[each.image] * weight)[unit].item() for unit in each.indices], rel=2e-2)
 
 
 def test_nothing_routed_gives_no_shares() -> None:
@@ -189,7 +189,7 @@ def test_nothing_routed_gives_no_shares() -> None:
     with torch.no_grad():
         model.head.weight.fill_(-1.0)
     each = dk.explain(model, images(1), classes=1, preprocess=None)[0]
-    assert (each.units, each.products, each.n98) == ([], [], None)
+    assert (each.indices, each.products, each.n98) == ([], [], None)
     assert each.shares == {"share_of_routed": [], "share_of_all": []}
     assert each.logit == pytest.approx(each.bias)
     assert each.residual == pytest.approx(1)
@@ -235,10 +235,10 @@ def test_residual_after_counts_the_largest() -> None:
 
 def test_concepts_go_with_their_units() -> None:
     each = dk.explain(small(3), images(1), units=dissection(6, "body"), preprocess=None)[0]
-    assert [concept.label for concept in each.concepts if concept] == [f"thing {unit}" for unit in each.units]
-    assert [concept.score for concept in each.concepts if concept] == [(unit + 1) / 10 for unit in each.units]
+    assert [concept.label for concept in each.concepts if concept] == [f"thing {unit}" for unit in each.indices]
+    assert [concept.score for concept in each.concepts if concept] == [(unit + 1) / 10 for unit in each.indices]
     assert each.runner_up is not None
-    assert [concept.label for concept in each.runner_up.concepts if concept] == [f"thing {u}" for u in each.runner_up.units]
+    assert [concept.label for concept in each.runner_up.concepts if concept] == [f"thing {u}" for u in each.runner_up.indices]
 
 
 def test_a_unit_that_overlaps_nothing_is_called_after_nothing() -> None:
@@ -246,7 +246,7 @@ def test_a_unit_that_overlaps_nothing_is_called_after_nothing() -> None:
     units = dissection(6)
     units.scores = [0.0] * 6
     each = dk.explain(small(3), images(1), units=units, preprocess=None)[0]
-    assert each.units
+    assert each.indices
     assert set(each.concepts) == {None}
 
 
@@ -330,7 +330,7 @@ def test_infinite_activations_are_explained_as_they_are(k: int | None) -> None:
 def test_json_holds_everything_in_plain_values() -> None:
     each = dk.explain(small(2), images(1), units=dissection(6), preprocess=None)[0]
     text = json.loads(each.to_json())
-    assert set(text) == set(each.__dataclass_fields__)
+    assert set(text) == {*each.__dataclass_fields__, "units"} - {"indices"}
     assert text["products"] == each.products
     assert text["concepts"][0] == each.concepts[0].__dict__
     assert text["runner_up"]["differences"] == each.runner_up.differences

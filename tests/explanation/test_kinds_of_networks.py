@@ -19,7 +19,7 @@ def same(got: list[Any], want: list[Any]) -> bool:
     """Whether two lists of explanations say the same, and split the same over the image."""
     assert len(got) == len(want)
     return all(
-        (a.units, a.class_index) == (b.units, b.class_index)
+        (a.indices, a.class_index) == (b.indices, b.class_index)
         and a.products == pytest.approx(b.products, rel=1e-5)
         and a.maps is not None
         and torch.allclose(a.maps, b.maps, atol=1e-6)
@@ -173,7 +173,7 @@ def test_maps_that_no_module_puts_out_are_found_among_the_functions(pool: str) -
         maps = F.relu(model.conv(batch))
     for each in dk.explain(model, batch, preprocess=None):
         assert each.maps is not None
-        want = maps[each.image, each.units] * model.fc.weight[each.class_index, each.units][:, None, None] / 16
+        want = maps[each.image, each.indices] * model.fc.weight[each.class_index, each.indices][:, None, None] / 16
         torch.testing.assert_close(each.maps, want.detach())
 
 
@@ -202,7 +202,7 @@ def test_maps_are_found_whichever_axis_their_units_are(form: str, pooled_by_modu
         maps = F.relu(model.norm(model.conv(batch).permute(0, 2, 3, 1))).permute(0, 3, 1, 2)
     for each in dk.explain(model, batch, preprocess=None):
         assert each.maps is not None
-        want = maps[each.image, each.units] * model.fc.weight[each.class_index, each.units][:, None, None] / 16
+        want = maps[each.image, each.indices] * model.fc.weight[each.class_index, each.indices][:, None, None] / 16
         torch.testing.assert_close(each.maps, want.detach())
     if pooled_by_module:
         assert "act" in Reader(model, None).maps(batch).layers
@@ -266,6 +266,6 @@ def test_networks_of_every_precision_are_explained(dtype: torch.dtype) -> None:
 def test_written_units_count_from_1() -> None:
     each = dk.explain(small(2), images(1), preprocess=None)[0]
     written = each.to_dict()
-    assert written["units"] == [unit + 1 for unit in each.units]
+    assert written["units"] == each.units == [index + 1 for index in each.indices]
     assert each.runner_up is not None
-    assert written["runner_up"]["units"] == [unit + 1 for unit in each.runner_up.units]
+    assert written["runner_up"]["units"] == [unit + 1 for unit in each.runner_up.indices]

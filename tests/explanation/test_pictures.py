@@ -65,7 +65,7 @@ def test_the_figure_says_what_the_explanation_says(k: int | None) -> None:
         wanted.append(f"{each.class_name}\nlogit {each.logit:.2f}")
         for place in each.largest(4):
             share = f"({each.shares['share_of_routed'][place]:.0%} of Y - b)"
-            wanted.append(f"{each.products[place]:+.2f} {share}\nunit {each.units[place] + 1}")
+            wanted.append(f"{each.products[place]:+.2f} {share}\nunit {each.units[place]}")
     assert len(titles) == len(wanted)
     assert all(title.startswith(start) for title, start in zip(titles, wanted, strict=True))
     figure.savefig(io.BytesIO(), format="png")

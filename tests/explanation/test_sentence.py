@@ -124,7 +124,7 @@ def test_an_explanation_says_its_own_numbers() -> None:
     for each in dk.explain(small(3), images(), units=dissection(6), preprocess=None):
         said = repr(each)
         assert said == each.sentence
-        sums = grouped([(f"thing {u}" if u else "unit 1", p) for u, p in zip(each.units, each.products, strict=True)])
+        sums = grouped([(f"thing {i}" if i else "unit 1", p) for i, p in zip(each.indices, each.products, strict=True)])
         first = re.match(r"(\d): (?:no unit speaks for it|(.+?) \d+ %)", said)
         assert first is not None
         assert first[1] == each.class_name

@@ -1,7 +1,8 @@
 """The top images of units with the regions where they are active: Fig. 6, below the text."""
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -22,31 +23,38 @@ CAPTION, GAP, MARGIN = 18, 2, 12
 """Pixels: a caption's height, between pictures, and around the page and between units."""
 
 
-class Example(NamedTuple):
-    """A unit (0-based), its label and score, its top images (uint8 (3, H, W)) and where it is active in them (bool (H, W)).
+@dataclass(frozen=True)
+class Example:
+    """A unit's index, its label and score, its top images (uint8 (3, H, W)) and where it is active in them (bool (H, W)).
 
     `peaks`: its highest activations there. They are the dissection's `top_values` if these are the images that it saw.
     """
 
-    unit: int
+    index: int
     label: str
     score: float
     images: list[Tensor]
     masks: list[Tensor]
     peaks: Sequence[float] = ()
 
+    @property
+    def unit(self) -> int:
+        """The unit's number, which counts from 1."""
+        return self.index + 1
+
 
 def examples(
     model: nn.Module,
     dataset: ConceptDataset,
     dissection: Dissection,
-    units: Sequence[int],
+    indices: Sequence[int],
     count: int = 5,
     preprocessing: Preprocessing | None = None,
 ) -> list[Example]:
-    """The images of highest activation of some units (0-based), and where the activation is above the unit's threshold.
+    """The images of highest activation of some units, and where the activation is above the unit's threshold.
 
     Args:
+        indices: the units', which count from 0.
         count: images a unit, at most as many as the dissection noted.
         preprocessing: by default `model.preprocessing`.
 
@@ -55,14 +63,14 @@ def examples(
     """
     if not dissection.top_images.size:
         raise InputError("gallery: the dissection notes no top images; give one that dissect made, or its JSON")
-    outside = [unit for unit in units if not 0 <= unit < len(dissection.rows)]
+    outside = [index for index in indices if not 0 <= index < len(dissection.rows)]
     if outside:
-        raise InputError(f"gallery: there is no unit {outside[0]}; units are 0 to {len(dissection.rows) - 1}")
+        raise InputError(f"gallery: there is no unit of index {outside[0]}; give 0 to {len(dissection.rows) - 1}")
     prepare = preprocessing or getattr(model, "preprocessing", None)
     if prepare is None:
         raise InputError("gallery: the model does not name its preprocessing; give it")
     wanted: dict[int, list[int]] = {}
-    for unit in units:
+    for unit in indices:
         for place in dissection.top_images[unit, :count].tolist():
             wanted.setdefault(place, []).append(unit)
     like = next((each for each in model.parameters() if each.is_floating_point()), torch.empty(0))
@@ -77,7 +85,7 @@ def examples(
             each = zip(its_units, masks, maps.amax((1, 2)).tolist(), strict=True)
             found.update({(unit, place): (image, mask, peak) for unit, mask, peak in each})
     made = []
-    for unit in units:
+    for unit in indices:
         row, top = dissection.rows[unit], [found[unit, place] for place in dissection.top_images[unit, :count].tolist()]
         shown = [image for image, _, _ in top], [mask for _, mask, _ in top], [peak for _, _, peak in top]
         made.append(Example(unit, row.label, row.score, *shown))
@@ -90,7 +98,7 @@ def overlay(image: Tensor, mask: Tensor) -> Tensor:
 
 
 def sheet(shown: Sequence[Example], side: int = 96, across: int = 3) -> Image.Image:
-    """One picture, `across` units wide: a unit's number from 1 up, label and score above its top images, `side` pixels each."""
+    """One picture, `across` units wide: a unit's number, label and score above its top images, `side` pixels each."""
     pictures = max((len(example.images) for example in shown), default=1)
     width, height = max(NARROWEST, pictures * (side + GAP) - GAP) + MARGIN, CAPTION + side + MARGIN
     across = max(1, min(across, len(shown)))
@@ -110,7 +118,7 @@ def _caption(example: Example, font: Any, width: int) -> str:
     """A unit's number, label and score. A label that is too long is cut."""
     for length in range(len(example.label), -1, -1):
         cut = example.label[:length] + ("..." if length < len(example.label) else "")
-        caption = f"unit {example.unit + 1}: {cut}, IoU {example.score:.3f}"
+        caption = f"unit {example.unit}: {cut}, IoU {example.score:.3f}"
         if font.getlength(caption) <= width:
             break
     return caption

@@ -22,13 +22,18 @@ COVERED = 0.95
 
 @dataclass(frozen=True)
 class UnitLink:
-    """One connection: the unit (0-based), its weight, its dissection score, and the link's width (the class's largest is 1)."""
+    """One connection: the unit's index, its weight, its dissection score, and the link's width (the class's largest is 1)."""
 
-    unit: int
+    index: int
     weight: float
     score: float
     detector: bool
     width: float
+
+    @property
+    def unit(self) -> int:
+        """The unit's number, which counts from 1."""
+        return self.index + 1
 
 
 @dataclass(frozen=True)
@@ -64,17 +69,17 @@ class Composition:
     negative: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values. Units count from 1 here, as in tally.csv."""
+        """Plain JSON values. Units are given by number, as everywhere."""
         result = asdict(self)
         for link in (link for concept in result["concepts"] for link in concept["units"]):
-            link["unit"] += 1
+            link["unit"] = link.pop("index") + 1
         return result
 
 
 def composition(model: nn.Module, units: "Dissection") -> list[Composition]:
     """What each class is made of, by its positive weights.
 
-    A unit without any label is a concept of its own, "unit 12" (1-based, as in tally.csv).
+    A unit without any label is a concept of its own, "unit 12".
 
     Args:
         model: a classifier that ends in a linear layer, dense or Dynamic-K. Pruned connections do not count.
@@ -123,7 +128,7 @@ def _made_of(positive_M: Tensor, concepts: Sequence[Concept | None]) -> list[Con
         ConceptLink(label, category, held := sum(link.weight for link in of), held / float(partial[-1]), of)
         for (label, category), of in links.items()
     ]
-    return sorted(made_of, key=lambda link: (-link.weight, link.units[0].unit))
+    return sorted(made_of, key=lambda link: (-link.weight, link.units[0].index))
 
 
 def share_covered(compositions: Sequence[Composition], n: int = 5) -> float:

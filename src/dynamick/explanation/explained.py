@@ -26,7 +26,7 @@ class RunnerUp:
 
     Attributes:
         class_index, class_name, logit, bias: the other class.
-        units: the units that either class routes, by descending absolute difference; ties: lower index first.
+        indices: of the units that either class routes, by descending absolute difference; ties: lower index first.
         differences: a unit's product for the explained class minus its product for this one. Their sum is the difference
             of the logits minus the difference of the biases.
         concepts: a unit's concept each; None without a dissection.
@@ -36,9 +36,14 @@ class RunnerUp:
     class_name: str
     logit: float
     bias: float
-    units: list[int]
+    indices: list[int]
     differences: list[float]
     concepts: list[Concept | None]
+
+    @property
+    def units(self) -> list[int]:
+        """The same units by their numbers, which count from 1."""
+        return [index + 1 for index in self.indices]
 
 
 @dataclass(frozen=True, repr=False)
@@ -51,7 +56,7 @@ class Explanation:
         predicted: the class of the largest logit.
         logit, bias: Y_c and b_c.
         rule, k: `at_most`, `exactly` or `dense`, and how many products a class routes at most (None when dense).
-        units: the routed units, 0-based, by descending product; a dense head routes all of them.
+        indices: where the routed units are in the head's input, by descending product; a dense head routes all of them.
         products: W_ci * x_i, one each.
         concepts: one each; None if no dissection was given.
         shares: `share_of_routed`: p / (Y - b), and `share_of_all`: p / (sum of W_ci x_i over all units), the paper's; one
@@ -73,7 +78,7 @@ class Explanation:
     bias: float
     rule: str
     k: int | None
-    units: list[int]
+    indices: list[int]
     products: list[float]
     concepts: list[Concept | None]
     shares: dict[str, list[float | None]]
@@ -88,6 +93,11 @@ class Explanation:
         return self.sentence
 
     @property
+    def units(self) -> list[int]:
+        """The routed units by their numbers, which count from 1 as on the page and in tally.csv: unit 12 has the index 11."""
+        return [index + 1 for index in self.indices]
+
+    @property
     def wrong(self) -> bool:
         """Whether this is the network's answer, and it is known to be wrong."""
         return self.truth is not None and self.class_index == self.predicted != self.truth
@@ -95,18 +105,18 @@ class Explanation:
     @property
     def sentence(self) -> str:
         """The decision in words, such as "aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing"."""
-        mine = dict(zip(self.units, self.products, strict=True))
+        mine = dict(zip(self.indices, self.products, strict=True))
         answer = Side(self.class_name, self.logit, _named(self.units, self.products, self.concepts))
         other = self.runner_up
         if other is None:
             return sentence(answer)
-        theirs = [mine.get(unit, 0.0) - apart for unit, apart in zip(other.units, other.differences, strict=True)]
+        theirs = [mine.get(index, 0.0) - apart for index, apart in zip(other.indices, other.differences, strict=True)]
         routed = _named(other.units, theirs, other.concepts)
         return sentence(answer, Side(other.class_name, other.logit, routed), self.wrong)
 
     def largest(self, n: int | None = None) -> list[int]:
-        """Positions in `units` of the n largest |p|, descending (None: as many as reach 98 %, else all)."""
-        order = sorted(range(len(self.units)), key=lambda place: (-abs(self.products[place]), self.units[place]))
+        """Positions in `units` and `products` of the n largest |p|, descending (None: as many as reach 98 %, else all)."""
+        order = sorted(range(len(self.indices)), key=lambda place: (-abs(self.products[place]), self.indices[place]))
         return order[: n if n is not None else self.n98]
 
     def residual_after(self, n: int) -> float | None:
@@ -118,13 +128,13 @@ class Explanation:
         return 1 - exact_sum([share for share in chosen if share is not None])
 
     def to_dict(self, maps: bool = True) -> dict[str, Any]:
-        """Plain JSON values. Units count from 1 here, as in tally.csv; a number that is not finite becomes None.
+        """Plain JSON values; a number that is not finite becomes None. Units are given by number, as everywhere.
 
         `maps=False` leaves the maps out.
         """
         result = {name: plain(value) for name, value in self.__dict__.items() if name != "maps"}
         for counted in (result, *([result["runner_up"]] if self.runner_up is not None else [])):
-            counted["units"] = [unit + 1 for unit in counted["units"]]
+            counted["units"] = [index + 1 for index in counted.pop("indices")]
         result["maps"] = plain(self.maps.tolist()) if maps and self.maps is not None else None
         return result
 

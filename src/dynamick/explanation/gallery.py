@@ -23,7 +23,7 @@ def gallery_html(
     count: int = 12,
     preprocessing: Preprocessing | None = None,
 ) -> str:
-    """Figures of the best detectors, best first: top images with the unit's region outlined; unit (from 1 up), concept, IoU.
+    """Figures of the best detectors, best first: top images with the unit's region outlined; unit, concept, IoU.
 
     Names are escaped, so that the markup is safe to put into a page.
 
@@ -41,7 +41,7 @@ def gallery_html(
     ]
     figures = []
     for each, uri in zip(shown, strips(rows, ROOM, range(len(rows))), strict=True):
-        caption = escape(f"unit {each.unit + 1}: {each.label}, IoU {each.score:.3f}")
+        caption = escape(f"unit {each.unit}: {each.label}, IoU {each.score:.3f}")
         figures.append(
             f'<figure style="margin:0;min-width:0"><img src="{uri}" alt="Top images of {caption}" '
             f'style="display:block;width:100%;height:auto"><figcaption>{caption}</figcaption></figure>'

@@ -201,7 +201,7 @@ def _explain_batch(
                     bias=bias[c],
                     rule=head.rule,
                     k=head.k,
-                    units=units,
+                    indices=units,
                     products=products,
                     concepts=_pick(concepts, units),
                     shares={

@@ -172,7 +172,7 @@ def _units(reader: Reader, units: Dissection, concepts: ConceptDataset | None) -
     if concepts is not None and units.top_images.size:
         heaviest = reader.head.weight.abs().amax(0).argsort(descending=True)[:PICTURED].tolist()
         for each in examples(reader.model, concepts, units, sorted(heaviest), TOP_IMAGES):
-            pictures[each.unit] = [
+            pictures[each.index] = [
                 parts.TopImage(image.permute(1, 2, 0).numpy(), np.asarray(mask))
                 for image, mask in zip(each.images, each.masks, strict=True)
             ]
@@ -188,7 +188,7 @@ def _compositions(model: nn.Module, units: Dissection) -> list[parts.ClassCompos
         parts.ClassComposition(
             each.class_name,
             [
-                parts.ConceptShare(of.label, of.category, of.weight, of.share, [(link.unit, link.weight) for link in of.units])
+                parts.ConceptShare(of.label, of.category, of.weight, of.share, [(link.index, link.weight) for link in of.units])
                 for of in each.concepts
             ],
             each.negative,

@@ -140,7 +140,7 @@ def _captions(explanation: Explanation, place: int) -> list[str]:
     of = "" if share is None else f" ({_number(share, '.0%')} of Y \N{MINUS SIGN} b)"
     return [
         _number(explanation.products[place], "+.2f") + of,
-        f"unit {explanation.units[place] + 1}",
+        f"unit {explanation.units[place]}",
         "" if concept is None else _fitted(concept.label),
     ]
 

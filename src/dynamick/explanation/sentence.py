@@ -59,12 +59,12 @@ def unit_name(unit: int, label: str = "", detector: bool = False) -> str:
     """What a unit is called in a sentence: its concept if that counts (an IoU of 0.04 or more), else its number.
 
     Args:
-        unit: 0-based, as everywhere in Python. People read it from 1, as in tally.csv.
+        unit: its number, which counts from 1.
 
-    >>> unit_name(11, "wing", True), unit_name(11, "wing", False)
+    >>> unit_name(12, "wing", True), unit_name(12, "wing", False)
     ('wing', 'unit 12')
     """
-    return spoken(label) if label and detector else f"unit {unit + 1}"
+    return spoken(label) if label and detector else f"unit {unit}"
 
 
 def grouped(parts: Sequence[tuple[str, float]]) -> dict[str, float]:

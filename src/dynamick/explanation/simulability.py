@@ -37,7 +37,7 @@ class Simulability:
 def tokens(explanation: Explanation, k: int = 5) -> Tokens:
     """What the reader sees: the concepts of the k units of largest |p|, each with its sign, such as "+grass".
 
-    A unit without a label is named by its number, "unit 12" (1-based).
+    A unit without a label is named by its number, "unit 12".
     """
     places = [place for place in explanation.largest(k) if explanation.products[place] != 0]
     return frozenset(_token(explanation, place) for place in places)
@@ -140,4 +140,4 @@ def study_questions(
 def _token(explanation: Explanation, place: int) -> str:
     concept = explanation.concepts[place]
     sign = "+" if explanation.products[place] > 0 else "-"
-    return sign + (f"unit {explanation.units[place] + 1}" if concept is None else concept.label)
+    return sign + (f"unit {explanation.units[place]}" if concept is None else concept.label)

@@ -246,4 +246,4 @@ def _way(class_name: str, names: list[str], values: list[float], total: float) -
 
 
 def _name(unit: int, concept: Concept | None) -> str:
-    return f"unit {unit + 1}" if concept is None else f"unit {unit + 1}: {concept.label}"
+    return f"unit {unit}" if concept is None else f"unit {unit}: {concept.label}"

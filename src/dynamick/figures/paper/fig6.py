@@ -123,7 +123,7 @@ def _pictures(run: Run, data: Any, concepts: Path) -> Pictures:
         raise InputError(other) from None
     found = examples(run.network, data, units, drawn, TOP_IMAGES)
     for each in found:
-        said = units.top_values[each.unit].tolist()
+        said = units.top_values[each.index].tolist()
         if not all(isclose(*pair, rel_tol=NOISE, abs_tol=1e-6) for pair in zip(each.peaks, said, strict=False)):
             raise InputError(other)
     pictures = [map(overlay, each.images, each.masks) for each in found]
@@ -163,7 +163,7 @@ def _draw_connections(axes: Axes, run: Run, pictures: Pictures | None) -> None:
 
 
 def _draw_unit(axes: Axes, run: Run, unit: int, height: float, pictures: Sequence[NDArray[Any]]) -> None:
-    """To the left of its lines a unit's top images, if any, and its number (from 1 up, as in the tally), concept and score."""
+    """To the left of its lines a unit's top images, if any, and its number (as in the tally), concept and score."""
     place: dict[str, Any] = {"xy": (0, height), "annotation_clip": False}
     for number, each in enumerate(reversed(pictures)):
         image = OffsetImage(each, zoom=PICTURE / max(each.shape), dpi_cor=True)

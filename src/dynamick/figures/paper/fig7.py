@@ -130,7 +130,7 @@ def verdicts(rows: list[Row]) -> list[str]:
 def draw(dense: Run, dynamic: Run, data: Any) -> Figure:
     """For each of some images that both networks know: its five largest units in one and in the other, as heatmaps.
 
-    Above each are the share W_ci x_i / (sum over all units), the unit (from 1 up) and its concept.
+    Above each are the share W_ci x_i / (sum over all units), the unit and its concept.
     """
     images, _ = data.take(known_by_both(dense, dynamic, data))
     both = [explain(run.network, images, units=run.units) for run in (dense, dynamic)]
@@ -150,7 +150,7 @@ def _captions(found: Explanation, place: int) -> list[str]:
     """A unit's share of the sum over all units, its number and its concept."""
     share, concept = found.shares["share_of_all"][place], found.concepts[place]
     amount = "none" if share is None else f"{100 * share:.1f} %"
-    return [amount, f"unit {found.units[place] + 1}", "no label" if concept is None else concept.label]
+    return [amount, f"unit {found.units[place]}", "no label" if concept is None else concept.label]
 
 
 def known_by_both(dense: Run, dynamic: Run, data: Any) -> list[int]:
