@@ -20,6 +20,7 @@ ANYONE = {
     "progress",
     "seeding",
     "settings",
+    "tables",
     "torch_files",
     "torchvision_shim",
 }

@@ -258,18 +258,18 @@ def test_without_a_dissection_units_stay_units() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"images": torch.rand(3, 9, 9)}, r"images: \(3, 9, 9\) is no batch"),
+        ({"images": torch.rand(9, 9)}, r"images: \(9, 9\) is no batch"),
         ({"images": torch.zeros(1, 3, 9, 9, dtype=torch.int64)}, "images: torch.int64"),
         ({"images": torch.zeros(1, 3, 9, 9, dtype=torch.uint8)}, "no preprocessing"),
         ({"images": torch.rand(1, 4, 9, 9)}, "does not take shape"),
         ({"images": torch.rand(1, 4, 9, 9), "preprocess": Preprocessing()}, "images: 4 channels; give three"),
         ({"images": torch.rand(1, 1, 9, 9), "preprocess": Preprocessing()}, "images: 1 channels; give three"),
-        ({"images": "a folder"}, "images: str"),
-        ({"classes": 4}, r"classes: \[4\]"),
-        ({"classes": [0, -1]}, r"classes: \[-1\]"),
+        ({"images": "a folder"}, "a folder: no such file"),
+        ({"classes": 4}, r"classes: 4 must"),
+        ({"classes": [0, -1]}, r"classes: -1 must"),
         ({"classes": []}, "at least one"),
-        ({"classes": [0.5]}, r"classes: \[0.5\] must be integers"),
-        ({"classes": 1.5}, "classes: 1.5 must be integers"),
+        ({"classes": [0.5]}, r"classes: 0.5 must be an integer"),
+        ({"classes": 1.5}, "classes: 1.5 must be an integer"),
         ({"units": dissection(5)}, "5 units dissected, but the head reads 6"),
         ({"units": dissection(6, "body.0")}, "'body.0', but the head reads 'body'"),
         ({"preprocess": "imagenet"}, "preprocess: 'imagenet'"),
@@ -330,7 +330,7 @@ def test_infinite_activations_are_explained_as_they_are(k: int | None) -> None:
 def test_json_holds_everything_in_plain_values() -> None:
     each = dk.explain(small(2), images(1), units=dissection(6), preprocess=None)[0]
     text = json.loads(each.to_json())
-    assert set(text) == {*each.__dataclass_fields__, "units"} - {"indices"}
+    assert set(text) == {*each.__dataclass_fields__, "units"} - {"indices", "picture"}
     assert text["products"] == each.products
     assert text["concepts"][0] == each.concepts[0].__dict__
     assert text["runner_up"]["differences"] == each.runner_up.differences

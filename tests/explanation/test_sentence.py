@@ -52,10 +52,10 @@ WING, WHEEL, SKY = ("wing", 3.5), ("wheel", 1.5), ("sky", 1.0)
         ([("wing", -0.5), ("sky", -1.25)], None, False, "aeroplane: sky −1.2, wing −0.5"),
         ([("wing", 9.0), ("sky", -8.9)], None, False, "aeroplane: wing +9.0, sky −8.9"),
         (
-            [(f"unit {n}", 1.0) for n in range(1, 9)],
+            [(f"u{n}", 1.0) for n in range(1, 9)],
             None,
             False,
-            "aeroplane: unit 1 13 %, unit 2 13 %, unit 3 13 %, unit 4 12 %, unit 5 12 %, the rest 37 %",
+            "aeroplane: u1 with 13 %, u2 with 13 %, u3 with 13 %, u4 with 12 %, u5 with 12 %, the rest 37 %",
         ),
         ([WING, ("sky", 0.001)], None, False, "aeroplane: wing 100 %"),
     ],
@@ -125,7 +125,7 @@ def test_an_explanation_says_its_own_numbers() -> None:
         said = repr(each)
         assert said == each.sentence
         sums = grouped([(f"thing {i}" if i else "unit 1", p) for i, p in zip(each.indices, each.products, strict=True)])
-        first = re.match(r"(\d): (?:no unit speaks for it|(.+?) \d+ %)", said)
+        first = re.match(r"(\d): (?:no unit speaks for it|(.+?) with \d+ %)", said)
         assert first is not None
         assert first[1] == each.class_name
         assert first[2] == next(iter(sums), None)

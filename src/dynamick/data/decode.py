@@ -47,11 +47,19 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         InputError: there is no such file, it cannot be decoded, or its numbers have no range.
     """
-    image = _open(path)
+    return as_rgb(_open(path), str(path))
+
+
+def as_rgb(image: Image.Image, name: str = "image") -> Image.Image:
+    """An image of Pillow's as RGB, upright as its EXIF or XMP says; of 16 bits the upper 8.
+
+    Raises:
+        InputError: its numbers have no range; the message begins with `name`.
+    """
     if (orientation := _orientation(image)) in _UPRIGHT:
         image = image.transpose(_UPRIGHT[orientation])
     if image.mode == "F":
-        raise InputError(f"{path}: mode is F, numbers without a range; an image must have 8 or 16 bits a channel")
+        raise InputError(f"{name}: mode is F, numbers without a range; an image must have 8 or 16 bits a channel")
     if image.mode.startswith("I"):
         image = Image.fromarray((np.asarray(image).astype(np.int64) >> 8).clip(0, 255).astype(np.uint8))
     if "transparency" in image.info:

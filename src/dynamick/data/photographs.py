@@ -23,7 +23,11 @@ def read_image(path: str | Path, size: int | None = None, center_crop: bool = Fa
     Raises:
         InputError: it is no image, or damaged.
     """
-    image = decode.open_image(Path(path))
+    return fitted(decode.open_image(Path(path)), size, center_crop)
+
+
+def fitted(image: Image.Image, size: int | None = None, center_crop: bool = False) -> Image.Image:
+    """An RGB image, resized and cropped as `read_image` says."""
     if size is None or image.size == (size, size):
         return image
     shorter = round(size * 8 / 7) if center_crop else size

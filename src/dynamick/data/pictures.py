@@ -3,14 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
+from dynamick.data.decode import as_rgb
 from dynamick.data.finding import IMAGES, images_under
 from dynamick.data.in_memory import evenly_spaced
-from dynamick.data.photographs import read_image
+from dynamick.data.photographs import fitted, read_image
 from dynamick.errors import InputError
 
 
@@ -64,6 +67,46 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
         raise InputError(f"{root}: no readable image ({', '.join(IMAGES)}); give a folder with some{why}")
     names = [path.relative_to(root if root.is_dir() else root.parent).as_posix() for path in files]
     return Pictures(torch.stack(images), files, names, refused)
+
+
+def as_images(given: Any, size: int | None = None, center_crop: bool = False) -> Tensor:
+    """Images in any usual form as one batch of shape (N, 3, H, W).
+
+    Args:
+        given: a tensor (N, 3, H, W), or (3, H, W) of one image, which stays as it is; or the path of an image or of a folder,
+            an image of Pillow's, or several of these.
+        size: side in pixels of images that are no tensors; None takes the first one's shorter side for all.
+        center_crop: as in `read_image`.
+
+    Raises:
+        InputError: a file cannot be read, a folder holds no image, or something else is given.
+    """
+    if isinstance(given, Tensor):
+        return given[None] if given.ndim == 3 else given
+    if isinstance(given, str | Path) and Path(given).is_dir():
+        folder, given = given, sorted(images_under(given))
+        if not given:
+            raise InputError(f"{folder}: no image in this folder ({', '.join(IMAGES)})")
+    several = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else [given]
+    if several and all(isinstance(each, Tensor) for each in several):
+        shapes = {tuple(each.shape) for each in several}
+        if len(shapes) > 1:
+            raise InputError(f"images: tensors of shapes {sorted(shapes)}; give them in one shape, (3, H, W)")
+        return torch.stack(several)
+    center_crop, batch = center_crop and size is not None, list[Tensor]()
+    for place, each in enumerate(several):
+        image = _rgb(each, place)
+        size = size or min(image.size)
+        batch.append(torch.from_numpy(np.array(fitted(image, size, center_crop))).permute(2, 0, 1))
+    return torch.stack(batch) if batch else torch.zeros(0, 3, size or 1, size or 1, dtype=torch.uint8)
+
+
+def _rgb(given: Any, place: int) -> Image.Image:
+    if isinstance(given, Image.Image):
+        return as_rgb(given, f"image {place + 1}")
+    if isinstance(given, str | Path):
+        return read_image(given)
+    raise InputError(f"images: {type(given).__name__}; give a tensor (B, 3, H, W), paths, or images of Pillow's, one or many")
 
 
 def class_of(file: Path, root: Path, classes: Sequence[str]) -> int | None:

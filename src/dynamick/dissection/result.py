@@ -14,12 +14,15 @@ from dynamick.data.concepts import Label
 from dynamick.dissection.rows import NOTHING, Match, Row, row_of_cells, rows_of_values
 from dynamick.errors import InputError
 from dynamick.files import read_table, write_atomically
+from dynamick.tables import frame
 
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 DETECTOR = 0.04
 """A unit whose score is at least this detects its concept."""
+COLUMNS = ("unit", "concept", "category", "score", "detector")
+"""Of a dissection as a table."""
 _FIRST = ["unit", "category", "label", "score"]
 _COLUMNS = ("label", "truth", "activation", "intersect", "iou")
 
@@ -94,6 +97,16 @@ class Dissection:
         """How many units, their mean score, how many detect a concept, and how many distinct ones."""
         labels = {label for label, found in zip(self.labels, self.detectors, strict=True) if found}
         return Summary(len(self.rows), float(self.scores.mean()), int(self.detectors.sum()), len(labels))
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row for each unit, by number: its concept, the category, the IoU, whether that counts.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        found = zip(self.rows, self.scores.tolist(), self.detectors.tolist(), strict=True)
+        rows = [(row.unit, row.label, row.category, score, detector) for row, score, detector in found]
+        return frame([dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS)
 
     def write_tally(self, path: str | Path) -> None:
         """Write tally.csv (docs/definitions.md, "Network Dissection"), best units first."""

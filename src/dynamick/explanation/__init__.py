@@ -6,7 +6,7 @@ The code that draws is loaded when it is first used.
 from typing import Any
 
 from dynamick.discovery import home_of
-from dynamick.explanation.composition import Composition, composition, share_covered
+from dynamick.explanation.composition import Composition, Compositions, composition, share_covered
 from dynamick.explanation.faithfulness import Faithfulness, faithfulness
 from dynamick.explanation.simulability import Simulability, simulability, study_questions
 
@@ -16,6 +16,7 @@ _HOME = {
     "ConceptBasis": "dynamick.explanation.ibd",
     "Decomposition": "dynamick.explanation.ibd",
     "Explanation": "dynamick.explanation.explained",
+    "Explanations": "dynamick.explanation.explained",
     "HeatmapTruth": "dynamick.explanation.truth",
     "Outputs": "dynamick.explanation.outputs",
     "Reader": "dynamick.explanation.reading",
@@ -32,6 +33,8 @@ _HOME = {
     "learn_basis": "dynamick.explanation.basis",
     "learn_concepts": "dynamick.explanation.ibd",
     "page": "dynamick.explanation.pages",
+    "sentence": "dynamick.explanation.sentence",
+    "spoken": "dynamick.explanation.sentence",
     "quantus_heatmap": "dynamick.explanation.attribution",
     "summarise": "dynamick.explanation.pages",
     "three_ways": "dynamick.explanation.threeway",
@@ -40,10 +43,12 @@ _HOME = {
 __all__ = [
     "Composition",
     "CompositionTruth",
+    "Compositions",
     "Concept",
     "ConceptBasis",
     "Decomposition",
     "Explanation",
+    "Explanations",
     "Faithfulness",
     "HeatmapTruth",
     "Outputs",

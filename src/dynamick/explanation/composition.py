@@ -11,13 +11,17 @@ from dynamick.errors import InputError
 from dynamick.explanation.explained import Concept
 from dynamick.explanation.head import find_head
 from dynamick.explanation.instances import class_names, concepts_of
+from dynamick.explanation.sentence import per_cent, spoken
 from dynamick.networks.running import unwrapped
+from dynamick.tables import frame
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
 
 # The concepts of the units that hold this part of its positive weight cover a class (docs/definitions.md, "Conventions").
 COVERED = 0.95
+COLUMNS = ("class", "concept", "category", "share", "unit", "weight", "score", "detector")
+"""Of compositions as a table; the share is the concept's, of the class's positive weight."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class ConceptLink:
     units: list[UnitLink]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Composition:
     """What one class is made of.
 
@@ -68,6 +72,32 @@ class Composition:
     positive: int
     negative: float
 
+    def __repr__(self) -> str:
+        shares = per_cent([*(each.share for each in self.concepts), 1 - sum(each.share for each in self.concepts)])
+        said = [f"{spoken(each.label)} {n} %" for each, n in zip(self.concepts, shares, strict=False)]
+        return f"{spoken(self.class_name)}: {', '.join(said) or 'no positive weight'}"
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row for each of these units: its concept, weight, score, and the concept's share.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame(self._rows(), COLUMNS)
+
+    def _rows(self) -> list[dict[str, Any]]:
+        return [
+            dict(
+                zip(
+                    COLUMNS,
+                    (self.class_name, of.label, of.category, of.share, link.unit, link.weight, link.score, link.detector),
+                    strict=True,
+                )
+            )
+            for of in self.concepts
+            for link in of.units
+        ]
+
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values. Units are given by number, as everywhere."""
         result = asdict(self)
@@ -76,7 +106,22 @@ class Composition:
         return result
 
 
-def composition(model: nn.Module, units: "Dissection") -> list[Composition]:
+class Compositions(list[Composition]):
+    """What each class is made of, in the classes' order."""
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no classes"
+
+    def to_pandas(self) -> Any:
+        """A pandas.DataFrame with a row for each unit of each class.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame([row for each in self for row in each._rows()], COLUMNS)
+
+
+def composition(model: nn.Module, units: "Dissection") -> Compositions:
     """What each class is made of, by its positive weights.
 
     A unit without any label is a concept of its own, "unit 12".
@@ -95,7 +140,7 @@ def composition(model: nn.Module, units: "Dissection") -> list[Composition]:
     if len(concepts) != weight_OM.shape[1]:
         raise InputError(f"units: {len(concepts)} units dissected, but the head reads {weight_OM.shape[1]}")
     names = class_names(model, head)
-    return [_composition(c, names[c], weight_M, concepts) for c, weight_M in enumerate(weight_OM)]
+    return Compositions(_composition(c, names[c], weight_M, concepts) for c, weight_M in enumerate(weight_OM))
 
 
 def _composition(c: int, name: str, weight_M: Tensor, concepts: Sequence[Concept | None]) -> Composition:

@@ -3,11 +3,18 @@
 import json
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 from torch import Tensor
 
+from dynamick.discovery import home_of
 from dynamick.explanation.sentence import Side, sentence, unit_name
+from dynamick.tables import frame
+
+_DRAWN = {"html": "dynamick.explanation.notebook", "figure": "dynamick.explanation.notebook"}
+"""What draws loads matplotlib, so it is imported when it is first used."""
+MOST_SHOWN = 10
+"""Of a long list, so many decisions are drawn."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,7 @@ class Explanation:
         maps: each product's split over the image, (n, H, W): W_ci * A_i(h, w) / (H * W), which sums to the product.
         why: why there are no maps; None if there are.
         truth: the image's true class by index; None if it is not known.
+        picture: the image as it was given, (C, H, W); None if it is no picture but prepared already.
     """
 
     image: int
@@ -88,6 +96,7 @@ class Explanation:
     maps: Tensor | None
     why: str | None
     truth: int | None = None
+    picture: Tensor | None = None
 
     def __repr__(self) -> str:
         return self.sentence
@@ -98,6 +107,11 @@ class Explanation:
         return [index + 1 for index in self.indices]
 
     @property
+    def names(self) -> list[str]:
+        """What each routed unit is called in the sentence: by its concept if that counts, else "unit 12"."""
+        return _names(self.units, self.concepts)
+
+    @property
     def wrong(self) -> bool:
         """Whether this is the network's answer, and it is known to be wrong."""
         return self.truth is not None and self.class_index == self.predicted != self.truth
@@ -106,12 +120,12 @@ class Explanation:
     def sentence(self) -> str:
         """The decision in words, such as "aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing"."""
         mine = dict(zip(self.indices, self.products, strict=True))
-        answer = Side(self.class_name, self.logit, _named(self.units, self.products, self.concepts))
+        answer = Side(self.class_name, self.logit, list(zip(self.names, self.products, strict=True)))
         other = self.runner_up
         if other is None:
             return sentence(answer)
         theirs = [mine.get(index, 0.0) - apart for index, apart in zip(other.indices, other.differences, strict=True)]
-        routed = _named(other.units, theirs, other.concepts)
+        routed = list(zip(_names(other.units, other.concepts), theirs, strict=True))
         return sentence(answer, Side(other.class_name, other.logit, routed), self.wrong)
 
     def largest(self, n: int | None = None) -> list[int]:
@@ -132,7 +146,7 @@ class Explanation:
 
         `maps=False` leaves the maps out.
         """
-        result = {name: plain(value) for name, value in self.__dict__.items() if name != "maps"}
+        result = {name: plain(value) for name, value in self.__dict__.items() if name not in ("maps", "picture")}
         for counted in (result, *([result["runner_up"]] if self.runner_up is not None else [])):
             counted["units"] = [index + 1 for index in counted.pop("indices")]
         result["maps"] = plain(self.maps.tolist()) if maps and self.maps is not None else None
@@ -142,19 +156,89 @@ class Explanation:
         """`to_dict` as a JSON text."""
         return json.dumps(self.to_dict(maps), allow_nan=False)
 
+    def to_pandas(self) -> Any:
+        """The routed units as a pandas.DataFrame, a row each: image, class, unit, concept, category, score, product, shares.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        return frame(self._rows(), UNIT_COLUMNS)
+
+    def plot(self) -> Any:
+        """The decision as a matplotlib Figure: the sentence, the image, and each concept's evidence on it."""
+        return Explanations([self]).plot()
+
+    def _repr_html_(self) -> str:
+        return Explanations([self])._repr_html_()
+
+    def _rows(self) -> list[dict[str, Any]]:
+        routed, all_units = self.shares["share_of_routed"], self.shares["share_of_all"]
+        rows = []
+        for place, (unit, product, concept) in enumerate(zip(self.units, self.products, self.concepts, strict=True)):
+            label, category, score = (None, None, None) if concept is None else (concept.label, concept.category, concept.score)
+            shares = (routed[place], all_units[place])
+            values = (self.image, self.class_name, unit, label, category, score, product, *shares)
+            rows.append(dict(zip(UNIT_COLUMNS, values, strict=True)))
+        return rows
+
+    def _row(self) -> dict[str, Any]:
+        other, right = self.runner_up, None if self.truth is None else self.predicted == self.truth
+        lead = None if other is None else self.logit - other.logit
+        beside = None if other is None else other.class_name
+        values = (self.image, self.class_name, self.logit, self.bias, self.class_index == self.predicted, right)
+        return dict(zip(COLUMNS, (*values, beside, lead, len(self.indices), self.n98, self.sentence), strict=True))
+
+
+UNIT_COLUMNS = ("image", "class", "unit", "concept", "category", "score", "product", "share_of_routed", "share_of_all")
+COLUMNS = ("image", "class", "logit", "bias", "answer", "right", "runner_up", "lead", "units", "n98", "sentence")
+
+
+class Explanations(list[Explanation]):
+    """Explanations, as a list that shows itself: `repr` says each in a sentence, a notebook draws the first ten."""
+
+    @overload
+    def __getitem__(self, place: SupportsIndex, /) -> Explanation: ...
+    @overload
+    def __getitem__(self, place: slice, /) -> "Explanations": ...
+    def __getitem__(self, place: SupportsIndex | slice, /) -> "Explanation | Explanations":
+        return Explanations(super().__getitem__(place)) if isinstance(place, slice) else super().__getitem__(place)
+
+    def __repr__(self) -> str:
+        return "\n".join(map(repr, self)) or "no explanations"
+
+    def _repr_html_(self) -> str:
+        drawn: str = home_of(__name__, _DRAWN, "html")(self[:MOST_SHOWN], len(self) - MOST_SHOWN)
+        return drawn
+
+    def plot(self, most: int = MOST_SHOWN) -> Any:
+        """The first `most` decisions as one matplotlib Figure: the sentence, the image, each concept's evidence on it.
+
+        Raises:
+            InputError: there is none.
+        """
+        return home_of(__name__, _DRAWN, "figure")(self[:most])
+
+    def to_pandas(self, units: bool = False) -> Any:
+        """A pandas.DataFrame with a row for each decision; with `units`, for each routed unit of each decision.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
+        if units:
+            return frame([row for each in self for row in each._rows()], UNIT_COLUMNS)
+        return frame([each._row() for each in self], COLUMNS)
+
 
 def exact_sum(values: list[float]) -> float:
     """The exact sum. Numbers that are not finite, which fsum refuses, are added as floating point does."""
     return math.fsum(values) if all(map(math.isfinite, values)) else sum(values)
 
 
-def _named(units: list[int], products: list[float], concepts: list[Concept | None]) -> list[tuple[str, float]]:
-    """The name and the product of each unit."""
-    names = [
+def _names(units: list[int], concepts: list[Concept | None]) -> list[str]:
+    return [
         unit_name(unit) if concept is None else unit_name(unit, concept.label, concept.detector)
         for unit, concept in zip(units, concepts, strict=True)
     ]
-    return list(zip(names, products, strict=True))
 
 
 def plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Instance explanations: routed products and the bias are the logit (docs/definitions.md, "Dynamic-K"; Fig. 7)."""
 
+import difflib
 import operator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -7,12 +8,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dynamick.data.pictures import as_images
 from dynamick.errors import InputError
-from dynamick.explanation.explained import Concept, Explanation, RunnerUp, exact_sum
+from dynamick.explanation.explained import Concept, Explanation, Explanations, RunnerUp, exact_sum
 from dynamick.explanation.head import LinearHead
 from dynamick.explanation.maps import Maps
 from dynamick.explanation.reading import Preprocess, Reader, Reading, Seen, check_images
+from dynamick.explanation.sentence import spoken
 from dynamick.networks.classes import classes_of
+from dynamick.networks.network import OpenNetwork
 
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
@@ -20,73 +24,94 @@ if TYPE_CHECKING:
 # docs/definitions.md, "Conventions": what "explains 98 % of the score" means.
 TOLERANCE = 0.02
 
+Class = int | str
+"""A class by its index, or by its name, raw or as people say it."""
 _UNASKED = "maps were not asked for"
 _MISSING = "in this batch no feature map's mean is the head's input, so there is no exact split; the units alone are shown"
 
 
 def explain(
-    model: nn.Module,
-    images: Tensor,
-    classes: int | Sequence[int] | None = None,
+    model: nn.Module | OpenNetwork,
+    images: Any,
+    classes: Class | Sequence[Class] | None = None,
     units: "Dissection | None" = None,
     *,
+    truth: Class | Sequence[Class | None] | Tensor | None = None,
     preprocess: Preprocess = "model",
     batch_size: int = 64,
     maps: bool = True,
-) -> list[Explanation]:
+) -> Explanations:
     """Explain classifications by what the classifier adds up, in one forward pass per image.
 
     Args:
-        model: a classifier that ends in a linear layer, dense or Dynamic-K; its modes are left as they were.
-        images: (B, 3, H, W), uint8 or floating point in 0..1.
-        classes: the class or classes to explain for each image; None explains the predicted one.
+        model: a classifier that ends in a linear layer, dense or Dynamic-K, or what `open_network` gives; its modes are left
+            as they were.
+        images: a path, an image of Pillow's or a tensor (3, H, W), or several of one kind; a folder; or a tensor (B, 3, H,
+            W). Tensors are uint8 or floating point in 0..1. Files are resized and cropped as `dynamick explain` does it.
+        classes: the class or classes to explain for each image, by index or name; None explains the predicted one.
         units: the dissection of the layer that enters the head; None leaves the concepts out.
+        truth: the true class of each image, by index or name, None where it is not known. A wrong answer is then compared
+            with the true class and not with the best other one.
         preprocess: `model` applies `model.preprocessing`; None says that the images are prepared already; or any callable.
         batch_size: images per forward pass.
         maps: False leaves out the split over the image, which for dense heads takes M * H * W numbers an image.
 
     Returns:
-        One explanation per image and class, image by image.
+        One explanation per image and class, image by image, in a list that shows itself.
 
     Raises:
         InputError: images of another shape or type, a class that is not there, a dissection of another layer or number of
             units, or a model without a linear classifier at its end.
     """
-    check_images(images)
+    reader = Reader(model.model if isinstance(model, OpenNetwork) else model, preprocess)
+    size = getattr(reader.preprocess, "size", None)
+    batch = as_images(images, size, center_crop=not isinstance(model, OpenNetwork) or model.center_crop)
+    check_images(batch)
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} must be an integer from 1 up")
-    reader = Reader(model, preprocess)
-    chosen = _check_classes(classes, reader.head)
-    if len(images) == 0:
-        return []
-    check_units(units, reader.head, reader.maps(images))
-    explanations: list[Explanation] = []
-    for start in range(0, len(images), batch_size):
+    names = class_names(reader.model, reader.head)
+    chosen = None if classes is None else _indices("classes", classes, names)
+    known = _truth(truth, names, len(batch))
+    explanations = Explanations()
+    if len(batch) == 0:
+        return explanations
+    check_units(units, reader.head, reader.maps(batch))
+    for start in range(0, len(batch), batch_size):
         # One batch after the other, so that the maps of all images are never held together.
-        seen = reader.see(images[start : start + batch_size], batch_size)
-        explanations += explanations_of(seen, chosen, units, maps, start)
+        stop = start + batch_size
+        seen = reader.see(batch[start:stop], batch_size)
+        explanations += explanations_of(seen, chosen, units, maps, start, known[start:stop])
     return explanations
 
 
 def explanations_of(
-    seen: Seen, classes: Sequence[int] | None = None, units: "Dissection | None" = None, maps: bool = True, first: int = 0
-) -> list[Explanation]:
+    seen: Seen,
+    classes: Sequence[int] | None = None,
+    units: "Dissection | None" = None,
+    maps: bool = True,
+    first: int = 0,
+    truth: Sequence[int | None] | None = None,
+) -> Explanations:
     """`explain` for images that a network was shown already.
 
     Args:
         seen: the images, and what the network read in them.
         classes, units, maps: as in `explain`.
         first: the number that the first image gets.
+        truth: the true class of each image; None where it is not known.
 
     Raises:
         InputError: a dissection of another layer or number of units.
     """
-    reader, explanations, start = seen.reader, list[Explanation](), first
+    reader, explanations, start = seen.reader, Explanations(), 0
     concepts, names = check_units(units, reader.head, seen.where), class_names(reader.model, reader.head)
     for reading in seen.batches:
         why = _UNASKED if not maps else None if reading.maps is not None else seen.where.why or _MISSING
-        explanations += _explain_batch(reader.head, reading, classes, concepts, names, start, why)
-        start += len(reading.x)
+        stop = start + len(reading.x)
+        known = [None] * len(reading.x) if truth is None else list(truth[start:stop])
+        pictures = seen.images[start:stop]
+        explanations += _explain_batch(reader, reading, classes, concepts, names, pictures, known, first + start, why)
+        start = stop
     return explanations
 
 
@@ -103,24 +128,44 @@ def concepts_of(units: "Dissection") -> list[Concept | None]:
     ]
 
 
-def _check_classes(classes: int | Sequence[int] | None, head: LinearHead) -> list[int] | None:
-    if classes is None:
-        return None
-    count = head.weight.shape[0]
-    given: Any = classes
+def _indices(what: str, given: Any, names: list[str]) -> list[int]:
+    """Classes by index; they are given by index or name, one or several."""
+    several = list(given) if _has_items(given) else [given]
+    indices = [_index(what, each, names) for each in several]
+    if not indices:
+        raise InputError(f"{what}: {given!r} must be integers in 0..{len(names) - 1} or names, at least one")
+    return indices
+
+
+def _index(what: str, given: Any, names: list[str]) -> int:
+    if isinstance(given, str):
+        places = [place for place, name in enumerate(names) if given in (name, spoken(name))]
+        if len(places) == 1:
+            return places[0]
+        near = difflib.get_close_matches(given, names, 3, cutoff=0.6) or names[:3]
+        why = "several classes have this name" if places else f"no class; nearest: {', '.join(near)}"
+        raise InputError(f"{what}: {given!r}: {why}")
     try:
         # Whatever counts as an integer: NumPy's and PyTorch's scalars too.
-        chosen = [operator.index(each) for each in (given if _has_items(given) else [given])]
+        index = operator.index(given)
     except TypeError:
-        raise InputError(f"classes: {classes!r} must be integers in 0..{count - 1}, at least one") from None
-    wrong = [each for each in chosen if not 0 <= each < count]
-    if wrong or not chosen:
-        raise InputError(f"classes: {wrong or chosen} must be integers in 0..{count - 1}, at least one")
-    return chosen
+        raise InputError(f"{what}: {given!r} must be an integer in 0..{len(names) - 1}, or a class's name") from None
+    if not 0 <= index < len(names):
+        raise InputError(f"{what}: {index} must be an integer in 0..{len(names) - 1}, or a class's name")
+    return index
+
+
+def _truth(given: Any, names: list[str], count: int) -> list[int | None]:
+    if given is None:
+        return [None] * count
+    several = list(given) if _has_items(given) else [given]
+    if len(several) != count:
+        raise InputError(f"truth: {len(several)} classes for {count} images; give one for each, None where it is not known")
+    return [None if each is None else _index("truth", each, names) for each in several]
 
 
 def _has_items(value: Any) -> bool:
-    return hasattr(value, "__len__") and getattr(value, "ndim", 1) > 0
+    return hasattr(value, "__len__") and not isinstance(value, str) and getattr(value, "ndim", 1) > 0
 
 
 def check_units(units: "Dissection | None", head: LinearHead, where: Maps) -> list[Concept | None] | None:
@@ -155,12 +200,14 @@ class _Sums(NamedTuple):
     n98: int
 
 
-def _sums(head: LinearHead, reading: Reading, chosen: Sequence[int] | None) -> list[list[_Sums]]:
+def _sums(head: LinearHead, reading: Reading, chosen: Sequence[int] | None, truth: Sequence[int | None]) -> list[list[_Sums]]:
     """For each image, of each class that is explained: the chosen ones, or else the predicted one."""
     ranked = _ranked(reading.logits)
     first, second = ranked[:, :1], ranked[:, :2][:, -1:]
     classes_BC = first if chosen is None else torch.tensor(chosen, device=first.device).expand(len(first), -1)
-    other_BC = torch.where(classes_BC == first, second, first)
+    true = torch.tensor([[-1 if each is None else each] for each in truth], device=first.device)
+    # The predicted class is held against the best other one, or against the true one if it is wrong.
+    other_BC = torch.where(classes_BC == first, torch.where((true >= 0) & (true != first), true, second), first)
     route, other = head.route(reading.x, classes_BC), head.route(reading.x, other_BC)
     total_BC = (reading.x.double() @ head.effective_weight.T).gather(1, classes_BC)
     tensors = (route.indices, route.products, other.indices, other.products, classes_BC, other_BC, total_BC)
@@ -175,17 +222,22 @@ def _ranked(logits_BO: Tensor) -> Tensor:
 
 
 def _explain_batch(
-    head: LinearHead,
+    reader: Reader,
     reading: Reading,
     chosen: Sequence[int] | None,
     concepts: list[Concept | None] | None,
     names: list[str],
+    pictures: Tensor,
+    truth: Sequence[int | None],
     start: int,
     why: str | None,
 ) -> list[Explanation]:
+    head = reader.head
     predicted, logits, bias = _ranked(reading.logits)[:, 0].tolist(), reading.logits.tolist(), head.bias.double().tolist()
     weight_OM, result = head.effective_weight, list[Explanation]()
-    for b, of_image in enumerate(_sums(head, reading, chosen)):
+    # Images that are normalised already are no pictures to look at.
+    can_be_seen = pictures.dtype == torch.uint8 or bool(((pictures >= 0) & (pictures <= 1)).all())
+    for b, of_image in enumerate(_sums(head, reading, chosen, truth)):
         for each in of_image:
             c, n = each.chosen, sum(unit >= 0 for unit in each.units)
             units, products = each.units[:n], each.products[:n]
@@ -213,6 +265,8 @@ def _explain_batch(
                     runner_up=_runner_up(each, concepts, names, logits[b], bias),
                     maps=split,
                     why=why,
+                    truth=truth[b],
+                    picture=pictures[b] if can_be_seen else None,
                 )
             )
     return result

@@ -79,6 +79,46 @@ def grouped(parts: Sequence[tuple[str, float]]) -> dict[str, float]:
     return dict(sorted(sums.items(), key=lambda item: -abs(item[1])))
 
 
+@dataclass(frozen=True)
+class Said:
+    """A part of the evidence as it is said: a concept, a unit without one, or the rest.
+
+    Attributes:
+        name: "wing", "unit 12" or "the rest".
+        value: the sum of its products.
+        text: its share in whole per cent ("70 %"); the sum itself ("+0.3") where shares mean nothing.
+    """
+
+    name: str
+    value: float
+    text: str
+
+    @property
+    def words(self) -> str:
+        """Both; two numbers beside each other are kept apart: "unit 12 with 30 %"."""
+        return f"{self.name} {'with ' if self.name[-1:].isdigit() else ''}{self.text}"
+
+
+def evidence(parts: Sequence[tuple[str, float]]) -> list[Said]:
+    """What a class sums, by name, the largest first: at most five names, and the rest as one. Shares add up to 100 %.
+
+    >>> [(each.name, each.text) for each in evidence([("wing", 1.5), ("wheel", 1.5), ("wing", 2.0)])]
+    [('wing', '70 %'), ('wheel', '30 %')]
+    """
+    sums = grouped(parts)
+    total = sum(sums.values())
+    shares = 0 < total < math.inf and max(map(abs, sums.values())) <= MOST_OF_ALL * total
+    least = LEAST_NAMED * total if shares else 0.0
+    named = [name for name, value in sums.items() if abs(value) >= least][:MOST_NAMED]
+    values = [sums[name] for name in named]
+    if len(named) < len(sums):
+        values.append(sum(sums[name] for name in sums.keys() - {*named}))
+        named.append(REST)
+    texts = [f"{_minus(str(n))} %" for n in per_cent([value / total for value in values])] if shares else map(_signed, values)
+    said = map(Said, named, values, texts)
+    return [each for each in said if each.name != REST or each.text != "0 %"]
+
+
 def per_cent(shares: Sequence[float]) -> list[int]:
     """Shares that add up to 1 as whole per cent that add up to 100: the largest remainders are rounded up.
 
@@ -110,26 +150,9 @@ def sentence(answer: Side, rival: Side | None = None, wrong: bool = False) -> st
     'aeroplane (wrong: it is bird): wing 70 %, wheel 30 %; 1.0 ahead of bird, which lacks wing'
     """
     truth = f" (wrong: it is {spoken(rival.name)})" if wrong and rival is not None else ""
-    said = f"{spoken(answer.name)}{truth}: {_evidence(answer)}"
+    parts = ", ".join(each.words for each in evidence(answer.parts)) or "no unit speaks for it"
+    said = f"{spoken(answer.name)}{truth}: {parts}"
     return said if rival is None else f"{said}; {_lead(answer, rival)}"
-
-
-def _evidence(side: Side) -> str:
-    sums = grouped(side.parts)
-    if not sums:
-        return "no unit speaks for it"
-    total = sum(sums.values())
-    shares = 0 < total < math.inf and max(map(abs, sums.values())) <= MOST_OF_ALL * total
-    least = LEAST_NAMED * total if shares else 0.0
-    named = [name for name, value in sums.items() if abs(value) >= least][:MOST_NAMED]
-    values = [sums[name] for name in named]
-    if len(named) < len(sums):
-        values.append(sum(sums[name] for name in sums.keys() - {*named}))
-        named.append(REST)
-    if not shares:
-        return ", ".join(f"{name} {_signed(value)}" for name, value in zip(named, values, strict=True))
-    whole = zip(named, per_cent([value / total for value in values]), strict=True)
-    return ", ".join(f"{name} {_minus(str(n))} %" for name, n in whole if n or name != REST)
 
 
 def _lead(answer: Side, rival: Side) -> str:
