@@ -23,12 +23,12 @@ def image(path: Path) -> Path:
 def tree(tmp_path: Path) -> Path:
     for name in ("a", "b"):
         for number in range(2):
-            image(tmp_path / "train" / name / f"{number}.png")
+            image(tmp_path / "all" / name / f"{number}.png")
     return tmp_path
 
 
 def listed(tree: Path) -> list[str]:
-    return FolderImages(tree, "train", 8).names
+    return FolderImages(tree, "all", 8).names
 
 
 FOUR = ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
@@ -42,14 +42,14 @@ FOUR = ["a/0.png", "a/1.png", "b/0.png", "b/1.png"]
     ],
 )
 def test_hidden_files_and_folders_do_not_count(tree: Path, hidden: str) -> None:
-    image(tree / "train" / hidden)
+    image(tree / "all" / hidden)
     assert listed(tree) == FOUR
 
 
 def test_folders_in_a_class_belong_to_it_and_the_order_is_that_of_folders_then_names(tree: Path) -> None:
-    image(tree / "train" / "a" / "b" / "2.png")
-    image(tree / "train" / "a" / "9.PNG")
-    data = FolderImages(tree, "train", 8)
+    image(tree / "all" / "a" / "b" / "2.png")
+    image(tree / "all" / "a" / "9.PNG")
+    data = FolderImages(tree, "all", 8)
     assert data.names == ["a/0.png", "a/1.png", "a/9.PNG", "a/b/2.png", "b/0.png", "b/1.png"]
     assert data.labels.tolist() == [0, 0, 0, 0, 1, 1]
 
@@ -62,7 +62,7 @@ def test_folders_in_a_class_belong_to_it_and_the_order_is_that_of_folders_then_n
     ],
 )
 def test_a_link_to_what_counts_already_does_not_count(tree: Path, link: str, target: str) -> None:
-    place = tree / "train" / link
+    place = tree / "all" / link
     place.parent.mkdir(exist_ok=True)
     place.symlink_to(target)
     assert listed(tree) == FOUR
@@ -72,12 +72,12 @@ def test_links_to_images_elsewhere_count(tree: Path, tmp_path_factory: pytest.Te
     pool = tmp_path_factory.mktemp("pool")
     image(pool / "more" / "x.png")
     (pool / "more" / "round").symlink_to(pool / "more")
-    (tree / "train" / "b" / "more").symlink_to(pool / "more")
-    (tree / "train" / "b" / "again").symlink_to(pool / "more")
-    (tree / "train" / "c").symlink_to(pool / "more")
-    image(tree / "train" / ".pool" / "y.png")
-    (tree / "train" / "a" / "y.png").symlink_to("../.pool/y.png")
-    data = FolderImages(tree, "train", 8)
+    (tree / "all" / "b" / "more").symlink_to(pool / "more")
+    (tree / "all" / "b" / "again").symlink_to(pool / "more")
+    (tree / "all" / "c").symlink_to(pool / "more")
+    image(tree / "all" / ".pool" / "y.png")
+    (tree / "all" / "a" / "y.png").symlink_to("../.pool/y.png")
+    data = FolderImages(tree, "all", 8)
     assert data.classes == ["a", "b", "c"]
     assert [name for name in data.names if name not in FOUR] == ["a/y.png", "c/x.png"]
 
@@ -94,21 +94,21 @@ def test_a_class_of_links_alone_is_a_class(tree: Path, tmp_path_factory: pytest.
 
 @pytest.mark.parametrize(
     ("target", "said"),
-    [("b", "train/c: leads into the folder of the class b"), ("..", "train/c: leads to a folder that holds all classes")],
+    [("b", "all/c: leads into the folder of the class b"), ("..", "all/c: leads to a folder that holds all classes")],
 )
 def test_a_class_that_is_another_ones_folder_is_refused(tree: Path, target: str, said: str) -> None:
-    (tree / "train" / "c").symlink_to(target)
+    (tree / "all" / "c").symlink_to(target)
     with pytest.raises(InputError, match=said):
         listed(tree)
 
 
 def test_every_usual_ending_counts_and_what_cannot_be_read_is_named(tree: Path) -> None:
     for ending in ("avif", "jfif", "tif", "jpe", "heic"):
-        image(tree / "train" / "b" / f"z.{ending}")
-    data = FolderImages(tree, "train", 8)
+        image(tree / "all" / "b" / f"z.{ending}")
+    data = FolderImages(tree, "all", 8)
     assert len(data) == 9
     assert len(data.take(range(9))[0]) == 9
-    (tree / "train" / "b" / "z.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    (tree / "all" / "b" / "z.heic").write_bytes(b"\0\0\0\x18ftypheic")
     place = data.names.index("b/z.heic")
     with pytest.raises(InputError, match=r"z\.heic: cannot be read as an image \(no known image format\)"):
         data.take([place])
@@ -116,19 +116,19 @@ def test_every_usual_ending_counts_and_what_cannot_be_read_is_named(tree: Path) 
 
 def test_a_name_that_is_no_utf8_serves_an_image_and_is_refused_for_a_class(tree: Path) -> None:
     odd = os.fsdecode(b"caf\xe9")
-    image(tree / "train" / "b" / f"{odd}.png")
-    data = FolderImages(tree, "train", 8)
+    image(tree / "all" / "b" / f"{odd}.png")
+    data = FolderImages(tree, "all", 8)
     assert len(data.fingerprint()) == 64
     assert data.take([4])[1].tolist() == [1]
-    image(tree / "train" / odd / "0.png")
-    with pytest.raises(InputError, match=r"train: 'caf\\udce9' is no name in UTF-8; rename it"):
+    image(tree / "all" / odd / "0.png")
+    with pytest.raises(InputError, match=r"all: 'caf\\udce9' is no name in UTF-8; rename it"):
         listed(tree)
 
 
 def test_a_class_without_images_is_named(tree: Path) -> None:
-    (tree / "train" / "c").mkdir()
-    (tree / "train" / "c" / "notes.txt").touch()
-    with pytest.raises(InputError, match=r"train: no images in class folders \(c has none that ends in \.jpg, "):
+    (tree / "all" / "c").mkdir()
+    (tree / "all" / "c" / "notes.txt").touch()
+    with pytest.raises(InputError, match=r"all: no images in class folders \(c has none that ends in \.jpg, "):
         listed(tree)
 
 

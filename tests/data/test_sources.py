@@ -12,6 +12,7 @@ from dynamick import data
 from dynamick.data import sources
 from dynamick.data.labelled import LabelledImages
 from dynamick.data.loading import taken_ahead
+from dynamick.data.pictures import class_of, read_pictures
 from dynamick.data.recipe import DataRecipe, folder_recipe, open_images
 from dynamick.errors import InputError
 
@@ -73,6 +74,42 @@ def test_batches_that_are_decoded_ahead_come_in_order(tree: Path) -> None:
         for places, (taken, labels) in zip(batches, taken_ahead(images, batches), strict=True):
             assert torch.equal(taken, images.take(places)[0])
             assert torch.equal(labels, images.labels[places])
+
+
+@pytest.mark.parametrize("where", ["train", "."])
+def test_a_folder_without_val_is_parted(tmp_path: Path, where: str) -> None:
+    """Every fifth image of a class is for validation, of few the last one; both kinds of recipe part alike."""
+    counts = {"ant": 11, "bee": 5, "cat": 3}
+    for name, count in counts.items():
+        (tmp_path / where / name).mkdir(parents=True)
+        for number in range(count):
+            Image.new("RGB", (20, 20), (number, 0, 0)).save(tmp_path / where / name / f"{number:02}.png")
+    for recipe in (DataRecipe("folder", str(tmp_path), 16, in_memory=whole) for whole in (True, False)):
+        train, val = (open_images(recipe, split) for split in ("train", "val"))
+        assert val.names == ["ant/04.png", "ant/09.png", "bee/04.png", "cat/02.png"]
+        assert val.take([1])[0].unique().tolist() == [0, 9]
+        assert (len(train), set(train.names) & set(val.names)) == (15, set())
+        assert (
+            recipe.how_split == f"{tmp_path}: no val/: every 5th image of a class is kept for validation, and not learnt from"
+        )
+    read = read_pictures(tmp_path / "val", 99)
+    assert read.names == val.names
+    assert [class_of(file, read.root, val.classes) for file in read.files] == [0, 0, 1, 2]
+    (tmp_path / where / "cat" / "00.png").unlink()
+    (tmp_path / where / "cat" / "01.png").unlink()
+    with pytest.raises(InputError, match="cat: one image only; without val/ each class needs two"):
+        open_images(recipe, "val")
+
+
+def test_what_has_a_val_is_not_parted(tree: Path) -> None:
+    assert folder_recipe(tree).how_split is None
+    (tree / "val").rename(tree / "other")
+    assert len(open_images(folder_recipe(tree), "train")) == 4
+    (tree / "other").rename(tree / "val")
+    (tree / "train").rename(tree / "other")
+    assert len(open_images(folder_recipe(tree), "val")) == 6
+    with pytest.raises(InputError, match="train: no such folder"):
+        open_images(folder_recipe(tree), "train")
 
 
 def test_an_image_that_cannot_be_read_is_told_when_it_is_asked_for(tree: Path) -> None:

@@ -1,6 +1,7 @@
 """`dynamick retrofit`: a network gets units and a head of them, and its file does what the command printed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +150,50 @@ def _again(data: Path) -> Path:
     red = data / "train" / "red"
     (red / "copy.png").write_bytes(next(red.iterdir()).read_bytes())
     return data
+
+
+@pytest.mark.parametrize("how", ["units", "none", "live", "from disk"])
+def test_images_that_cannot_be_read_are_left_out(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Named and counted; what is learnt is what is learnt from a folder without them."""
+    if how == "live":
+        monkeypatch.setattr("dynamick.retrofit.run.room_for", lambda *args: (10, 1))
+    network = opened(weights)
+    if how != "units":
+        network = replace(network, data=None)
+    bad = [data / "train" / "blue" / "0.png", data / "train" / "red" / "7.png"]
+    for file in bad:
+        file.write_bytes(b"")
+    told: list[str] = []
+    units = None if how == "none" else 8
+    made = retrofit(network, data, tmp_path / "out", 2, units, tell=told.append)
+    [line] = [line for line in told if "cannot be read" in line]
+    assert line.startswith("2 images cannot be read, left out: ")
+    assert all(f"{file.parent.name}/{file.name}" in line for file in bad)
+    assert retrofit(replace(opened(weights), data=network.data), data, tmp_path / "out", 2, units).after == made.after
+    for file in bad:
+        file.unlink()
+    again = retrofit(replace(opened(weights), data=network.data), data, tmp_path / "without", 2, units)
+    assert again.after == made.after
+
+
+def test_a_folder_of_classes_alone(
+    data: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is parted, it says how, and the command that it ends with explains what was not learnt from."""
+    given = ["--model", "res8", "--weights", str(weights), "--size", "16", "--data", str(data / "train")]
+    main(["retrofit", *given, "--out", str(tmp_path / "out"), *FEW])
+    told = capsys.readouterr().out
+    assert f"{data}/train: no val/: every 5th image of a class is kept for validation" in told
+    assert "Learnt from 32 images" in told
+    [command] = [line for line in told.splitlines() if "dynamick explain" in line]
+    monkeypatch.chdir(tmp_path)
+    main([*command.split("dynamick ")[1].split(), "--json", "explained.json"])
+    explained = json.loads((tmp_path / "explained.json").read_text())
+    assert len(explained) == 8
+    main(["evaluate", str(tmp_path / "out"), "--data", "folder", "--root", str(data / "train")])
+    assert "every 5th image" in capsys.readouterr().out
 
 
 def test_a_value_that_is_not_finite_is_named(data: Path, weights: Path, tmp_path: Path) -> None:

@@ -22,7 +22,10 @@ def run(args: argparse.Namespace) -> None:
     if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         raise InputError(f"--out {args.out}: give a file's name, in a folder that exists")
     network = open_network(args.weights)
-    figures = evaluate(network.model, network.images(args.data, args.root))
+    images = network.images(args.data, args.root)
+    figures = evaluate(network.model, images)
+    if images.how_split is not None:
+        print(images.how_split)
     for name, value in figures.items():
         print(f"{name:22} {value:.4g}" if abs(value) < 10 else f"{name:22} {value:.2f}")
     if args.out:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", required=True, help=options.MODEL)
     parser.add_argument("--weights", help=options.WEIGHTS)
-    parser.add_argument("--data", type=Path, required=True, help="DIR/train/CLASS/* and DIR/val/CLASS/*")
+    parser.add_argument("--data", type=Path, required=True, help="DIR/train/CLASS/* and DIR/val/CLASS/*, or DIR/CLASS/*")
     parser.add_argument(
         "--units", type=_number_or_none, default=256, metavar="N", help="how many are learnt, or none (default 256)"
     )

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> None:
     if args.settings:
         _refuse(args.settings)
     recipe = Recipe.read(args.recipe, {name: value for name, value in vars(args).items() if name in keys_of(Recipe)})
+    if (said := recipe.data.how_split) is not None and int(os.environ.get("RANK", 0)) == 0:
+        print(said, flush=True)
     rows = train(recipe, args.out, args.restart, progress=sys.stderr.isatty())
     last = rows[-1]
     print(f"{recipe.model}: top-1 {last['top1']:.2f} %, {last['weights_per_class']:.1f} weights per class; see {args.out}")

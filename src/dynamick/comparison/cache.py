@@ -82,6 +82,7 @@ def cache_features(
     device: torch.device | str = "cpu",
     progress: bool = False,
     layer: str | None = None,
+    skip: bool = False,
 ) -> Features:
     """The features that enter a model's classifier, computed once and kept in a folder.
 
@@ -99,6 +100,7 @@ def cache_features(
         device: where the model runs.
         progress: show images a second and the time left on stderr.
         layer: the classifier's dotted name; None takes the last linear layer (`dynamick.nn.find_classifier`).
+        skip: leave out images that cannot be read; else the first one is an error.
 
     Raises:
         InputError: the folder holds features of another model, preprocessing or data, or is damaged; a class has no image, or a
@@ -116,7 +118,7 @@ def cache_features(
     layer, folder = _classifier(model) if layer is None else layer, Path(folder)
     key = {**network_key(model, layer, prepare), "data": data.fingerprint(), "dtype": dtype}
     batch_size = batch_size or usual_batch(device, data.side)
-    fill_cache(folder, key, data, partial(entering, model.to(device).eval(), layer, prepare), batch_size, progress)
+    fill_cache(folder, key, data, partial(entering, model.to(device).eval(), layer, prepare), batch_size, progress, skip)
     return open_features(folder)
 
 
@@ -132,7 +134,15 @@ def _classifier(model: nn.Module) -> str:
         raise InputError(str(error)) from None
 
 
-def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: Enter, batch_size: int, progress: bool) -> None:
+def fill_cache(
+    folder: Path,
+    key: dict[str, str],
+    data: LabelledImages,
+    enter: Enter,
+    batch_size: int,
+    progress: bool,
+    skip: bool = False,
+) -> None:
     """Compute and write what a folder's cache lacks, one process at a time.
 
     Args:
@@ -142,6 +152,7 @@ def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: E
         enter: from images and their names to what is kept of them. Threads decode the next ones meanwhile.
         batch_size: images a call of `enter`.
         progress: show images a second and the time left on stderr.
+        skip: give an image that cannot be read the label -1; else it is an error.
 
     Raises:
         InputError: the folder holds something else or is damaged, another process fills it, it cannot be written, or the disk
@@ -152,22 +163,26 @@ def fill_cache(folder: Path, key: dict[str, str], data: LabelledImages, enter: E
             raise InputError(f"{folder}: cannot be written ({why}); give another")
         with alone(folder):
             # Another process may have filled it in between.
-            _fill(folder, key, data, enter, _check_same(folder, key, data, enter), batch_size, progress)
+            _fill(folder, key, data, enter, _check_same(folder, key, data, enter), batch_size, progress, skip)
 
 
 def open_features(folder: str | Path) -> Features:
-    """A finished cache, checked against its checksums.
+    """A finished cache, checked against its checksums, without the images that could not be read.
 
     Raises:
         InputError: it is missing, unfinished, truncated or damaged.
     """
     state, parts = open_chunks(Path(folder))
     x, labels = (torch.cat(each) for each in zip(*parts, strict=True))
-    return Features(x.float(), labels, state["classes"], state["names"])
+    read = labels >= 0
+    names = [name for name, kept in zip(state["names"], read.tolist(), strict=True) if kept]
+    return Features(x[read].float(), labels[read], state["classes"], names)
 
 
 def open_chunks(folder: Path) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor]]]:
     """A finished cache's state, and the values and labels of each chunk, memory-mapped and checked against their checksums.
+
+    Of an image that could not be read the label is -1.
 
     Raises:
         InputError: it is missing, unfinished, truncated or damaged.
@@ -206,7 +221,8 @@ def probe(folder: Path) -> list[float]:
         InputError: it is missing or damaged.
     """
     state = read_state(folder)
-    return [float(value) for value in _rows(folder, state, evenly_spaced(len(state["names"]), ASKED)).double().mean(1)]
+    rows = [_row(folder, state, place)[0] for place in evenly_spaced(len(state["names"]), ASKED)]
+    return [float(value) for value in torch.stack(rows).double().mean(1)]
 
 
 def check_classes(labels: Tensor, classes: list[str]) -> None:
@@ -237,16 +253,20 @@ def _check_same(folder: Path, key: dict[str, str], data: LabelledImages, enter: 
     done = min(_chunks_done(folder) * state["chunk"], len(state["names"]))
     odd = [name for name, value in key.items() if state["key"].get(name) != value]
     if done and not odd:
-        places = evenly_spaced(done, ASKED)
-        now = enter(data.take(places)[0], [state["names"][place] for place in places])
-        odd = [] if _are_near(_rows(folder, state, places), now) else ["forward pass"]
+        rows = [(place, *_row(folder, state, place)) for place in evenly_spaced(done, ASKED)]
+        # Not those that could not be read.
+        kept = {place: x for place, x, label in rows if label >= 0}
+        if kept:
+            now = enter(data.take(list(kept))[0], [state["names"][place] for place in kept])
+            odd = [] if _are_near(torch.stack([*kept.values()]), now) else ["forward pass"]
     if odd:
         raise InputError(f"{folder}: made with another {odd[0]} than is given now; give another folder or take this one away")
     return done
 
 
-def _rows(folder: Path, state: dict[str, Any], places: Sequence[int]) -> Tensor:
-    return torch.stack([_read_chunk(folder, state, row // state["chunk"])[0][row % state["chunk"]] for row in places])
+def _row(folder: Path, state: dict[str, Any], place: int) -> tuple[Tensor, Tensor]:
+    x, labels = _read_chunk(folder, state, place // state["chunk"])
+    return x[place % state["chunk"]], labels[place % state["chunk"]]
 
 
 def _are_near(kept: Tensor, now: Tensor) -> bool:
@@ -257,7 +277,14 @@ def _are_near(kept: Tensor, now: Tensor) -> bool:
 
 
 def _fill(
-    folder: Path, key: dict[str, str], data: LabelledImages, enter: Enter, done: int, batch_size: int, progress: bool
+    folder: Path,
+    key: dict[str, str],
+    data: LabelledImages,
+    enter: Enter,
+    done: int,
+    batch_size: int,
+    progress: bool,
+    skip: bool,
 ) -> None:
     """Compute and write the chunks that are not there."""
     (folder / OLD).unlink(missing_ok=True)
@@ -266,18 +293,21 @@ def _fill(
     batches = [[rows[start : start + batch_size] for start in range(0, len(rows), batch_size)] for rows in chunks]
     with (
         bar("/".join(folder.absolute().parts[-2:]), len(data), done, progress) as shown,
-        closing(taken_ahead(data, itertools.chain(*batches))) as taken,
+        closing(taken_ahead(data, itertools.chain(*batches), [] if skip else None)) as taken,
     ):
         for rows, parts in zip(chunks, batches, strict=True):
             first = rows[0]
             found: list[Tensor] = []
+            labels: list[Tensor] = []
             for part in parts:
                 if found:
                     # The last ones count when they are written.
                     shown.update(len(found[-1]))
-                found.append(enter(next(taken)[0], [data.names[row] for row in part]))
+                images, its_labels = next(taken)
+                found.append(enter(images, [data.names[row] for row in part]))
+                labels.append(its_labels.cpu())
             x = torch.cat(found)
-            tensors = {"x": x.to(DTYPES[key["dtype"]]), "labels": data.labels[list(rows)].cpu()}
+            tensors = {"x": x.to(DTYPES[key["dtype"]]), "labels": torch.cat(labels)}
             row = tensors["x"][0].nbytes
             try:
                 if shutil.disk_usage(folder).free < row * (len(data) - first):

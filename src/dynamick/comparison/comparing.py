@@ -125,6 +125,8 @@ def compare(
     backbones = [
         Backbone(name, _kind(network), network, network.images(kind, root, size), out) for name, network in networks.items()
     ]
+    for said in sorted({said for each in backbones if (said := each.recipe.how_split) is not None}):
+        tell(said)
     with alone(out):
         for each in backbones:
             take_leftovers_away(each.cells)

@@ -20,18 +20,40 @@ from dynamick.errors import InputError
 from dynamick.files import is_utf8
 from dynamick.seeding import seed_of
 
+HELD = 5
+"""Of a class whose images nobody has parted, one in so many is for validation."""
 
-def image_folder(root: str | Path, split: str, size: int) -> ImageTensors:
+
+def image_folder(root: str | Path, split: str, size: int, refused: list[str] | None = None) -> ImageTensors:
     """All images of ROOT/SPLIT/CLASS/*, decoded into memory: the shorter side resized to `size`, then cropped in the middle.
+
+    Args:
+        root, split: as of `FolderImages`.
+        size: side in pixels.
+        refused: a list that gets a line for each image that cannot be read, which is then left out; None leaves none out.
 
     Raises:
         InputError: a folder or its images are missing, there is one class only, or an image cannot be read.
     """
     whole = FolderImages(root, split, size)
-    images = torch.empty(len(whole), 3, size, size, dtype=torch.uint8)
-    for number, (path, _) in enumerate(whole.samples):
-        images[number] = torch.from_numpy(np.array(read_image(path, size))).permute(2, 0, 1)
-    return ImageTensors(images, whole.labels, whole.classes, whole.names)
+    images, places = torch.empty(len(whole), 3, size, size, dtype=torch.uint8), list[int]()
+    for place, (path, _) in enumerate(whole.samples):
+        try:
+            images[len(places)] = torch.from_numpy(np.array(read_image(path, size))).permute(2, 0, 1)
+            places.append(place)
+        except InputError as error:
+            if refused is None:
+                raise
+            refused.append(str(error))
+    names = [whole.names[place] for place in places]
+    return ImageTensors(images[: len(places)], whole.labels[places], whole.classes, names)
+
+
+def how_split(root: str | Path) -> str | None:
+    """A sentence on which of a folder's images are for validation; None if they have a folder of their own."""
+    if (Path(root) / "val").is_dir() or not Path(root).is_dir():
+        return None
+    return f"{root}: no val/: every {HELD}th image of a class is kept for validation, and not learnt from"
 
 
 @dataclass
@@ -41,7 +63,8 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
     As `dynamick.data.LabelledImages`.
 
     Args:
-        root, split: ROOT/SPLIT/CLASS/*.
+        root, split: ROOT/SPLIT/CLASS/*. Without ROOT/val every 5th image of each class (of two to four images the last one) is
+            for validation and the others are for training. They come from ROOT/train/CLASS/*, or from ROOT/CLASS/*.
         size: side in pixels of what is returned.
         seed, epoch: an image's augmentation depends only on these and on its index.
         augment: a random resized crop and a flip (the Places365 recipe's); else `read_image`'s centre crop.
@@ -58,10 +81,12 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
     augment: bool = False
     samples: list[tuple[str, int]] = field(init=False)
     classes: list[str] = field(init=False)
+    place: Path = field(init=False)
     in_memory = False
 
     def __post_init__(self) -> None:
-        self.samples, self.classes = _listing(self.root, self.split)
+        self.place, parted = _place(Path(self.root), self.split)
+        self.samples, self.classes = _listing(self.place, None if parted else self.split)
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -87,8 +112,8 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
 
     @cached_property
     def names(self) -> list[str]:
-        """The images' files below the split's folder."""
-        place = f"{Path(self.root) / self.split}/"
+        """The images' files below the folder of the classes."""
+        place = f"{self.place}/"
         return [path.removeprefix(place) for path, _ in self.samples]
 
     def take(self, places: Sequence[int]) -> tuple[Tensor, Tensor]:
@@ -152,25 +177,47 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         return torch.stack([image for image, _ in samples]), torch.tensor([label for _, label in samples])
 
 
-def _listing(root: str | Path, split: str) -> tuple[list[tuple[str, int]], list[str]]:
-    """The images of a split, as (file, label) in the order of classes and names, and the classes."""
-    place = Path(root) / split
-    if not place.is_dir():
-        raise InputError(f"{place}: no such folder; give the folder that holds train/CLASS/* and val/CLASS/*")
+def _place(root: Path, split: str) -> tuple[Path, bool]:
+    """The folder of a split's classes, and whether all that is in it is of this split."""
+    if (root / split).is_dir() and (split != "train" or (root / "val").is_dir()):
+        return root / split, True
+    if split in ("train", "val") and not (root / "val").is_dir():
+        if (root / "train").is_dir():
+            return root / "train", False
+        if root.is_dir() and folders_in(root):
+            return root, False
+    raise InputError(f"{root / split}: no such folder; give the folder that holds train/CLASS/* and val/CLASS/*, or CLASS/*")
+
+
+def _listing(place: Path, part: str | None) -> tuple[list[tuple[str, int]], list[str]]:
+    """The images in class folders, as (file, label) in the order of classes and names, and the classes; all, or a part."""
     classes = folders_in(place)
     if not classes:
         raise InputError(f"{place}: no images in class folders (it holds no folder); give a folder of images for each class")
     homes = [os.path.realpath(place / name) for name in classes]
     _check_classes(place, classes, homes)
-    samples: list[tuple[str, int]] = []
-    for label, name in enumerate(classes):
-        files = sorted(images_under(place / name, set(homes)), key=os.path.split)
-        if not files:
+    found: list[list[str]] = []
+    for name in classes:
+        found.append(sorted(images_under(place / name, set(homes)), key=os.path.split))
+        if not found[-1]:
             raise InputError(f"{place}: no images in class folders ({name} has none that ends in {', '.join(IMAGES)})")
-        samples += [(file, label) for file in files]
     if len(classes) < 2:
         raise InputError(f"{place}: one class only ({classes[0]}); give a folder for each of two classes or more")
-    return samples, classes
+    if part is not None:
+        found = [_part_of(files, part, place / name) for name, files in zip(classes, found, strict=True)]
+    return [(file, label) for label, files in enumerate(found) for file in files], classes
+
+
+def held_out(count: int) -> list[int]:
+    """Which of so many images in a row are held out: the 5th, 10th and so on; of two to four the last, of one none."""
+    return list(range(HELD - 1, count, HELD)) if count >= HELD else [count - 1] * (count > 1)
+
+
+def _part_of(files: list[str], part: str, place: Path) -> list[str]:
+    held = set(held_out(len(files)))
+    if not held:
+        raise InputError(f"{place}: one image only; without val/ each class needs two or more, one of them for validation")
+    return [file for number, file in enumerate(files) if (number in held) == (part == "val")]
 
 
 def _check_classes(place: Path, classes: list[str], homes: list[str]) -> None:

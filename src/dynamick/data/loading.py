@@ -4,6 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,12 +18,20 @@ AHEAD = 4
 """So many batches a thread are decoded before they are asked for."""
 
 
-def taken_ahead(data: LabelledImages, batches: Iterable[Sequence[int]]) -> Generator[tuple[Tensor, Tensor], None, None]:
+def taken_ahead(
+    data: LabelledImages, batches: Iterable[Sequence[int]], refused: list[str] | None = None
+) -> Generator[tuple[Tensor, Tensor], None, None]:
     """`data.take` of each batch of places, in order. Threads decode the next ones, one a core, while the caller computes.
 
+    Args:
+        data: the images.
+        batches: places of images.
+        refused: a list that gets a line for each image that cannot be read; in its batch stand zeros, and the label -1.
+
     Raises:
-        InputError: an image cannot be read, when its batch is asked for.
+        InputError: without such a list an image cannot be read, when its batch is asked for.
     """
+    take = data.take if refused is None else partial(_take_what_can_be_read, data, refused)
     if data.in_memory:
         yield from map(data.take, batches)
         return
@@ -31,7 +40,7 @@ def taken_ahead(data: LabelledImages, batches: Iterable[Sequence[int]]) -> Gener
     with ThreadPoolExecutor(threads) as pool:
         try:
             for batch in batches:
-                waiting.append(pool.submit(data.take, batch))
+                waiting.append(pool.submit(take, batch))
                 if len(waiting) > AHEAD * threads:
                     yield waiting.popleft().result()
             while waiting:
@@ -40,6 +49,38 @@ def taken_ahead(data: LabelledImages, batches: Iterable[Sequence[int]]) -> Gener
             # The caller may have stopped.
             for each in waiting:
                 each.cancel()
+
+
+def first_readable(data: LabelledImages, count: int) -> Tensor:
+    """The first images that can be read: uint8 (n, 3, H, W), with n at most `count`.
+
+    Raises:
+        InputError: none can be read.
+    """
+    refused: list[str] = []
+    found: list[Tensor] = []
+    for place in range(len(data)):
+        images, labels = _take_what_can_be_read(data, refused, [place])
+        found += [images] * (labels.tolist() != [-1])
+        if len(found) == count:
+            break
+    if not found:
+        raise InputError(f"{refused[0]}; nor can any other image")
+    return torch.cat(found)
+
+
+def _take_what_can_be_read(data: LabelledImages, refused: list[str], places: Sequence[int]) -> tuple[Tensor, Tensor]:
+    try:
+        return data.take(places)
+    except InputError:
+        images = torch.zeros(len(places), 3, data.side, data.side, dtype=torch.uint8)
+        labels = torch.full((len(places),), -1)
+    for row, place in enumerate(places):
+        try:
+            [images[row]], [labels[row]] = data.take([place])
+        except InputError as error:
+            refused.append(str(error))
+    return images, labels
 
 
 class Batched:

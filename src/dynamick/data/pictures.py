@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dynamick.data.class_folders import FolderImages
 from dynamick.data.decode import as_rgb
 from dynamick.data.finding import IMAGES, images_under
 from dynamick.data.in_memory import evenly_spaced
@@ -23,12 +24,14 @@ class Pictures:
 
     Attributes:
         images: uint8, shape (N, 3, S, S).
+        root: the folder that was meant, or that of the one image.
         files: where each was read from.
         names: the same, below the folder.
         refused: a line for each file that was left out, which says why.
     """
 
     images: Tensor
+    root: Path
     files: list[Path]
     names: list[str]
     refused: list[str]
@@ -38,7 +41,7 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
     """Up to `limit` images, spread evenly over a folder's files. Files that cannot be read are left out.
 
     Args:
-        root: a folder, or one image.
+        root: a folder, or one image; or DIR/val where DIR has images of classes but no val/ (`FolderImages`).
         limit: how many files are read at most.
         size: side in pixels; None takes the first image's shorter side for all.
         center_crop: as in `read_image`; without a size images are whole.
@@ -49,9 +52,7 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
     root = Path(root)
     if limit < 1:
         raise InputError(f"--limit: {limit} must be an integer from 1 up")
-    if not root.exists():
-        raise InputError(f"{root}: no such folder; give one with images in it")
-    found = [root] if root.is_file() else sorted(map(Path, images_under(root)))
+    root, found = _found(root)
     center_crop = center_crop and size is not None
     images, files, refused = [], [], []
     for path in (found[place] for place in evenly_spaced(len(found), limit)):
@@ -65,8 +66,20 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
     if not files:
         why = f"; the first: {refused[0]}" if refused else ""
         raise InputError(f"{root}: no readable image ({', '.join(IMAGES)}); give a folder with some{why}")
-    names = [path.relative_to(root if root.is_dir() else root.parent).as_posix() for path in files]
-    return Pictures(torch.stack(images), files, names, refused)
+    names = [path.relative_to(root).as_posix() for path in files]
+    return Pictures(torch.stack(images), root, files, names, refused)
+
+
+def _found(root: Path) -> tuple[Path, list[Path]]:
+    """The folder of the images, and their files."""
+    if root.is_file():
+        return root.parent, [root]
+    if not root.exists() and root.name in ("train", "val") and root.parent.is_dir():
+        parted = FolderImages(root.parent, root.name, 1)
+        return parted.place, [Path(path) for path, _ in parted.samples]
+    if not root.exists():
+        raise InputError(f"{root}: no such folder; give one with images in it")
+    return root, sorted(map(Path, images_under(root)))
 
 
 def as_images(given: Any, size: int | None = None, center_crop: bool = False) -> Tensor:

@@ -19,7 +19,9 @@ USUAL_SIZE = 224
 class DataRecipe:
     """Where images come from and what happens to them. Each key has a sentence."""
 
-    kind: str = key("cifar10", "scenes are generated, folder is ROOT/train/CLASS/* and ROOT/val/CLASS/*", sources.names)
+    kind: str = key(
+        "cifar10", "scenes are generated, folder is ROOT/train/CLASS/* and ROOT/val/CLASS/*, or ROOT/CLASS/*", sources.names
+    )
     root: str = key("data", "the folder; scenes need none")
     size: int = key(64, "side in pixels; cifar10 has its own")
     train_images: int = key(10_000, "scenes to generate for training")
@@ -63,6 +65,11 @@ class DataRecipe:
         """For messages: the folder that the images are read from, else what they are."""
         return self.root if self.source.needs_root else self.source.title
 
+    @property
+    def how_split(self) -> str | None:
+        """A sentence on which images are for validation; None where somebody has parted them."""
+        return self.source.how_split(self)
+
     def check(self) -> None:
         """Check that every value is allowed.
 
@@ -102,7 +109,7 @@ def folder_recipe(root: str | Path, size: int | None = None, like: DataRecipe | 
     """A user's own folder of images, shown to a network as its own images were.
 
     Args:
-        root: the folder, with train/CLASS/* and val/CLASS/*.
+        root: the folder, with train/CLASS/* and val/CLASS/*, or CLASS/*.
         size: side in pixels; None takes that of the network's own images, else 224.
         like: the images that the network learnt from; None means as most networks do, on the middle 7/8 of each image.
     """

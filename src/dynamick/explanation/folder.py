@@ -35,7 +35,7 @@ def explain_folder(
 
     Args:
         network: as `dynamick.open_network` opens it.
-        images: a folder of images, or of one folder for each class; or one image.
+        images: a folder of images, or of one folder for each class; or one image; or DIR/val of a DIR that has none.
         outputs: what is written, and where.
         units: dissection.json or tally.csv of the layer that enters the head: the units' names.
         concepts: the data that was dissected: the units' top images.
@@ -63,7 +63,7 @@ def explain_folder(
     case = Case(
         subject=subject,
         shown=shown,
-        truth=[class_of(file, Path(images), network.classes) for file in shown.files],
+        truth=[class_of(file, shown.root, network.classes) for file in shown.files],
         seen=subject.reader.see(shown.images, maps=outputs.out is not None or outputs.pictures is not None),
         concepts=None if concepts is None else open_concepts(concepts),
         twin=None if twin is None else _fitting(twin, read["--twin-units"], shown),

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dynamick.comparison.cache import Features, cache_features
+from dynamick.comparison.cache import Features, cache_features, check_classes
 from dynamick.comparison.cells import Job, estimate
 from dynamick.comparison.entering import weights_digest
 from dynamick.comparison.heads.dynamic import train
@@ -19,7 +19,7 @@ from dynamick.errors import InputError
 from dynamick.files import write_json
 from dynamick.networks import OpenNetwork, save
 from dynamick.nn import DynamicLinear
-from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_same, open_splits
+from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_same, open_splits, tell_left_out
 from dynamick.retrofit.own_head import order_looks_wrong, order_of, own_head
 from dynamick.retrofit.report import Retrofitted
 from dynamick.training.pruning import prune_head
@@ -43,7 +43,7 @@ def retrofit_head(
 
     Args:
         network: as `dynamick.open_network` opens it; its head is replaced.
-        data: a folder with train/CLASS/* and val/CLASS/*.
+        data: a folder with train/CLASS/* and val/CLASS/*, or CLASS/*.
         out: the folder for what is made; it holds one head.
         k, rule: how many inputs a class routes, and whether `at_most` or `exactly` so many.
         seed: of the head's training.
@@ -68,9 +68,12 @@ def retrofit_head(
 
     def cached(split: str, images: LabelledImages) -> Features:
         place = out / "features" / split
-        return cache_features(model, images, place, prepare, dtype, device=device, progress=True, layer=layer)
+        found = cache_features(model, images, place, prepare, dtype, device=device, progress=True, layer=layer, skip=True)
+        tell_left_out(sorted({*images.names} - {*found.names}), tell)
+        return found
 
-    learn, held = (cached(split, images) for split, images in open_splits(shown).items())
+    learn, held = (cached(split, images) for split, images in open_splits(shown, tell).items())
+    check_classes(learn.labels, learn.classes)
     model.cpu()
     order = order_of(network, held.classes)
     own = None if order is None else own_head(network, order)

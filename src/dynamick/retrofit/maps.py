@@ -39,14 +39,17 @@ class StoredMaps:
 
     Args:
         chunks: of so many images each, but for the last; (n, P, C).
+        kept: the places of the images that count, int64, ascending; None for all.
     """
 
-    def __init__(self, chunks: Sequence[Tensor]) -> None:
+    def __init__(self, chunks: Sequence[Tensor], kept: Tensor | None = None) -> None:
         self.chunks, self.size = list(chunks), len(chunks[0])
         _, P, C = chunks[0].shape
-        self.shape = (sum(map(len, chunks)), P, C)
+        self.kept = torch.arange(sum(map(len, chunks))) if kept is None else kept
+        self.shape = (len(self.kept), P, C)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
+        rows = self.kept[rows]
         numbers, counts = (rows // self.size).unique_consecutive(return_counts=True)
         parts = (rows % self.size).split(counts.tolist())
         return torch.cat([self.chunks[n][part] for n, part in zip(numbers.tolist(), parts, strict=True)])
@@ -59,14 +62,16 @@ class LiveMaps:
         enter: from images and their names to their maps.
         data: the images.
         batch_size: images a call of `enter`.
-        shape: (N, P, C).
+        cells, channels: of a map.
+        kept: the places of the images that count, int64, ascending.
     """
 
-    def __init__(self, enter: Enter, data: LabelledImages, batch_size: int, shape: tuple[int, int, int]) -> None:
-        self.enter, self.data, self.batch_size, self.shape = enter, data, batch_size, shape
+    def __init__(self, enter: Enter, data: LabelledImages, batch_size: int, cells: int, channels: int, kept: Tensor) -> None:
+        self.enter, self.data, self.batch_size, self.kept = enter, data, batch_size, kept
+        self.shape = (len(kept), cells, channels)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
-        batches = [part.tolist() for part in rows.split(self.batch_size)]
+        batches = [part.tolist() for part in self.kept[rows].split(self.batch_size)]
         taken = zip(batches, taken_ahead(self.data, batches), strict=True)
         return torch.cat([self.enter(images, [self.data.names[row] for row in part]) for part, (images, _) in taken])
 
@@ -86,8 +91,8 @@ def open_maps(
     folder: Path,
     stored: bool = True,
     batch_size: int | None = None,
-) -> Maps:
-    """The maps of all images, cached in a folder: an interrupted pass goes on where it stopped.
+) -> tuple[Maps, Tensor, list[str]]:
+    """The maps of the images that can be read, cached in a folder: an interrupted pass goes on where it stopped.
 
     Args:
         model: in evaluation mode, without a unit layer.
@@ -99,17 +104,31 @@ def open_maps(
         stored: False keeps nothing, and runs the network whenever maps are asked for.
         batch_size: images a forward pass; None takes what the device does fast.
 
+    Returns:
+        The maps, their images' labels, and the names of the images that cannot be read.
+
     Raises:
         InputError: as `dynamick.comparison.cache.fill_cache`; or a value is NaN or infinite (image and unit are named).
     """
     enter = partial(maps_entering, model, head, place, prepare)
     batch_size = batch_size or usual_batch(next(model.parameters()).device, data.side)
     if not stored:
-        return LiveMaps(enter, data, batch_size, (len(data), max(1, place.cells), place.channels))
+        parts = [part.tolist() for part in torch.arange(len(data)).split(64)]
+        labels = torch.cat([labels for _, labels in taken_ahead(data, parts, [])])
+        kept = (labels >= 0).nonzero().flatten()
+        live = LiveMaps(enter, data, batch_size, max(1, place.cells), place.channels, kept)
+        return live, labels[kept], _names(data, labels < 0)
     key = {**network_key(model, head, prepare), "data": data.fingerprint(), "dtype": "bfloat16"}
     key["place"] = f"{place.side} of {place.module}"
-    fill_cache(folder, key, data, enter, batch_size, progress=True)
-    return StoredMaps([x for x, _ in open_chunks(folder)[1]])
+    fill_cache(folder, key, data, enter, batch_size, progress=True, skip=True)
+    chunks = open_chunks(folder)[1]
+    labels = torch.cat([each for _, each in chunks])
+    kept = (labels >= 0).nonzero().flatten()
+    return StoredMaps([x for x, _ in chunks], kept), labels[kept], _names(data, labels < 0)
+
+
+def _names(data: LabelledImages, which: Tensor) -> list[str]:
+    return [data.names[place] for place in which.nonzero().flatten().tolist()]
 
 
 def maps_entering(

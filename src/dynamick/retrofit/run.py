@@ -13,6 +13,7 @@ from dynamick.comparison.cache import Features
 from dynamick.comparison.entering import weights_digest
 from dynamick.comparison.measuring import measure
 from dynamick.data.labelled import LabelledImages
+from dynamick.data.loading import first_readable
 from dynamick.data.recipe import folder_recipe
 from dynamick.durations import in_words
 from dynamick.errors import InputError
@@ -23,7 +24,7 @@ from dynamick.networks import OpenNetwork, open_network, save
 from dynamick.networks.running import like_input, right_channels
 from dynamick.nn import Place, UnitLayer, add_units, find_place, unit_layer
 from dynamick.progress import bar
-from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, open_splits
+from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, open_splits, tell_left_out
 from dynamick.retrofit.head_alone import retrofit_head
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units
 from dynamick.retrofit.learning import Settings, UnitHead, pooled, seconds_of
@@ -60,7 +61,7 @@ def retrofit(
 
     Args:
         network: as `dynamick.open_network` opens it; its model is changed.
-        data: a folder with train/CLASS/* and val/CLASS/*.
+        data: a folder with train/CLASS/* and val/CLASS/*, or CLASS/*.
         out: the folder for what is made; it holds one head.
         k, rule: how many units a class routes, and whether `at_most` or `exactly` so many.
         units: how many are learnt; those that no class keeps are taken out. None learns no units: the head then reads the
@@ -115,19 +116,20 @@ def _retrofit_units(
     if unit_layer(network.model) is not None:
         raise InputError(f"{network.source or network.name}: has learnt units already; give the network that it was made of")
     shown = folder_recipe(data, prepare.size, network.data)
-    images = open_splits(shown)
-    check_images(images["train"])
+    images = open_splits(shown, tell)
+    check_images(images["train"].labels, images["train"].classes)
     order = order_of(network, images["val"].classes)
     if teacher == "network" and order is None:
         raise InputError("--teacher network: its outputs are not the classes of these images; give probe, or none")
     model: Any = network.model.to(device).eval()
-    two = prepare(images["train"].take([0, len(images["train"]) - 1])[0])
+    two = prepare(first_readable(images["train"], 2))
     with right_channels(model, two.shape[1]):
         place = find_place(model, head, two.to(device, like_input(model, head).dtype))
     maps = {name: _maps(network, place, each, out / "maps" / name, tell) for name, each in images.items()}
+    check_images(maps["train"][1], images["train"].classes)
     model.cpu()
     began = time.monotonic()
-    learnt, seen = (Images.of(maps[name], images[name].labels.cpu()) for name in ("train", "val"))
+    learnt, seen = (Images.of(*maps[name]) for name in ("train", "val"))
     work = Work(learnt, seen, len(images["val"].classes), settings.seed, next(model.parameters()).dtype)
     own = None if order is None else own_head(network, order)
     if own is not None and (hint := order_looks_wrong(own(work.val.means), work.val.labels)) is not None:
@@ -161,8 +163,10 @@ def features(x: Tensor, labels: Tensor, classes: list[str]) -> Features:
     return Features(x, labels, classes, [str(row) for row in range(len(labels))])
 
 
-def _maps(network: OpenNetwork, place: Place, images: LabelledImages, folder: Path, tell: Callable[[str], None]) -> Maps:
-    """The maps of a split, cached where the disk holds them."""
+def _maps(
+    network: OpenNetwork, place: Place, images: LabelledImages, folder: Path, tell: Callable[[str], None]
+) -> tuple[Maps, Tensor]:
+    """The maps and labels of a split's images, cached where the disk holds them."""
     needed, free = room_for(len(images), place, folder)
     stored = SPARE * needed < free or folder.exists()
     if stored:
@@ -173,7 +177,9 @@ def _maps(network: OpenNetwork, place: Place, images: LabelledImages, folder: Pa
             "none are kept, the network runs again in every pass, which takes much longer"
         )
     prepare, head = network.need_preprocessing(), network.need_head()
-    return open_maps(network.model, head, place, images, prepare, folder, stored)
+    maps, labels, refused = open_maps(network.model, head, place, images, prepare, folder, stored)
+    tell_left_out(refused, tell)
+    return maps, labels
 
 
 def _heads(

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-HELD = 5
-"""One in so many training images of each class is held out."""
+from dynamick.data.class_folders import held_out
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def split(labels: Tensor) -> tuple[Tensor, Tensor]:
     held = torch.zeros(len(labels), dtype=torch.bool)
     for label in labels.unique().tolist():
         places = (labels == label).nonzero().flatten()
-        held[places[HELD - 1 :: HELD] if len(places) >= HELD else places[1:][-1:]] = True
+        held[places[held_out(len(places))]] = True
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 

@@ -20,7 +20,7 @@ def _size(recipe: Any) -> int:
 
 
 def _nothing(recipe: Any) -> None:
-    """Any settings are right."""
+    """Any settings are right; there is nothing to say."""
 
 
 def _no(recipe: Any) -> bool:
@@ -37,6 +37,7 @@ class Source:
         side: height and width in pixels of a recipe's images.
         check: raises InputError if a recipe's settings do not fit this source.
         center_crop: whether a recipe's images are evaluated on their middle 7/8 only.
+        how_split: a sentence on which of a recipe's images are for validation; None where somebody has parted them.
         needs_root: the images are read from the recipe's folder.
         named_by_root: there are many sets of this kind, and the folder's name tells them apart.
         photographs: False for drawn images.
@@ -48,6 +49,7 @@ class Source:
     side: Callable[[Any], int] = _size
     check: Callable[[Any], None] = _nothing
     center_crop: Callable[[Any], bool] = _no
+    how_split: Callable[[Any], str | None] = _nothing
     needs_root: bool = True
     named_by_root: bool = False
     photographs: bool = True

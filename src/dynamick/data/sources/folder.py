@@ -1,8 +1,8 @@
-"""A folder of images by class, ROOT/SPLIT/CLASS/*: decoded into memory, or when they are asked for (Places365)."""
+"""A folder of images by class, ROOT/SPLIT/CLASS/* or ROOT/CLASS/*: decoded into memory, or when asked for (Places365)."""
 
 from dataclasses import replace
 
-from dynamick.data.class_folders import FolderImages, image_folder
+from dynamick.data.class_folders import FolderImages, how_split, image_folder
 from dynamick.data.in_memory import Augmentation, ImageTensors
 from dynamick.data.recipe import DataRecipe
 from dynamick.data.sources import Source
@@ -18,4 +18,8 @@ def _center_crop(recipe: DataRecipe) -> bool:
     return not recipe.in_memory
 
 
-SOURCE = Source("a folder of images", _open, center_crop=_center_crop, named_by_root=True)
+def _how_split(recipe: DataRecipe) -> str | None:
+    return how_split(recipe.root)
+
+
+SOURCE = Source("a folder of images", _open, center_crop=_center_crop, how_split=_how_split, named_by_root=True)
