@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from dynamick.cli.main import COMMANDS, main
+from dynamick.settings import keys_of
+from dynamick.training.recipe import Recipe
 
 
 def status(*args: str) -> int:
@@ -22,9 +24,25 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
     assert f"dynamick {command}" in capsys.readouterr().out
 
 
-def test_no_command_prints_help(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_command_shows_three_to_begin_with(capsys: pytest.CaptureFixture[str]) -> None:
     assert status() == 0
-    assert all(command in capsys.readouterr().out or command for command in COMMANDS)
+    shown = [line.split()[1] for line in capsys.readouterr().out.splitlines() if line.startswith("  dynamick ")]
+    assert len(shown) == 3
+    assert set(shown) <= set(COMMANDS)
+
+
+def test_help_of_train_shows_the_named_recipe(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("train", "--help") == 0
+    bare = " ".join(capsys.readouterr().out.split())
+    assert status("train", "cifar10-small", "--help") == 0
+    named = " ".join(capsys.readouterr().out.split())
+    recipe, plain = Recipe.read("cifar10-small"), Recipe()
+    for name, key in keys_of(Recipe).items():
+        assert f"--{name} {key.shown} {key.says} (default:" in bare
+        assert f"--{name} {key.shown} {key.says} (here:" in named
+    assert f"the highest learning rate (here: {recipe.optim.lr}" in named
+    assert f"passes over the training images (here: {recipe.optim.epochs}; default: {plain.optim.epochs})" in named
+    assert status("train", "no-recipe", "--help") == 2
 
 
 @pytest.mark.parametrize("args", [("nonsense",), ("train",), ("evaluate", "--colour")])

@@ -27,6 +27,19 @@ COMMANDS = {
 }
 
 
+BEGIN = """\
+Networks whose decisions a person can follow. Three commands to begin with:
+
+  dynamick demo
+      trains three networks on generated scenes and opens the way to a page that compares them; a few minutes
+  dynamick retrofit --model resnet50 --weights DEFAULT --data PHOTOS --out OUT --page PAGE.html
+      makes a trained network readable, from a folder of photographs with one folder for each class
+  dynamick explain --weights OUT/weights.safetensors --images PHOTOS --out PAGE.html
+      explains its answers on your images, on one page that opens anywhere
+
+All commands: dynamick --help. The options of one: dynamick COMMAND --help."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line."""
 
@@ -66,9 +79,9 @@ def _run(argv: list[str]) -> None:
     module: Any = None
     name = next((each for each in argv if not each.startswith("-")), None)
     for command, text in COMMANDS.items():
-        subparser = commands.add_parser(
-            command, help=text, description=text, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        # A command may replace --help by its own.
+        form: Any = {"formatter_class": argparse.RawDescriptionHelpFormatter, "conflict_handler": "resolve"}
+        subparser = commands.add_parser(command, help=text, description=text, **form)
         if command == name:
             module = importlib.import_module(f"dynamick.cli.{command}")
             module.add_arguments(subparser)
@@ -81,7 +94,7 @@ def _run(argv: list[str]) -> None:
 
         print(f"dynamick {__version__}")
     elif args.command is None:
-        parser.print_help()
+        print(BEGIN)
     else:
         module.run(args)
 

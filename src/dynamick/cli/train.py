@@ -4,11 +4,13 @@ import argparse
 import json
 import os
 import sys
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dynamick.settings import Key
+    from dynamick.training.recipe import Recipe
 
 # What argparse knows nothing of is refused here, with the keys that are near.
 TAKES_SETTINGS = True
@@ -26,6 +28,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("keys of the recipe, to change them")
     for name, key in keys_of(Recipe).items():
         group.add_argument(f"--{name}", metavar=key.shown, default=argparse.SUPPRESS, help=_help(key))
+    parser.add_argument("-h", "--help", action=_Help, nargs=0, help="show this; RECIPE --help shows that recipe's values")
+
+
+class _Help(argparse.Action):
+    """Shows the keys with the values that they have in the recipe, if one is named before."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, *_: Any) -> None:
+        from dynamick.settings import keys_of
+        from dynamick.training.recipe import Recipe
+
+        if namespace.recipe is not None:
+            recipe, keys = Recipe.read(namespace.recipe), keys_of(Recipe)
+            for action in parser._actions:
+                if action.dest in keys:
+                    action.help = _help(keys[action.dest], recipe)
+        parser.print_help()
+        parser.exit()
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,8 +61,16 @@ def run(args: argparse.Namespace) -> None:
     print(f"{recipe.model}: top-1 {last['top1']:.2f} %, {last['weights_per_class']:.1f} weights per class; see {args.out}")
 
 
-def _help(key: "Key") -> str:
-    return f"{key.says} (default: {json.dumps(key.field.default).strip(chr(34))})".replace("%", "%%")
+def _help(key: "Key", recipe: "Recipe | None" = None) -> str:
+    default = f"default: {_plain(key.field.default)}"
+    if recipe is not None:
+        value: Any = reduce(getattr, key.name.split("."), recipe)
+        default = f"here: {_plain(value)}{'' if value == key.field.default else f'; {default}'}"
+    return f"{key.says} ({default})".replace("%", "%%")
+
+
+def _plain(value: Any) -> str:
+    return json.dumps(value).strip('"')
 
 
 def _refuse(unknown: list[str]) -> None:
