@@ -8,6 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
+import dynamick  # noqa: F401  (first: `import torchvision` then works with any build)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if os.environ.get("DYNAMICK_DATA"):

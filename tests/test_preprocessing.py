@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import dynamick as dk
-from dynamick.torchvision_shim import torchvision  # noqa: F401  (first: it mends the import)
 
 
 def test_is_torchvisions_normalisation() -> None:

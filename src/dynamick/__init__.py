@@ -7,6 +7,10 @@ import importlib
 from typing import Any
 
 from dynamick.discovery import home_of
+from dynamick.torchvision_shim import mend
+
+# From here on, `import torchvision` works in any file, also where its build does not match PyTorch's.
+mend()
 
 __version__ = "0.1.0"
 

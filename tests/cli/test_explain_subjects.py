@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
@@ -17,7 +18,6 @@ import dynamick as dk
 from dynamick.cli.main import main
 from dynamick.data import ComposedScenes
 from dynamick.retrofit import head_alone
-from dynamick.torchvision_shim import torchvision
 from dynamick.training.recipe import DataRecipe
 
 NAMES = ["cat", "<b>dog</b>", "bird"]

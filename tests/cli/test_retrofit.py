@@ -7,6 +7,7 @@ import pytest
 import safetensors
 import safetensors.torch
 import torch
+import torchvision
 from torch import nn
 
 import dynamick as dk
@@ -15,7 +16,6 @@ from dynamick.cli.main import main
 from dynamick.comparison.heads import dynamic
 from dynamick.data.class_folders import image_folder
 from dynamick.retrofit import head_alone
-from dynamick.torchvision_shim import torchvision
 
 
 @pytest.fixture

@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from dynamick.dissection import capture, dissect
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing
-from dynamick.torchvision_shim import torchvision
 
 
 class Turned(nn.Module):

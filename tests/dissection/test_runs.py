@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torchvision
 from PIL import Image
 
 import dynamick as dk
@@ -24,7 +25,6 @@ from dynamick.dissection.gallery import Example, sheet
 from dynamick.errors import InputError
 from dynamick.files import write_atomically
 from dynamick.preprocessing import Preprocessing
-from dynamick.torchvision_shim import torchvision
 
 SCRIPT = """
 import sys, time

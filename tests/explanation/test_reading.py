@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import dynamick as dk
 from dynamick.errors import InputError
 from dynamick.preprocessing import Preprocessing
-from dynamick.torchvision_shim import torchvision
 from tests.explanation.networks import images, small
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given
 from hypothesis import strategies as st
 
 import dynamick as dk
 from dynamick import models
-from dynamick.torchvision_shim import torchvision
 
 
 @given(

@@ -13,11 +13,11 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 import dynamick as dk
 from dynamick.networks.fitting import chosen, put_weights
-from dynamick.torchvision_shim import torchvision
 
 State = dict[str, Tensor]
 

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
+import torchvision
 from torch import nn
 
 import dynamick as dk
 from dynamick import models
-from dynamick.torchvision_shim import torchvision
 
 IMAGES = torch.rand(2, 3, 32, 32)
 

@@ -8,9 +8,6 @@ import torch
 
 import dynamick as dk
 
-# timm imports torchvision, which may need its shim.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
-
 timm: Any = pytest.importorskip("timm", reason="timm is an extra")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
@@ -15,7 +16,6 @@ from dynamick.networks import open_network
 from dynamick.networks.preparing import preprocessing_that_counts
 from dynamick.networks.sources.torchvision import preprocessing as torchvision_preprocessing
 from dynamick.preprocessing import Preprocessing
-from dynamick.torchvision_shim import torchvision
 
 
 def resnet() -> dict[str, Tensor]:

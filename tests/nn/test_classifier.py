@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import dynamick as dk
 from dynamick.nn import find_classifier
-from dynamick.torchvision_shim import torchvision
 
 
 def without(name: str, head: str, empty: nn.Module) -> nn.Module:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn.utils import parametrizations, prune, spectral_norm, weight_norm
 
 import dynamick as dk
 from dynamick.nn import find_classifier
-from dynamick.torchvision_shim import torchvision
 
 CLASSIFIERS = {
     "resnet18": "fc",

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import Tensor, nn
 
 import dynamick as dk
 from dynamick.nn import UnitLayer, find_classifier, find_place, unit_layer
-from dynamick.torchvision_shim import torchvision
 
 MAPS = {"resnet18": "avgpool", "mobilenet_v2": "features", "densenet121": "features"}
 VECTORS = {"mobilenet_v3_small": "classifier.3"}

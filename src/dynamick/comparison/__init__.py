@@ -2,8 +2,6 @@
 
 from typing import Any
 
-# torchmetrics imports torchvision, which must be imported through the shim first.
-import dynamick.torchvision_shim  # noqa: F401
 from dynamick.discovery import home_of
 
 _HOME = {

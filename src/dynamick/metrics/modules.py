@@ -2,9 +2,6 @@
 
 from typing import Any
 
-# torchmetrics imports torchvision, which has to be imported by way of the shim first.
-import dynamick.torchvision_shim  # noqa: F401
-
 # isort: split
 import torch
 from torch import Tensor, nn

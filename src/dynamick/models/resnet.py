@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any
 
+import torchvision
 from torch import Tensor, nn
 
 from dynamick.preprocessing import Preprocessing
-from dynamick.torchvision_shim import torchvision
 
 BasicBlock = torchvision.models.resnet.BasicBlock
 Bottleneck = torchvision.models.resnet.Bottleneck

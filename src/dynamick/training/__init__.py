@@ -2,8 +2,6 @@
 
 from typing import Any
 
-# Before Lightning: torchmetrics imports torchvision. If torchvision's operators do not match PyTorch, the shim mends it.
-import dynamick.torchvision_shim  # noqa: F401
 from dynamick.discovery import home_of
 
 _HOME = {

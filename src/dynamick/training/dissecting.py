@@ -4,7 +4,6 @@
 from typing import Any
 
 # Before lightning, which imports torchvision.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
 import lightning as L
 
 # isort: on

@@ -4,12 +4,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+import torchvision
 
 from dynamick.data.in_memory import Augmentation, ImageTensors
 from dynamick.data.recipe import DataRecipe
 from dynamick.data.sources import Source
 from dynamick.errors import InputError
-from dynamick.torchvision_shim import torchvision
 
 SIDE = 32
 

@@ -13,9 +13,6 @@ from dynamick.errors import InputError
 from dynamick.networks.running import check_hooks, unwrapped
 from dynamick.networks.source import Source
 
-# A user's code may import torchvision, which may need its shim.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
-
 
 def knows(name: str) -> bool:
     """Whether it has the form MODULE:FUNCTION."""

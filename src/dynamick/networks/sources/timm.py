@@ -8,9 +8,6 @@ from dynamick.errors import InputError
 from dynamick.networks.source import Source
 from dynamick.preprocessing import Preprocessing
 
-# timm imports torchvision, which may need its shim.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
-
 
 def _timm() -> Any:
     try:

@@ -3,12 +3,12 @@
 import inspect
 from typing import Any
 
+import torchvision
 from torch import nn
 
 from dynamick.errors import InputError
 from dynamick.networks.source import Source
 from dynamick.preprocessing import Preprocessing
-from dynamick.torchvision_shim import torchvision
 
 USUAL_SIZE = 224
 AUXILIARY = {"googlenet": ("aux1", "aux2"), "inception_v3": ("AuxLogits",)}
