@@ -16,6 +16,7 @@ from dynamick.networks.fitting import chosen, put_weights
 from dynamick.networks.layers import head_of, outputs_of
 from dynamick.networks.network import OpenNetwork
 from dynamick.networks.preparing import preprocessing_that_counts
+from dynamick.networks.published import shipped
 from dynamick.networks.running import check_hooks, unwrapped
 from dynamick.networks.saving import Saved, read_if_saved, rebuilt, remember
 from dynamick.networks.source import Source
@@ -42,8 +43,9 @@ def open_network(
     """Open a network, in evaluation mode on the CPU.
 
     Args:
-        spec: a file that `dynamick.save` wrote, or a run's folder; or a name of any source: `res18-d5a`, `resnet50`,
-            `torchvision:resnet50`, `timm:NAME`, `package.module:function`; or a model, which is taken as it is.
+        spec: a file that `dynamick.save` wrote, a run's folder, or the name of a file that comes with the package; or a name of
+            any source: `res18-d5a`, `resnet50`, `torchvision:resnet50`, `timm:NAME`, `package.module:function`; or a model,
+            which is taken as it is.
         weights: a file that `dynamick.save` wrote, a run's folder, anybody's state dict, or `DEFAULT`: the weights that the
             source publishes. A function may have loaded its own.
         size, mean, std: how its images are prepared, if the network does not say it or you want it otherwise: the side in
@@ -120,17 +122,19 @@ def _found(spec: str, weights: str | Path | None) -> OpenNetwork:
 
 
 def _is_place(spec: str) -> bool:
-    """Whether a spec means a file or a folder: it exists, or has the ending of a file of weights."""
-    return spec.endswith((".safetensors", ".pt", ".pth")) or Path(spec).exists()
+    """Whether a spec means a file or a folder: it exists, has the ending of a file of weights, or comes with the package."""
+    return spec.endswith((".safetensors", ".pt", ".pth")) or Path(spec).exists() or shipped(spec) is not None
 
 
 def weights_file(path: str | Path) -> Path:
-    """The file of weights that is meant: the path itself, or that in a run's folder.
+    """The file of weights that is meant: the path itself, that in a run's folder, or one that comes with the package.
 
     Raises:
         InputError: there is none.
     """
     path = Path(path)
+    if not path.exists() and (known := shipped(path)) is not None:
+        return known
     if not path.exists():
         raise InputError(f"{path}: no such file; give a trained model's file, or the folder of a run")
     if not path.is_dir():

@@ -2,7 +2,7 @@
 
 import json
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from dynamick.files import parse_json, write_atomically
 from dynamick.networks.classes import names_of
 from dynamick.networks.fitting import put_weights, take_precision
 from dynamick.networks.layers import head_of, put_layers, put_unit_layer, routed_layers, units_of
+from dynamick.networks.published import with_published, without_published
 from dynamick.networks.source import Source
 from dynamick.networks.sources import find, sources
 from dynamick.networks.vouching import is_vouched, signature
@@ -32,6 +33,7 @@ KINDS: dict[str, Any] = {
     "units": dict | None,
     "classes": list | None,
     "preprocessing": dict | None,
+    "published": dict | None,
     "extra": dict,
 }
 """The types of a configuration's parts, if they are there."""
@@ -44,8 +46,8 @@ class Saved:
     Attributes:
         path: the file.
         config: what rebuilds the network: `source`, `model` (its name there), `head` (a dotted name), `routed` (the Dynamic-K
-            layers by their names), `units` (where the unit layer is, if there is one), `preprocessing`, `classes`, `extra`
-            (plain values), and what the source keeps.
+            layers by their names), `units` (where the unit layer is, if there is one), `preprocessing`, `classes`, `published`
+            (which weights are left out), `extra` (plain values), and what the source keeps.
         tensors: the state dict.
     """
 
@@ -55,7 +57,12 @@ class Saved:
 
 
 def save(
-    model: nn.Module, path: str | Path, extra: dict[str, Any] | None = None, spec: str | None = None, vouch: bool = False
+    model: nn.Module,
+    path: str | Path,
+    extra: dict[str, Any] | None = None,
+    spec: str | None = None,
+    vouch: bool = False,
+    published: bool = True,
 ) -> None:
     """Write a network's weights, and what rebuilds it, to one safetensors file, whole or not at all.
 
@@ -67,6 +74,8 @@ def save(
         spec: which network it is, as for `open_network` (`resnet50`, `package.module:function`), where neither made it.
         vouch: where a function makes the network, sign that this user named it, so that the file opens for the same user on the
             same machine without naming it again (`networks.vouching`). Commands do so.
+        published: also write weights that are those that the network's source publishes (`DEFAULT`). False leaves them out: the
+            file is small, and who opens it needs them (`networks.published`).
 
     Raises:
         InputError: nothing says which network it is, or it was changed so that no configuration rebuilds it.
@@ -76,6 +85,8 @@ def save(
     if vouch and sources()[config["source"]].runs_code:
         config["signature"] = signature(config["model"])
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in model.state_dict().items()}
+    if not published:
+        tensors, config["published"] = without_published(sources()[config["source"]], config["model"], tensors)
     write_atomically(Path(path), safetensors.torch.save(tensors, {KEY: json.dumps(config)}))
 
 
@@ -144,6 +155,8 @@ def rebuilt(saved: Saved, spec: str | None = None) -> nn.Module:
             the user does not name that.
     """
     source, name = _source_of(saved, spec)
+    if (about := saved.config.get("published")) is not None:
+        saved = replace(saved, tensors=with_published(saved.path, source, name, saved.tensors, about))
     # A function that fails says so itself. In all other cases the file is wrong.
     new = source.build(name, {}) if source.runs_code else None
     # Ours take all that they hold from the file: sizes that a damaged file makes up take no memory.
