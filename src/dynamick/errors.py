@@ -2,7 +2,15 @@
 
 
 class InputError(ValueError):
-    """Bad input. The message is one line: what, where, and what would be right. Commands exit with status 2 on it."""
+    """Bad input. The message is one line: what, where, and what would be right. Commands exit with status 2 on it.
+
+    >>> import dynamick as dk
+    >>> try:
+    ...     dk.open_network("nowhere.safetensors")
+    ... except dk.InputError as error:
+    ...     print(str(error).split(";")[0])
+    nowhere.safetensors: no such file
+    """
 
 
 class Note(UserWarning):

@@ -22,6 +22,10 @@ class Route(NamedTuple):
     Attributes:
         indices: routed inputs, int64, shape (..., C, min(K, M)), by descending product; -1 where nothing is routed.
         products: their products W_ci * x_i, same shape; 0 where nothing is routed. Their sum is the logit minus the bias.
+
+    >>> route = dk.functional.dynamic_route(torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, -1.0, 2.0]]), k=2)
+    >>> route.indices.tolist(), route.products.tolist()  # (B, O, K): the third input gives 6, the first gives 1
+    ([[[2, 0]]], [[[6.0, 1.0]]])
     """
 
     indices: Tensor
@@ -92,6 +96,10 @@ def dynamic_linear(
         ValueError: k is not an integer of 1 or more, the rule or implementation is unknown, or shapes, dtypes, devices or
             layouts do not match.
         TypeError: x, weight, bias or mask is not a tensor.
+
+    >>> x, weight = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[1.0, -1.0, 2.0]])
+    >>> dk.functional.dynamic_linear(x, weight, k=1)  # the largest positive product alone: 3 * 2
+    tensor([[6.]])
     """
     if has_torch_function((x, weight, bias)):  # torch.fx's proxies, for example, which keep the call as one node
         arguments = (x, weight, bias, k, rule, implementation, mask)
@@ -158,6 +166,10 @@ def dynamic_route(
 
     Raises:
         ValueError: as `dynamic_linear`; or there is no such class.
+
+    >>> x, weight = torch.tensor([[1.0, 2.0, 3.0]]), torch.eye(3)
+    >>> dk.functional.dynamic_route(x, weight, k=1, classes=[2]).products
+    tensor([[[3.]]])
     """
     if has_torch_function((x, weight)):
         return handle_torch_function(dynamic_route, (x, weight), x, weight, k, classes, rule, implementation, mask)
@@ -205,6 +217,10 @@ def dynamic_conv2d(
     Raises:
         ValueError: k, rule or routing is not one of those allowed, or shapes, dtypes, devices or layouts do not match.
         TypeError: x, weight, bias or mask is not a tensor.
+
+    >>> x, weight = torch.ones(1, 3, 4, 4), torch.tensor([1.0, -1.0, 2.0]).view(1, 3, 1, 1)
+    >>> dk.functional.dynamic_conv2d(x, weight, k=2)[0, 0, 0].tolist()  # at each location the two largest: 2 + 1
+    [3.0, 3.0, 3.0, 3.0]
     """
     if has_torch_function((x, weight, bias)):
         arguments = (x, weight, bias, stride, padding, dilation, groups, k, rule, routing, mask)

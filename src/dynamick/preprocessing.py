@@ -27,6 +27,10 @@ class Preprocessing:
     Raises:
         InputError: a size below 1, a mean or std without one or three numbers or of colours in 0..255, or a std that is not
             positive.
+
+    >>> prepare = dk.Preprocessing(size=64)  # ImageNet's mean and deviation
+    >>> prepare(torch.zeros(1, 3, 100, 80, dtype=torch.uint8)).shape
+    torch.Size([1, 3, 64, 64])
     """
 
     size: int | None = None

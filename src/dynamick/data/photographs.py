@@ -22,6 +22,11 @@ def read_image(path: str | Path, size: int | None = None, center_crop: bool = Fa
 
     Raises:
         InputError: it is no image, or damaged.
+
+    >>> from PIL import Image
+    >>> Image.new("L", (80, 60)).save("photo.png")
+    >>> dk.data.read_image("photo.png", size=32).size
+    (32, 32)
     """
     return fitted(decode.open_image(Path(path)), size, center_crop)
 

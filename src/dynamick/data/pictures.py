@@ -48,6 +48,11 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
 
     Raises:
         InputError: there is no such folder, or no readable image in it.
+
+    >>> from PIL import Image
+    >>> Image.new("RGB", (80, 60)).save("photo.png")
+    >>> dk.data.read_pictures(".", limit=1, size=32).images.shape
+    torch.Size([1, 3, 32, 32])
     """
     root = Path(root)
     if limit < 1:

@@ -83,6 +83,10 @@ class ComposedScenes(Dataset[tuple[Tensor, int]]):
 
     Raises:
         InputError: an argument is not one of those allowed.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> scenes.images.shape, scenes.classes[0]
+    (torch.Size([4, 3, 32, 32]), 'laptop')
     """
 
     def __init__(self, split: str = "train", size: int = 10_000, seed: int = 0, image_size: int = 64) -> None:

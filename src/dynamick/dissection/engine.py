@@ -94,6 +94,13 @@ def dissect(
 
     Warns:
         Note: there are too few activations for the quantile, so that nothing can be above a threshold.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> found = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> found.summary().units
+    32
     """
     preprocessing = _preprocessing(model, preprocessing)
     for name, value in (("batch_size", batch_size), ("top", top)):

@@ -51,6 +51,15 @@ class Dissection:
     measured: what the run cost: seconds, bytes, images; empty if not measured.
 
     If the dissection was read from a tally, which does not hold the arrays, they have a dimension of zero.
+
+    >>> dk.data.ComposedScenes("val", 20, image_size=32).write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> found = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> found.write_tally("tally.csv")
+    >>> dk.Dissection.read_tally("tally.csv").labels == found.labels
+    True
+    >>> list(found.to_pandas().columns)
+    ['unit', 'concept', 'category', 'score', 'detector']
     """
 
     rows: list[Row]

@@ -62,6 +62,10 @@ class Composition:
         detected: the part of those units' weight that is on units whose concept counts (score of 0.04 and more).
         positive: how many positive weights the class has.
         negative: the size of the sum of its negative weights. These speak against the class and are not drawn.
+
+    >>> made = dk.explanation.Composition(0, "car", [], None, 0.0, 0, 0.0)
+    >>> made
+    car: no positive weight
     """
 
     class_index: int
@@ -132,6 +136,13 @@ def composition(model: nn.Module, units: "Dissection") -> Compositions:
 
     Raises:
         InputError: no linear classifier, or a dissection of another number of units.
+
+    >>> dk.data.ComposedScenes("val", 20, image_size=32).write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> found = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> classes = dk.explanation.composition(model, found)
+    >>> len(classes), classes[0].class_index, 0 <= dk.explanation.share_covered(classes) <= 1
+    (10, 0, True)
     """
     model = unwrapped(model)
     head = find_head(model)

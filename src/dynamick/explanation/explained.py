@@ -76,6 +76,16 @@ class Explanation:
         why: why there are no maps; None if there are.
         truth: the image's true class by index; None if it is not known.
         picture: the image as it was given, (C, H, W); None if it is no picture but prepared already.
+
+    >>> scenes = dk.data.ComposedScenes("val", 1, image_size=32)
+    >>> model = dk.models.create("res8-d2a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> [why] = dk.explain(model, scenes.images)
+    >>> abs(why.bias + sum(why.products) - why.logit) < 1e-5
+    True
+    >>> why.units == [index + 1 for index in why.indices]  # units count from 1, indices from 0
+    True
+    >>> why.sentence.startswith(why.class_name)
+    True
     """
 
     image: int
@@ -194,7 +204,14 @@ COLUMNS = ("image", "class", "logit", "bias", "answer", "right", "runner_up", "l
 
 
 class Explanations(list[Explanation]):
-    """Explanations, as a list that shows itself: `repr` says each in a sentence, a notebook draws the first ten."""
+    """Explanations, as a list that shows itself: `repr` says each in a sentence, a notebook draws the first ten.
+
+    >>> scenes = dk.data.ComposedScenes("val", 3, image_size=32)
+    >>> explanations = dk.explain(dk.models.create("res8-d2a", 10, stem="compact", width=8), scenes.images)
+    >>> len(explanations[1:]), len(explanations.to_pandas())
+    (2, 3)
+    >>> explanations.plot().savefig("decisions.png")
+    """
 
     @overload
     def __getitem__(self, place: SupportsIndex, /) -> Explanation: ...

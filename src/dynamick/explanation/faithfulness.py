@@ -87,6 +87,12 @@ def faithfulness(
 
     Raises:
         InputError: as `explain`; an unknown order or count; no image; Captum is asked for and not installed.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d2a", 10, stem="compact", width=8)
+    >>> measured = dk.explanation.faithfulness(model, scenes.images, counts=[0, 1, 2])
+    >>> measured.units, len(measured.curves[0].deletion)
+    (32, 3)
     """
     _check_orders(orders)
     seen = Reader(model, preprocess).see(images, batch_size, maps=False)

@@ -62,6 +62,14 @@ def explain(
     Raises:
         InputError: images of another shape or type, a class that is not there, a dissection of another layer or number of
             units, or a model without a linear classifier at its end.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> explanations = dk.explain(model, scenes.images, truth=scenes.labels)  # paths and Pillow's images go as well
+    >>> len(explanations), explanations[0].truth == scenes.labels[0]
+    (4, tensor(True))
+    >>> dk.explain(model, scenes.images[0], classes="sailing boat")[0].class_name
+    'sailing boat'
     """
     reader = Reader(model.model if isinstance(model, OpenNetwork) else model, preprocess)
     size = getattr(reader.preprocess, "size", None)

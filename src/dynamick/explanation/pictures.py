@@ -45,6 +45,9 @@ def heatmap(
 
     Raises:
         InputError: the image is not (3, H, W), or the map not (h, w).
+
+    >>> dk.explanation.heatmap(torch.zeros(3, 32, 32), torch.rand(4, 4)).shape
+    (32, 32, 3)
     """
     if image.ndim != 3 or image.shape[0] != 3 or map_HW.ndim != 2:
         raise InputError(f"heatmap: image {tuple(image.shape)}, map {tuple(map_HW.shape)}; give (3, H, W) and (h, w)")

@@ -23,7 +23,11 @@ class HeadSparsity(NamedTuple):
 
 
 def sparsity(weight: Tensor, threshold: float = THRESHOLD) -> HeadSparsity:
-    """Static sparsity of a head's weight, shape (O, M)."""
+    """Static sparsity of a head's weight, shape (O, M).
+
+    >>> dk.metrics.sparsity(torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.0005, 3.0]])).weights_per_class
+    1.5
+    """
     # NaN counts as a connection.
     connected = (~(weight.detach().abs() < threshold)).sum(1)
     share = 1 - connected.sum().item() / max(1, weight.numel())

@@ -76,6 +76,10 @@ def create(
 
     Raises:
         InputError: an unknown name, stem or rule, fewer than two classes, or names that do not match their number.
+
+    >>> model = dk.models.create("res18-d5a", num_classes=10)  # ResNet-18, Dynamic-5, activations thresholded
+    >>> model.fc.k
+    5
     """
     parsed = parse(name)
     if stem not in STEMS:

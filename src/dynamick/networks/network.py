@@ -29,6 +29,10 @@ class OpenNetwork:
         metrics: what its training measured last, by name; empty if its file does not say.
         epochs: how many epochs its training has in all; None if its file does not say.
         center_crop: whether it is evaluated on the middle 7/8 of its images, as most are, or on the whole shorter side.
+
+    >>> network = dk.open_network(dk.models.create("res8-d5a", 2, stem="compact", width=8, classes=["cat", "dog"]))
+    >>> network.classes, network.preprocessing is None
+    (['cat', 'dog'], False)
     """
 
     name: str

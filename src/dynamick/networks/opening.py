@@ -56,6 +56,10 @@ def open_network(
     Raises:
         InputError: there is no such network, file or layer; the weights do not fit; nothing says what the weights are of; or a
             file's network is made by a function that the user does not name.
+
+    >>> network = dk.open_network(dk.models.create("res8-d5a", 10, stem="compact", width=8))
+    >>> network.name, network.head
+    ('res8-d5a', 'fc')
     """
     found = _as_it_is(spec) if isinstance(spec, nn.Module) else _found(str(spec), weights)
     model: Any = found.model.eval()

@@ -80,6 +80,11 @@ def save(
     Raises:
         InputError: nothing says which network it is, or it was changed so that no configuration rebuilds it.
         OSError: the file cannot be written.
+
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> dk.save(model, "weights.safetensors")
+    >>> dk.load("weights.safetensors").fc.k
+    5
     """
     config = {**_config(model, spec), "extra": extra or {}}
     if vouch and sources()[config["source"]].runs_code:
@@ -101,6 +106,10 @@ def load(path: str | Path, model: str | None = None) -> nn.Module:
     Raises:
         InputError: the file is missing, damaged, or holds weights of another architecture than it says; or a function makes
             its network, and `model` does not name it.
+
+    >>> dk.save(dk.models.create("res8-d5a", 2, stem="compact", width=8, classes=["cat", "dog"]), "weights.safetensors")
+    >>> dk.load("weights.safetensors").classes
+    ['cat', 'dog']
     """
     return rebuilt(read(path), model)
 

@@ -51,6 +51,10 @@ def convert(
         ValueError: a name is not there, or names another kind of layer, one that an attention reads but never calls, or one
             whose weight or bias is computed (pruning, weight norm, parametrizations); k is not an integer of 1 or more; the
             rule is unknown; the network has units already, or does not take the example.
+
+    >>> model = dk.convert(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4)), k=3)
+    >>> type(model[1]).__name__, model[1].k
+    ('DynamicLinear', 3)
     """
     if units is not None:
         if layers is not None and not isinstance(layers, str):
@@ -84,6 +88,11 @@ def revert(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: the weight or bias of a layer is computed (pruning, weight norm, parametrizations), or nobody keeps the head
             from before the units.
+
+    >>> model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 4))
+    >>> weight = model[1].weight
+    >>> dk.revert(dk.convert(model, k=3))[1].weight is weight  # the parameters are shared all the way
+    True
     """
     if unit_layer(model) is not None:
         take_out_units(model)

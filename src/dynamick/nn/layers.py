@@ -83,6 +83,12 @@ class DynamicLinear(_Routed, nn.Linear):
 
     Raises:
         ValueError: k is not an integer of 1 or more, or the rule or threshold is unknown.
+
+    >>> layer = dk.DynamicLinear(64, 10, k=5)
+    >>> layer(torch.rand(2, 64)).shape
+    torch.Size([2, 10])
+    >>> layer.load_state_dict(torch.nn.Linear(64, 10).state_dict())  # the names and shapes of nn.Linear
+    <All keys matched successfully>
     """
 
     def __init__(
@@ -127,6 +133,10 @@ class DynamicConv2d(_Routed, nn.Conv2d):
 
     Raises:
         ValueError: k is not an integer of 1 or more, or the rule or routing is unknown.
+
+    >>> layer = dk.DynamicConv2d(16, 8, kernel_size=3, padding=1, k=4)
+    >>> layer(torch.rand(2, 16, 12, 12)).shape
+    torch.Size([2, 8, 12, 12])
     """
 
     def __init__(

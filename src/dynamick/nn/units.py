@@ -28,6 +28,10 @@ class UnitLayer(nn.Module):
 
     Raises:
         InputError: a number of units below 1, or beyond all use.
+
+    >>> layer = dk.UnitLayer(512, 64)  # 64 units on maps of 512 channels
+    >>> layer(torch.rand(2, 512, 7, 7)).shape
+    torch.Size([2, 64, 7, 7])
     """
 
     def __init__(self, in_channels: int, units: int, device: Any = None, dtype: Any = None) -> None:

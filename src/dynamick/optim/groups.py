@@ -21,6 +21,10 @@ def parameter_groups(model: nn.Module, weight_decay: float = 5e-4, head_weight_d
 
     Raises:
         InputError: a decay is negative, or the network has no classifier.
+
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> [group["weight_decay"] for group in dk.parameter_groups(model, weight_decay=5e-4, head_weight_decay=1e-2)]
+    [0.0005, 0.01]
     """
     for name, decay in (("weight_decay", weight_decay), ("head_weight_decay", head_weight_decay)):
         if not 0 <= decay < float("inf"):

@@ -25,6 +25,15 @@ class KSchedule:
 
     Raises:
         InputError: the network has no Dynamic-K layer, or K rises, or is below 1, or there are no steps.
+
+    >>> model = dk.convert(torch.nn.Linear(64, 10), k=5)
+    >>> schedule = dk.KSchedule(model, k_start=20, k=5, steps=4)
+    >>> ks = []
+    >>> for _ in range(4):
+    ...     ks.append(schedule.k)
+    ...     schedule.step()
+    >>> ks
+    [20, 10, 5, 5]
     """
 
     def __init__(self, model: nn.Module, k_start: int, k: int, steps: int) -> None:
