@@ -118,9 +118,13 @@ def text_of(browser: Any, selector: str) -> str:
     return browser.execute_script("return document.querySelector(arguments[0]).textContent", selector).replace("\xa0", " ")
 
 
-def pick(browser: Any, identity: str, value: int) -> None:
-    code = "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event('change'))"
-    browser.execute_script(code, identity, str(value))
+def pick(browser: Any, identity: str, value: int | str, event: str = "change") -> None:
+    code = "const s = document.getElementById(arguments[0]); s.value = arguments[1]; s.dispatchEvent(new Event(arguments[2]))"
+    browser.execute_script(code, identity, str(value), event)
+
+
+def fill_in(browser: Any, identity: str, text: str) -> None:
+    pick(browser, identity, text, "input")
 
 
 def all_of(browser: Any, selector: str, what: str) -> list[str]:
@@ -142,9 +146,9 @@ def ranking(browser: Any) -> list[tuple[int, float, float]]:
 
 
 def products(browser: Any) -> list[tuple[int, float]]:
-    """Unit and product of the rows of the evidence table that are on."""
-    rows = browser.execute_script(
-        "return [...document.querySelectorAll('#products tbody tr:not(.off)')]"
-        ".map(row => [row.querySelector('input').dataset.key.slice(7), row.querySelector('data').value])"
-    )
+    """Unit and product of all units of the evidence that are on."""
+    more = browser.find_element("css selector", "#products-all")
+    if not more.get_property("hidden") and "more unit" in more.get_property("textContent"):
+        click(browser, "#products-all")
+    rows = all_of(browser, "#products [data-product]", "[each.dataset.unit, each.dataset.product]")
     return [(int(unit), float(product)) for unit, product in rows]

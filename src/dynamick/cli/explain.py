@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     names.add_argument("--units", type=Path, help="dissection.json or tally.csv of the layer that enters the head")
     names.add_argument("--concepts", type=Path, help="the data that was dissected: the units' top images are shown")
     twin = parser.add_argument_group("what it is compared with")
-    twin.add_argument("--twin", type=Path, help="weights of a dense twin")
+    twin.add_argument("--twin", type=Path, help="another network on the same images: dense, another K, before an edit")
     twin.add_argument("--twin-units", type=Path, help="the twin's dissection.json or tally.csv")
     twin.add_argument(
         "--ibd-penalty", type=float, metavar="P", help="of IBD's regressions (default: 0.1); the residual depends on it"
@@ -31,6 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _add_outputs(written: "argparse._ArgumentGroup") -> None:
     written.add_argument("--out", type=Path, metavar="PAGE.html", help="the page, one HTML file that needs no network")
+    written.add_argument("--assets", type=Path, metavar="DIR", help="the page's pictures go into this folder, for many images")
     written.add_argument("--json", type=Path, metavar="FILE.json", help="the explanations as JSON")
     written.add_argument("--pictures", type=Path, metavar="DIR", help="a picture of each explanation: its units on the image")
     written.add_argument(
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
     written = explain_folder(
         options.open_weights(args.weights, args),
         args.images,
-        Outputs(args.out, args.json, args.pictures, args.measure, args.study, args.three_way),
+        Outputs(args.out, args.json, args.pictures, args.measure, args.study, args.three_way, args.assets),
         units=args.units,
         concepts=args.concepts,
         twin=None if args.twin is None else options.open_weights(args.twin, args),

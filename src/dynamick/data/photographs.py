@@ -48,6 +48,21 @@ def fitted(image: Image.Image, size: int | None = None, center_crop: bool = Fals
     return image.crop((left, top, left + size, top + size))
 
 
+def display_image(path: str | Path, size: int, center_crop: bool, longest: int) -> Image.Image:
+    """The part of an image file that `read_image` gives a network, in the file's own pixels, or shrunk to `longest` a side.
+
+    Raises:
+        InputError: it is no image, or damaged.
+    """
+    image = decode.open_image(Path(path))
+    if image.size != (size, size):
+        side = min(image.size) * (7 / 8 if center_crop else 1)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        image = image.crop((round(left), round(top), round(left + side), round(top + side)))
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return image
+
+
 def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
     """A random part: 8 % to 100 % of the area, ratio 3/4 to 4/3, resized to a square and flipped at random."""
     for _ in range(10):

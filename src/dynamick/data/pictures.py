@@ -1,12 +1,13 @@
 """Some images of a folder of any kind, with classes or without: what a user wants explained."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -14,8 +15,11 @@ from dynamick.data.class_folders import FolderImages
 from dynamick.data.decode import as_rgb
 from dynamick.data.finding import IMAGES, images_under
 from dynamick.data.in_memory import evenly_spaced
-from dynamick.data.photographs import fitted, read_image
+from dynamick.data.photographs import display_image, fitted, read_image
 from dynamick.errors import InputError
+
+DISPLAYED = 256
+"""The longest side in pixels of what people are shown of an image."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,7 @@ class Pictures:
         files: where each was read from.
         names: the same, below the folder.
         refused: a line for each file that was left out, which says why.
+        displayed: for people: what the network sees of each file, uint8 (h, w, 3), with all pixels up to `DISPLAYED` a side.
     """
 
     images: Tensor
@@ -35,6 +40,7 @@ class Pictures:
     files: list[Path]
     names: list[str]
     refused: list[str]
+    displayed: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
 def read_pictures(root: str | Path, limit: int, size: int | None = None, center_crop: bool = False) -> Pictures:
@@ -59,12 +65,13 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
         raise InputError(f"--limit: {limit} must be an integer from 1 up")
     root, found = _found(root)
     center_crop = center_crop and size is not None
-    images, files, refused = [], [], []
+    images, files, refused, displayed = [], [], [], []
     for path in (found[place] for place in evenly_spaced(len(found), limit)):
         try:
             # If the model has no size of its own, all images get the first one's shorter side: they pass the network together.
             size = size or min(read_image(path).size)
             images.append(torch.from_numpy(np.array(read_image(path, size, center_crop))).permute(2, 0, 1))
+            displayed.append(np.array(display_image(path, size, center_crop, DISPLAYED)))
             files.append(path)
         except InputError as error:
             refused.append(str(error))
@@ -72,7 +79,7 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
         why = f"; the first: {refused[0]}" if refused else ""
         raise InputError(f"{root}: no readable image ({', '.join(IMAGES)}); give a folder with some{why}")
     names = [path.relative_to(root).as_posix() for path in files]
-    return Pictures(torch.stack(images), root, files, names, refused)
+    return Pictures(torch.stack(images), root, files, names, refused, displayed)
 
 
 def _found(root: Path) -> tuple[Path, list[Path]]:

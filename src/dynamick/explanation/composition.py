@@ -125,14 +125,14 @@ class Compositions(list[Composition]):
         return frame([row for each in self for row in each._rows()], COLUMNS)
 
 
-def composition(model: nn.Module, units: "Dissection") -> Compositions:
+def composition(model: nn.Module, units: "Dissection | None") -> Compositions:
     """What each class is made of, by its positive weights.
 
     A unit without any label is a concept of its own, "unit 12".
 
     Args:
         model: a classifier that ends in a linear layer, dense or Dynamic-K. Pruned connections do not count.
-        units: the dissection of the layer that enters it.
+        units: the dissection of the layer that enters it; without one, every unit is a concept of its own.
 
     Raises:
         InputError: no linear classifier, or a dissection of another number of units.
@@ -146,8 +146,8 @@ def composition(model: nn.Module, units: "Dissection") -> Compositions:
     """
     model = unwrapped(model)
     head = find_head(model)
-    concepts = concepts_of(units)
     weight_OM = head.effective_weight.cpu()
+    concepts = [None] * weight_OM.shape[1] if units is None else concepts_of(units)
     if len(concepts) != weight_OM.shape[1]:
         raise InputError(f"units: {len(concepts)} units dissected, but the head reads {weight_OM.shape[1]}")
     names = class_names(model, head)

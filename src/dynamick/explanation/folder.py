@@ -39,7 +39,7 @@ def explain_folder(
         outputs: what is written, and where.
         units: dissection.json or tally.csv of the layer that enters the head: the units' names.
         concepts: the data that was dissected: the units' top images.
-        twin: a dense network to compare with.
+        twin: another network to compare with: a dense twin, another K, the same before an edit.
         twin_units: its dissection.json or tally.csv.
         ibd_penalty: of IBD's regressions; None takes `dynamick.explanation.basis.PENALTY`.
         limit: how many images at most, spread evenly.
@@ -67,10 +67,22 @@ def explain_folder(
         seen=subject.reader.see(shown.images, maps=outputs.out is not None or outputs.pictures is not None),
         concepts=None if concepts is None else open_concepts(concepts),
         twin=None if twin is None else _fitting(twin, read["--twin-units"], shown),
+        called=_called(network, Path(images)),
+        assets=None if outputs.assets is None else Path(outputs.assets),
         ibd_penalty=ibd_penalty,
         draws=outputs.pictures is not None,
     )
     return write(case, outputs)
+
+
+def _called(network: OpenNetwork, images: Path) -> str:
+    """What the images are called: as the network's own data where it learnt from a known set, else by their folder."""
+    source = None if network.data is None else network.data.source
+    if source is not None and not source.named_by_root:
+        return source.title
+    folder = images.absolute() if images.is_dir() else images.absolute().parent
+    # "val" and the like say nothing of the images.
+    return folder.parent.name if folder.name in ("train", "val", "test", "images") and folder.parent.name else folder.name
 
 
 def _file_of(network: OpenNetwork) -> Path | None:

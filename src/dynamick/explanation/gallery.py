@@ -12,7 +12,7 @@ from dynamick.report.thumbnails import strips
 
 IMAGES = 4
 """Top images a unit."""
-ROOM = 150_000
+ROOM = 500_000
 """Characters for all pictures together."""
 
 
@@ -40,11 +40,11 @@ def gallery_html(
         for each in shown
     ]
     figures = []
-    for each, uri in zip(shown, strips(rows, ROOM, range(len(rows))), strict=True):
+    for each, uri in zip(shown, strips(rows, ROOM), strict=True):
         caption = escape(f"unit {each.unit}: {each.label}, IoU {each.score:.3f}")
         figures.append(
             f'<figure style="margin:0;min-width:0"><img src="{uri}" alt="Top images of {caption}" '
             f'style="display:block;width:100%;height:auto"><figcaption>{caption}</figcaption></figure>'
         )
-    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,250px),1fr));gap:1rem"
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:1rem"
     return f'<div style="{grid}">{"".join(figures)}</div>'

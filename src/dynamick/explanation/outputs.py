@@ -23,6 +23,7 @@ class Outputs:
         measure: how far they can be trusted.
         study: the page of a study; two CSV files lie beside it.
         three_way: the figure of the three ways to explain.
+        assets: a folder for the page's pictures; None puts them into the page.
     """
 
     out: str | Path | None = None
@@ -31,11 +32,16 @@ class Outputs:
     measure: str | Path | None = None
     study: str | Path | None = None
     three_way: str | Path | None = None
+    assets: str | Path | None = None
 
     @property
     def given(self) -> dict[str, Path]:
         """The options of those that are asked for, and their paths."""
-        return {f"--{name.replace('_', '-')}": Path(path) for name, path in vars(self).items() if path is not None}
+        return {
+            f"--{name.replace('_', '-')}": Path(path)
+            for name, path in vars(self).items()
+            if path is not None and name != "assets"
+        }
 
     def check(self, read: Mapping[str, Path | None]) -> None:
         """Check that all paths are possible.
@@ -52,11 +58,24 @@ class Outputs:
         for flag, path in self.given.items():
             _check_place(flag, path)
         self._check_apart(read)
+        if self.assets is not None:
+            self._check_assets(Path(self.assets), read)
         if self.three_way is not None:
             missing = [flag for flag in ("--twin", "--concepts") if read.get(flag) is None]
             if missing:
                 raise InputError(f"--three-way: {' and '.join(missing)} missing; give the dense weights and Broden-format data")
             check_figure(Path(self.three_way))
+
+    def _check_assets(self, folder: Path, read: Mapping[str, Path | None]) -> None:
+        if self.out is None:
+            raise InputError(f"--assets {folder}: is for the page's pictures; give --out PAGE.html too")
+        if folder.exists() and not folder.is_dir():
+            raise InputError(f"--assets {folder}: is a file; give a folder")
+        if not folder.absolute().parent.is_dir():
+            raise InputError(f"--assets {folder}: its folder does not exist; give a place in a folder that does")
+        for flag in ("--images", "--concepts"):
+            if (given := read.get(flag)) is not None and given.resolve() in (folder.resolve(), *folder.resolve().parents):
+                raise InputError(f"--assets {folder}: lies in {flag}; give a place outside")
 
     def _check_apart(self, read: Mapping[str, Path | None]) -> None:
         taken = {file: flag for flag, path in read.items() if path is not None for file in _read_with(path)}

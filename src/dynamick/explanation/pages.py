@@ -1,20 +1,24 @@
 """The page of explanations in one call: what a network sees in some images, and why it answers as it does."""
 
 from collections.abc import Sequence
-from dataclasses import astuple
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dynamick.data.concepts import ConceptDataset
 from dynamick.dissection import Dissection
-from dynamick.dissection.gallery import examples
+from dynamick.explanation.beside import beside as beside_of
 from dynamick.explanation.composition import composition, share_covered
 from dynamick.explanation.dissected import OTHER_WEIGHTS, check_data, dissected_itself
+from dynamick.explanation.explained import Concept
 from dynamick.explanation.head import LinearHead, find_head
 from dynamick.explanation.instances import check_units, class_names, concepts_of
 from dynamick.explanation.reading import Reader, Seen
+from dynamick.explanation.sentence import spoken
+from dynamick.explanation.top_images import among, from_dissection
 from dynamick.metrics import sparsity
 from dynamick.metrics.sparsity import THRESHOLD
 from dynamick.networks import OpenNetwork
@@ -22,9 +26,6 @@ from dynamick.networks.running import unwrapped
 from dynamick.report import explanation as parts
 from dynamick.report.explanation import ModelSummary, Page, write_page
 
-TOP_IMAGES = 4
-PICTURED = 64
-"""How many units are shown with top images: those of the largest weights."""
 FEW_CONCEPTS = 5
 """A person can keep a class of at most this many concepts in mind (the paper: more than 95 % of classes)."""
 
@@ -38,9 +39,11 @@ def page(
     concepts: ConceptDataset | None = None,
     truth: Sequence[int | None] | Tensor | None = None,
     twin: nn.Module | OpenNetwork | ModelSummary | None = None,
+    twin_units: Dissection | None = None,
     summary: ModelSummary | None = None,
     names: Sequence[str] | None = None,
     title: str | None = None,
+    assets: str | Path | None = None,
     notes: Sequence[str] = (),
 ) -> Page:
     """Explain some images on a page: one HTML file that opens offline and in which units can be switched off.
@@ -52,10 +55,13 @@ def page(
         units: the dissection of the layer that enters the head. It gives the units their names.
         concepts: the data that was dissected. The units' top images come from it.
         truth: the images' true classes, by index; None if one is not known.
-        twin: a dense network (or its `summarise`) whose figures are shown beside this one's.
+        twin: another network, which is shown beside this one on every image: a dense twin, another K, one before an edit. Or
+            only its `summarise`.
+        twin_units: its dissection.
         summary: the network's figures (`summarise`), if more is known than the network itself says.
         names: the images' names; "image 1" and so on by default.
-        title: the page's heading.
+        title: the page's heading; by default it says how many images there are and how many of them are right.
+        assets: a folder for the pictures, beside `out`: a page of hundreds of images stays small. None puts them into the page.
         notes: more sentences for its top.
 
     Returns:
@@ -66,37 +72,59 @@ def page(
         OSError: the file cannot be written.
     """
     about = summary_of(network, units) if summary is None else summary
-    reader = Reader(network.model if isinstance(network, OpenNetwork) else network)
+    reader = Reader(_model(network))
     check_units(units, reader.head, reader.maps(images))
+    figures, other = twin if isinstance(twin, ModelSummary) else None, None
+    if twin is not None and not isinstance(twin, ModelSummary):
+        other = Other(Reader(_model(twin)).see(images), summary_of(twin, twin_units), twin_units)
+    known = [None] * len(images) if truth is None else [None if c is None else int(c) for c in truth]
     made = page_of(
         reader.see(images),
         about,
-        title=f"What {about.name} sees" if title is None else title,
+        title=title,
         names=[f"image {i}" for i in range(1, len(images) + 1)] if names is None else names,
-        truth=[None] * len(images) if truth is None else [None if c is None else int(c) for c in truth],
+        truth=known,
         units=units,
         concepts=concepts,
-        twin=twin if twin is None or isinstance(twin, ModelSummary) else summary_of(twin),
+        twin=figures,
+        other=other,
         notes=notes,
     )
     if out is not None:
-        write_page(made, out)
+        write_page(made, out, assets)
     return made
+
+
+def _model(network: nn.Module | OpenNetwork) -> nn.Module:
+    return network.model if isinstance(network, OpenNetwork) else network
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another network on the same images: what it read in them, its figures and its dissection."""
+
+    seen: Seen
+    summary: ModelSummary
+    units: Dissection | None = None
 
 
 def page_of(
     seen: Seen,
     summary: ModelSummary,
     *,
-    title: str,
+    title: str | None,
     names: Sequence[str],
     truth: Sequence[int | None],
     units: Dissection | None = None,
     concepts: ConceptDataset | None = None,
     twin: ModelSummary | None = None,
+    other: Other | None = None,
+    displayed: Sequence[NDArray[np.uint8]] | None = None,
     notes: Sequence[str] = (),
 ) -> Page:
-    """`page` for images that the network was shown already, without defaults; nothing is written.
+    """`page` for images that the network was shown already; nothing is written.
+
+    `displayed`: the images as people are shown them; None takes those that the network was shown.
 
     Raises:
         InputError: as `page`.
@@ -108,17 +136,38 @@ def page_of(
         check_data(units, concepts)
         if not dissected_itself(reader, units, concepts):
             notes.append(OTHER_WEIGHTS)
-    return Page(
-        title=title,
+    said = _said(class_names(reader.model, reader.head))
+    pictures = [image.permute(1, 2, 0).numpy() for image in seen.images] if displayed is None else displayed
+    named = [(spoken(each.label), each) if each is not None else ("", None) for each in _concepts(reader, units)]
+    made = Page(
+        title=title_of(f"{len(names)} image{'s' if len(names) > 1 else ''}", seen, truth) if title is None else title,
         model=summary,
         head=_head(reader.head),
-        classes=class_names(reader.model, reader.head),
-        instances=_instances(seen, names, truth),
-        units=[] if units is None else _units(reader, units, concepts),
-        compositions=[] if units is None else _compositions(reader.model, units),
+        classes=[name for name, _ in said],
+        instances=_instances(seen, pictures, names, truth),
+        units=_units(seen, pictures, units, concepts, named),
+        compositions=_compositions(reader.model, units, said),
         twin=twin,
+        beside=None if other is None else beside_of(other.seen, other.units, other.summary, truth),
+        raw={name: raw for name, raw in [*said, *((name, of.label) for name, of in named if of is not None)] if name != raw},
         notes=notes,
     )
+    return made
+
+
+def title_of(data: str, seen: Seen, truth: Sequence[int | None], accuracy: float | None = None) -> str:
+    """A page's heading: the data, and how often the network is right.
+
+    Args:
+        data: what the images are called.
+        seen, truth: the images and their classes, of which the share is taken where no accuracy is known.
+        accuracy: on held-out images, 0..1.
+    """
+    if accuracy is not None:
+        return f"{data}: {100 * accuracy:.1f}\N{NO-BREAK SPACE}% right"
+    answers = [int(c) for each in seen.batches for c in each.logits.argmax(1)]
+    known = [c == t for c, t in zip(answers, truth, strict=True) if t is not None]
+    return f"{data}, {sum(known)} of {len(known)} right" if known else data
 
 
 def summarise(name: str, model: nn.Module, accuracy: float | None = None, units: Dissection | None = None) -> ModelSummary:
@@ -151,14 +200,25 @@ def summary_of(network: nn.Module | OpenNetwork, units: Dissection | None = None
     return summarise(type(unwrapped(network)).__name__, network, None, units)
 
 
-def _instances(seen: Seen, names: Sequence[str], truth: Sequence[int | None]) -> list[parts.Instance]:
+def _said(names: Sequence[str]) -> list[tuple[str, str]]:
+    """Each class as people say it, and raw. Two that would be said alike stay raw."""
+    said = [spoken(name) for name in names]
+    return [(name if said.count(name) == 1 else raw, raw) for name, raw in zip(said, names, strict=True)]
+
+
+def _concepts(reader: Reader, units: Dissection | None) -> list[Concept | None]:
+    return [None] * reader.head.weight.shape[1] if units is None else concepts_of(units)
+
+
+def _instances(
+    seen: Seen, pictures: Sequence[NDArray[np.uint8]], names: Sequence[str], truth: Sequence[int | None]
+) -> list[parts.Instance]:
     made: list[parts.Instance] = []
     for reading in seen.batches:
         x, logits = reading.x.float().cpu().numpy(), reading.logits.float().cpu().numpy()
         maps = [None] * len(x) if reading.maps is None else list(reading.maps.float().cpu().numpy())
         for row, (values, scores, split) in enumerate(zip(x, logits, maps, strict=True), start=len(made)):
-            pixels = seen.images[row].permute(1, 2, 0).numpy()
-            made.append(parts.Instance(names[row], pixels, values, scores, truth[row], split))
+            made.append(parts.Instance(names[row], pictures[row], values, scores, truth[row], split))
     return made
 
 
@@ -167,31 +227,37 @@ def _head(head: LinearHead) -> parts.HeadNumbers:
     return parts.HeadNumbers(head.weight.float().cpu().numpy(), head.bias.float().cpu().numpy(), head.rule, head.k, mask)
 
 
-def _units(reader: Reader, units: Dissection, concepts: ConceptDataset | None) -> list[parts.Unit]:
-    pictures: dict[int, list[parts.TopImage]] = {}
-    if concepts is not None and units.top_images.size:
-        heaviest = reader.head.weight.abs().amax(0).argsort(descending=True)[:PICTURED].tolist()
-        for each in examples(reader.model, concepts, units, sorted(heaviest), TOP_IMAGES):
-            pictures[each.index] = [
-                parts.TopImage(image.permute(1, 2, 0).numpy(), np.asarray(mask))
-                for image, mask in zip(each.images, each.masks, strict=True)
-            ]
+def _units(
+    seen: Seen,
+    displayed: Sequence[NDArray[np.uint8]],
+    units: Dissection | None,
+    concepts: ConceptDataset | None,
+    named: Sequence[tuple[str, Concept | None]],
+) -> list[parts.Unit]:
+    """Every unit with its top images: from the dissected data if it is given, else among the explained images."""
+    reader = seen.reader
+    dissected = units is not None and concepts is not None and units.top_images.size
+    pictures = from_dissection(reader, units, concepts) if dissected and units is not None and concepts is not None else {}
+    used = (reader.head.effective_weight.abs().amax(0) >= THRESHOLD).nonzero().flatten().tolist()
+    pictures |= among(seen, displayed, [unit for unit in used if unit not in pictures])
     found = []
-    for u, concept in enumerate(concepts_of(units)):
-        label, category, score, detector = ("", "", 0.0, False) if concept is None else astuple(concept)
-        found.append(parts.Unit(u, label, category, score, detector, pictures.get(u, ())))
+    for u, (label, concept) in enumerate(named):
+        category, score, detector = (
+            ("", None, False) if concept is None else (concept.category, concept.score, concept.detector)
+        )
+        found.append(parts.Unit(u, label, category, score if units is None else score or 0.0, detector, pictures.get(u, ())))
     return found
 
 
-def _compositions(model: nn.Module, units: Dissection) -> list[parts.ClassComposition]:
+def _compositions(model: nn.Module, units: Dissection | None, said: Sequence[tuple[str, str]]) -> list[parts.ClassComposition]:
     return [
         parts.ClassComposition(
-            each.class_name,
+            name,
             [
                 parts.ConceptShare(of.label, of.category, of.weight, of.share, [(link.index, link.weight) for link in of.units])
                 for of in each.concepts
             ],
             each.negative,
         )
-        for each in composition(model, units)
+        for each, (name, _) in zip(composition(model, units), said, strict=True)
     ]

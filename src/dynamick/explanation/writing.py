@@ -16,7 +16,7 @@ from dynamick.explanation.dissected import OTHER_WEIGHTS
 from dynamick.explanation.explained import Explanation, plain
 from dynamick.explanation.instances import explanations_of
 from dynamick.explanation.outputs import Outputs
-from dynamick.explanation.pages import page_of, summary_of
+from dynamick.explanation.pages import Other, page_of, summary_of, title_of
 from dynamick.explanation.pictures import draw
 from dynamick.explanation.reading import Reader, Seen
 from dynamick.explanation.threeway import ThreeWays
@@ -50,7 +50,9 @@ class Case:
         truth: their classes; None if one is not known.
         seen: what the network read in them.
         concepts: the data that was dissected, or None.
-        twin: a dense network to compare with, or None.
+        twin: another network to compare with, or None.
+        called: what the images are called in the page's title.
+        assets: a folder for the page's pictures; None puts them into the page.
         ibd_penalty: of IBD's regressions; None takes the usual one.
         draws: whether explanations are to be drawn, and so need their split over the image.
     """
@@ -61,6 +63,8 @@ class Case:
     seen: Seen
     concepts: ConceptDataset | None = None
     twin: Subject | None = None
+    called: str = "images"
+    assets: Path | None = None
     ibd_penalty: float | None = None
     draws: bool = False
 
@@ -112,20 +116,24 @@ def _page(case: Case, path: Path, written: Written) -> None:
         notes.append(f"{left_out} of the files could not be read as images and were left out.")
     if case.concepts is not None and (units is None or not units.top_images.size):
         written.notes.append(NO_TOP_IMAGES)
+    other = None
+    if case.twin is not None:
+        other = Other(case.twin.reader.see(case.shown.images), case.twin.summary(), case.twin.units)
     written.page = page_of(
         case.seen,
         case.subject.summary(),
-        title=f"What {network.name} sees",
+        title=title_of(case.called, case.seen, case.truth, network.accuracy),
         names=case.shown.names,
         truth=case.truth,
         units=units,
         concepts=case.concepts,
-        twin=None if case.twin is None else case.twin.summary(),
+        other=other,
+        displayed=case.shown.displayed,
         notes=notes,
     )
     if OTHER_WEIGHTS in written.page.notes:
         written.notes.append(OTHER_WEIGHTS)
-    write_page(written.page, path)
+    write_page(written.page, path, case.assets)
     count = len(case.shown.files)
     written.lines.append(f"{count} image{'s' if count > 1 else ''} explained: {path}")
 

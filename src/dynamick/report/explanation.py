@@ -2,33 +2,41 @@
 
 import json
 import math
+import os
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
 
 from dynamick import report
 from dynamick.errors import InputError
-from dynamick.files import read_text
-from dynamick.report import thumbnails
+from dynamick.files import read_text, write_atomically
 from dynamick.report.explanation_data import kept_classes, page_data, page_scale
 from dynamick.report.explanation_parts import (
+    Beside,
     ClassComposition,
     ConceptShare,
     HeadNumbers,
     Instance,
     ModelSummary,
+    OtherConcept,
+    OtherDecision,
     Page,
     TopImage,
     Unit,
 )
+from dynamick.report.page_pictures import Pictures, as_json, pictures_beside, pictures_inside
 
 __all__ = [
+    "Beside",
     "ClassComposition",
     "ConceptShare",
     "HeadNumbers",
     "Instance",
     "ModelSummary",
+    "OtherConcept",
+    "OtherDecision",
     "Page",
     "TopImage",
     "Unit",
@@ -36,28 +44,47 @@ __all__ = [
     "write_page",
 ]
 
-MAX_BYTES = 5_000_000
+MAX_BYTES = 8_000_000
 """How many bytes a page of 50 images may have."""
 
 _HERE = Path(__file__).parent
-_SCRIPTS = ("arithmetic.js", "elements.js", "images.js", "classes.js", "explanation.js")  # one after the other
-_FRAME_BYTES = 80_000  # template, style and script, with room to grow
-_TOP_IMAGES = 4
+_SCRIPTS = (  # one after the other
+    *("arithmetic.js", "elements.js", "words.js", "heat.js", "pictures.js", "gallery.js", "decision.js", "compared.js"),
+    *("answers.js", "classes.js", "units.js", "address.js", "dialogs.js", "printing.js", "explanation.js"),
+)
+_STYLES = ("explanation.css", "decision.css", "print.css")
+_FRAME_BYTES = 150_000  # template, style and script, with room to grow
 
 
-def write_page(page: Page, path: str | Path) -> Path:
+def write_page(page: Page, path: str | Path, assets: str | Path | None = None) -> Path:
     """Write the page, one HTML file that needs nothing else, whole or not at all; returns its path.
+
+    Args:
+        page: what it shows.
+        path: the file.
+        assets: a folder for the pictures, which the page then asks for; a page of hundreds of images stays small. None puts
+            them into the page.
 
     Raises:
         InputError: the parts do not fit each other (see `render`).
         OSError: the file cannot be written.
     """
-    report.save(path, render(page))
+    if assets is None:
+        report.save(path, render(page))
+        return Path(path)
+    # The address goes through folders, so that both can be moved together.
+    folder = quote(Path(os.path.relpath(Path(assets).resolve(), Path(path).resolve().parent)).as_posix())
+    pictures = pictures_beside(page, folder)
+    text = _rendered(page, pictures)
+    Path(assets).mkdir(parents=True, exist_ok=True)
+    for name, data in pictures.files.items():
+        write_atomically(Path(assets) / name, data)
+    report.save(path, text)
     return Path(path)
 
 
 def render(page: Page) -> str:
-    """The page as HTML text.
+    """The page as HTML text, with its pictures inside.
 
     It holds all that the arithmetic needs, and of the rest a part: the maps of the units that matter most, and as many top
     images as fit. If the head is too large for one page, it holds the classes that come closest in these images.
@@ -65,6 +92,11 @@ def render(page: Page) -> str:
     Raises:
         InputError: no image, or an array whose shape does not fit the others.
     """
+    return _rendered(page, None)
+
+
+def _rendered(page: Page, pictures: Pictures | None) -> str:
+    """The page as text; None puts the pictures inside, as good as the room that is left allows."""
     _check(page)
     kept = kept_classes(page)
     notes = list(page.notes)
@@ -74,10 +106,12 @@ def render(page: Page) -> str:
             "images; ranking and probabilities are among them."
         )
     data = page_data(page, kept)
-    used = len(json.dumps(data)) + _FRAME_BYTES
-    weights_M = np.abs(np.nan_to_num(page.head.weight)).sum(axis=0)
-    top = [[(each.image, each.mask) for each in unit.top_images[:_TOP_IMAGES]] for unit in page.units]
-    data["strips"] = thumbnails.strips(top, MAX_BYTES * page_scale(page) - used, np.argsort(-weights_M, kind="stable").tolist())
+    if pictures is None:
+        scale = page_scale(page)
+        weights_M = np.abs(np.nan_to_num(page.head.weight)).sum(axis=0)
+        room = MAX_BYTES * scale - len(json.dumps(data)) - _FRAME_BYTES
+        pictures = pictures_inside(page, room, scale, np.argsort(-weights_M, kind="stable").tolist())
+    data |= as_json(pictures)
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     # JSON inside HTML: no character that could end the script element or begin a comment.
     for character in "<>&":
@@ -86,16 +120,18 @@ def render(page: Page) -> str:
         "explanation.html.j2",
         title=page.title,
         notes=notes,
-        columns=[page.model, *([page.twin] if page.twin is not None else [])],
+        columns=page.columns,
         figures=_figures(page),
         images=len(page.instances),
-        has_units=bool(page.units),
-        has_compositions=bool(page.compositions),
+        has_units=any(unit.label for unit in page.units),
+        known=any(each.true_class is not None for each in page.instances),
+        beside=page.beside,
+        pictures_from="data: file: 'self'" if pictures.files else "data:",
         rule=page.head.rule,
         k=page.head.k,
         unit_count=page.head.weight.shape[1],
         data=Markup(text),
-        page_style=Markup(_asset("explanation.css")),
+        page_style=Markup("\n".join(map(_asset, _STYLES))),
         script=Markup("\n".join(map(_asset, _SCRIPTS))),
     )
 
@@ -114,6 +150,8 @@ def _check(page: Page) -> None:
         if instance.maps is not None:
             expected[f"maps of {instance.name}"] = (instance.maps, (M, *instance.maps.shape[-2:]))
         expected[f"image of {instance.name}"] = (instance.image, (*instance.image.shape[:2], 3))
+    if page.beside is not None and len(page.beside.decisions) != len(page.instances):
+        raise InputError(f"beside: {len(page.beside.decisions)} decisions; give one for each of {len(page.instances)} images")
     for name, (array, shape) in expected.items():
         if array.shape != shape:
             raise InputError(f"{name}: shape {array.shape}; give {shape}, for {O} classes and {M} units")
@@ -129,7 +167,7 @@ def _check(page: Page) -> None:
 
 def _figures(page: Page) -> list[tuple[str, str, list[str]]]:
     """The overview's rows: a figure's name, what it means, its value for each model. Rows without any value are left out."""
-    models = [page.model, *([page.twin] if page.twin is not None else [])]
+    models = page.columns
     rows = [
         ("Accuracy", "top-1, held-out images", [_percent(each.accuracy) for each in models]),
         ("Weights per class", "weights with |w| ≥ 0.001 / classes", [_number(each.weights_per_class) for each in models]),

@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from dynamick.report import thumbnails
-from dynamick.report.explanation_parts import Array, HeadNumbers, Instance, Page
+from dynamick.report.explanation_parts import Array, Beside, ClassComposition, HeadNumbers, Instance, Page
 
 _HEAD_BYTES = 1_200_000
 _MAPS_BYTES = 800_000
-_IMAGES_BYTES = 1_500_000
 _MAP_SIDE = 16
 
 
@@ -33,37 +31,60 @@ def kept_classes(page: Page) -> list[int]:
 
 
 def page_data(page: Page, kept: list[int]) -> dict[str, Any]:
-    """Everything but the units' pictures, as JSON values; arrays are base64 of little-endian numbers."""
+    """Everything but the pictures, as JSON values; arrays are base64 of little-endian numbers."""
     place = {c: position for position, c in enumerate(kept)}
     limit = _maps_per_image(page)
-    images = thumbnails.pictures([instance.image for instance in page.instances], _IMAGES_BYTES * page_scale(page))
+    made_of = page.compositions or [ClassComposition(name, []) for name in page.classes]
     return {
         "classes": [page.classes[c] for c in kept],
+        "raw": dict(page.raw),
         "rule": page.head.rule,
         "k": page.head.k,
         "head": _head(page.head, kept),
         "units": [[unit.label, unit.category, _finite(unit.score), unit.detector] for unit in page.units],
         "compositions": [
             {
-                "concepts": [
-                    [concept.label, concept.category, concept.weight, concept.share, [unit for unit, _ in concept.units]]
-                    for concept in page.compositions[c].concepts
-                ],
-                "negative": page.compositions[c].negative,
+                "units": [pair for concept in made_of[c].concepts for pair in concept.units],
+                "positive": _positive(made_of[c]),
+                "negative": made_of[c].negative,
             }
-            for c in (kept if page.compositions else [])
+            for c in kept
         ],
         "instances": [
             {
                 "name": instance.name,
-                "image": image,
                 "x": _packed(instance.x, "<f4"),
                 "logits": _packed(instance.logits[kept], "<f4"),
                 "truth": None if instance.true_class is None else page.classes[instance.true_class],
                 "true": place.get(instance.true_class, -1) if instance.true_class is not None else -1,
                 "maps": _maps(instance, page.head, limit),
             }
-            for instance, image in zip(page.instances, images, strict=True)
+            for instance in page.instances
+        ],
+        "beside": None if page.beside is None else _beside(page.beside, page.model.name),
+    }
+
+
+def _positive(made_of: ClassComposition) -> float:
+    """All of a class's positive weight, of which its concepts hold most."""
+    return float(made_of.concepts[0].weight / made_of.concepts[0].share) if made_of.concepts else 0.0
+
+
+def _beside(beside: Beside, this: str) -> dict[str, Any]:
+    name = beside.model.name
+    return {
+        "name": name if name != this else f"the other {name}",
+        "rule": beside.rule,
+        "decisions": [
+            {
+                "sentence": each.sentence,
+                "ranking": [[name, float(logit), float(chance)] for name, logit, chance in each.ranking],
+                "concepts": [[of.name, float(of.evidence), list(of.units)] for of in each.concepts],
+                "rest": float(each.rest),
+                "bias": float(each.bias),
+                "heat": None if each.heat is None else _levels(_pooled(np.nan_to_num(each.heat.astype(np.float32))[None])),
+            }
+            for each in beside.decisions
         ],
     }
 
@@ -103,15 +124,14 @@ def _maps(instance: Instance, head: HeadNumbers, limit: int) -> dict[str, Any] |
     weight = head.weight[best] if head.mask is None else head.weight[best] * head.mask[best]
     importance = np.abs(weight * np.nan_to_num(instance.x, posinf=0, neginf=0)).max(axis=0)
     units = np.sort(np.argsort(-importance, kind="stable")[:limit])
-    maps = _pooled(np.nan_to_num(instance.maps[units].astype(np.float32)))
+    return {"units": _packed(units, "<u4"), **_levels(_pooled(np.nan_to_num(instance.maps[units].astype(np.float32))))}
+
+
+def _levels(maps: Array) -> dict[str, Any]:
+    """Maps (n, h, w) as signed bytes, with a scale each."""
     scale = np.abs(maps).max(axis=(1, 2), initial=0)
     levels = np.round(maps / np.where(scale > 0, scale, 1)[:, None, None] * 127).astype(np.int8)
-    return {
-        "units": _packed(units, "<u4"),
-        "scale": _packed(scale, "<f4"),
-        "size": list(maps.shape[1:]),
-        "levels": _packed(levels, "i1"),
-    }
+    return {"scale": _packed(scale, "<f4"), "size": list(maps.shape[1:]), "levels": _packed(levels, "i1")}
 
 
 def _pooled(maps: Array) -> Array:

@@ -1,6 +1,6 @@
 """What the explanation page shows, as plain dataclasses."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,10 +57,14 @@ class HeadNumbers:
 
 @dataclass(frozen=True)
 class TopImage:
-    """An image that excites a unit most: uint8 (H, W, 3), and where in it: bool (h, w) of any size, or None."""
+    """An image that excites a unit most: uint8 (H, W, 3), and where in it: (h, w) of any size, above 0.5, or None.
+
+    `instance`: the position of the explained image that it is, which the page then holds once; None for another image.
+    """
 
     image: Array
     mask: Array | None = None
+    instance: int | None = None
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class Instance:
 
     Attributes:
         name: its file name.
-        image: uint8 (H, W, 3).
+        image: uint8 (H, W, 3), as people are shown it: of any size, but all that the network saw and no more.
         x: the head's inputs, float32 (M,).
         logits: the network's own, (O,). The page checks its arithmetic with them.
         true_class: index of the true class; None if it is not known.
@@ -125,6 +129,45 @@ class Instance:
 
 
 @dataclass(frozen=True)
+class OtherConcept:
+    """What another network's units of one concept add to a class: name, sum of W x, and the units, 0-based."""
+
+    name: str
+    evidence: float
+    units: Sequence[int]
+
+
+@dataclass(frozen=True)
+class OtherDecision:
+    """Another network's answer to one image.
+
+    Attributes:
+        sentence: the decision in words.
+        ranking: its best classes: name, logit, probability.
+        concepts: of the answer, by descending size; the largest only.
+        rest: the sum of W x of the others.
+        bias: of the answer.
+        heat: where the evidence for the answer is, (h, w); None without an exact split.
+    """
+
+    sentence: str
+    ranking: Sequence[tuple[str, float, float]]
+    concepts: Sequence[OtherConcept]
+    rest: float
+    bias: float
+    heat: Array | None = None
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another network on the same images: its figures, how it decides, in words, and its decisions, one an image."""
+
+    model: ModelSummary
+    rule: str
+    decisions: Sequence[OtherDecision]
+
+
+@dataclass(frozen=True)
 class Page:
     """All that the page shows.
 
@@ -132,11 +175,13 @@ class Page:
         title: the heading.
         model: the explained model's figures.
         head: its classifier.
-        classes: O names.
+        classes: O names, as people say them.
         instances: at least one explained image.
         units: M units by index, or none.
         compositions: O compositions, or none.
-        twin: the dense twin's figures, or None.
+        twin: another network's figures, if only they are known; else None.
+        beside: another network's figures and decisions, or None.
+        raw: the names as files have them, by the name that people say, where the two differ.
         notes: sentences for the overview: images skipped, why there are no maps, a training that still runs.
     """
 
@@ -148,4 +193,12 @@ class Page:
     units: Sequence[Unit] = ()
     compositions: Sequence[ClassComposition] = ()
     twin: ModelSummary | None = None
+    beside: Beside | None = None
+    raw: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def columns(self) -> list[ModelSummary]:
+        """The networks whose figures are known: this one first."""
+        other = self.twin if self.beside is None else self.beside.model
+        return [self.model, *([] if other is None else [other])]

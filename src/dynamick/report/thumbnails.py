@@ -1,4 +1,4 @@
-"""Small pictures inside a page: JPEG data URIs, as good as their space allows."""
+"""Small pictures: JPEG bytes, and rows of top images with the regions outlined."""
 
 import base64
 import io
@@ -11,77 +11,72 @@ from PIL import Image
 
 Array = NDArray[Any]
 
-TILE = 72
+TILE = 128
 """Side of one image of a strip, in pixels."""
 
-_FORMATS = ((256, 90), (256, 75), (192, 75), (128, 75), (96, 60))  # longest side in pixels, JPEG quality
-_LEAST = 1000  # a strip's image hardly ever has fewer characters, so few images are made for nothing
-_QUALITY = 72  # of strips
+_LEAST = 2000  # a strip's image hardly ever has fewer characters, so few images are made for nothing
+_QUALITY = 78  # of strips
 _SHARP = 90  # from this quality on colours keep their full resolution
+_GAP = 4
 
 
-def picture(pixels: Array, quality: int) -> str:
-    """A data URI of uint8 pixels (H, W, 3)."""
+def jpeg(pixels: Array, side: int | None = None, quality: int = _QUALITY) -> bytes:
+    """JPEG bytes of uint8 pixels (H, W, 3), shrunk to a longest side in pixels."""
+    shrunk = Image.fromarray(np.ascontiguousarray(pixels))
+    if side is not None:
+        shrunk.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= _SHARP else 2)
-    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
+    shrunk.save(buffer, "JPEG", quality=quality, subsampling=0 if quality >= _SHARP else 2)
+    return buffer.getvalue()
 
 
-def pictures(images: Sequence[Array], room: float) -> list[str]:
-    """Data URIs of uint8 images (H, W, 3), shrunk until all of them together take at most `room` characters."""
+def data_uri(data: bytes) -> str:
+    """A JPEG as the address of a picture inside a page."""
+    return "data:image/jpeg;base64," + base64.b64encode(data).decode()
+
+
+def strips(rows: Sequence[Sequence[tuple[Array, Array | None]]], room: float) -> list[str]:
+    """One data URI a row: its images side by side, the masks outlined. Empty for a row without images.
+
+    Args:
+        rows: images, uint8 (H, W, 3), each with a boolean mask (h, w) of any size, or None.
+        room: characters for all strips together. As many images of each row are shown as fit, at least one.
+    """
+    if not any(rows):
+        return []
+    longest = max(1, min(max(map(len, rows)), int(room / (_LEAST * len(rows)))))
+    tiles = [[_tile(*each) for each in row[:longest]] for row in rows]
     made: list[str] = []
-    for side, quality in _FORMATS:
-        made = [picture(_shrunk(image, side), quality) for image in images]
+    for count in range(longest, 0, -1):
+        made = [data_uri(jpeg(_side_by_side(row[:count]))) if row else "" for row in tiles]
         if sum(map(len, made)) <= room:
             break
     return made
 
 
-def strips(rows: Sequence[Sequence[tuple[Array, Array | None]]], room: float, order: Sequence[int]) -> list[str]:
-    """One data URI a row: its images side by side, dimmed outside their masks. Empty for a row without images.
-
-    Args:
-        rows: images, uint8 (H, W, 3), each with a boolean mask (h, w) of any size, or None.
-        room: characters for all strips together. As many images of each row are shown as fit. If there is no space for one
-            of each, the first rows in `order` get one.
-        order: the rows' numbers, the most important first.
-    """
-    if not any(rows):
-        return []
-    longest = min(max(map(len, rows)), int(room / (_LEAST * len(rows))))
-    tiles = [[_tile(*each) for each in row[:longest]] for row in rows]
-    for count in range(longest, 0, -1):
-        made = [picture(np.concatenate(row[:count], axis=1), _QUALITY) if row else "" for row in tiles]
-        if sum(map(len, made)) <= room:
-            return made
-    made = [""] * len(rows)
-    for row in order:
-        if rows[row]:
-            strip = picture(_tile(*rows[row][0]), _QUALITY)
-            room -= len(strip)
-            if room < 0:
-                break
-            made[row] = strip
-    return made
+def _side_by_side(tiles: Sequence[Array]) -> Array:
+    gap = np.full((TILE, _GAP, 3), 255, np.uint8)
+    return np.concatenate([part for tile in tiles for part in (gap, tile)][1:], axis=1)
 
 
 def _tile(image: Array, mask: Array | None) -> Array:
-    """A small square image with its mask's outline: a light line beside a dark one, visible on any background."""
+    """A square image with its mask's outline: a light line beside a dark one, visible on any background."""
     bilinear = Image.Resampling.BILINEAR
     pixels = np.array(Image.fromarray(image).resize((TILE, TILE), bilinear, reducing_gap=1.0))
     if mask is None:
         return pixels
     inside = np.asarray(Image.fromarray(mask.astype(np.uint8) * 255).resize((TILE, TILE), bilinear)) > 127
-    padded = np.pad(inside, 1, mode="edge")
-    neighbours = [padded[1 + v : 1 + v + TILE, 1 + u : 1 + u + TILE] for v, u in ((0, 1), (1, 0), (0, -1), (-1, 0))]
-    rim = np.logical_or.reduce([each != inside for each in neighbours])
-    pixels[~inside] //= 2
-    pixels[rim & inside] = (255, 226, 90)
-    pixels[rim & ~inside] = (20, 20, 20)
+    rim = _edge(inside)
+    wide = np.logical_or.reduce([_shifted(rim, v, u) for v in (-1, 0, 1) for u in (-1, 0, 1)])
+    pixels[wide & inside] = (255, 226, 90)
+    pixels[wide & ~inside] = (20, 20, 20)
     return pixels
 
 
-def _shrunk(image: Array, side: int) -> Array:
-    shrunk = Image.fromarray(image)
-    shrunk.thumbnail((side, side), Image.Resampling.LANCZOS)
-    return np.asarray(shrunk)
+def _edge(inside: Array) -> Array:
+    return np.logical_or.reduce([_shifted(inside, v, u) != inside for v, u in ((0, 1), (1, 0), (0, -1), (-1, 0))])
+
+
+def _shifted(values: Array, v: int, u: int) -> Array:
+    padded = np.pad(values, 1, mode="edge")
+    return padded[1 + v : padded.shape[0] - 1 + v, 1 + u : padded.shape[1] - 1 + u]
