@@ -74,10 +74,15 @@ def test_units_have_names_and_with_their_data_top_images(
     units, out = place / "res8-d3a-layer3" / file, tmp_path / "page.html"
     assert explain(place, "--units", units, "--out", out) == 0
     plain = page_data(out)
-    assert [each[0] for each in plain["units"]] == read_units(units).labels
-    assert not any(plain["strips"])
+    said = [plain["raw"].get(each[0], each[0]) for each in plain["units"]]
+    assert all(name in ("", label) for name, label in zip(said, read_units(units).labels, strict=True))
+    assert any(said)
+    # Without the dissected data, the pictures are among the explained images.
+    assert {place for row in plain["tops"] for place, _ in row} <= set(range(8))
     assert explain(place, "--units", units, "--concepts", place / "concepts", "--out", out) == 0
-    assert all(each.startswith("data:image/") for each in page_data(out)["strips"])
+    pictured = page_data(out)
+    assert min(place for row in pictured["tops"] for place, _ in row) >= 8
+    assert all(source.startswith("data:image/") for source, _, _ in pictured["pictures"])
     alone = tmp_path / "tally.csv"
     alone.write_bytes((place / "res8-d3a-layer3" / "tally.csv").read_bytes())
     capsys.readouterr()

@@ -16,7 +16,7 @@ from torch import nn
 
 import dynamick as dk
 from dynamick.cli.main import main
-from dynamick.data import ComposedScenes
+from dynamick.data import ComposedScenes, read_pictures
 from dynamick.retrofit import head_alone
 from dynamick.training.recipe import DataRecipe
 
@@ -73,7 +73,7 @@ def test_a_training_that_goes_on_says_how_far_it_is(folder: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("data", "side"), [({"kind": "cifar10", "size": 64}, 32), ({"kind": "scenes", "size": 40}, 40)])
-def test_photographs_have_the_size_of_the_training(data: dict, side: int, tmp_path: Path) -> None:
+def test_photographs_are_shown_in_their_own_size(data: dict, side: int, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     photograph = ComposedScenes("val", 1, image_size=96).images[0].permute(1, 2, 0).numpy()
     Image.fromarray(photograph).resize((120, 90)).save(tmp_path / "images" / "a.png")
@@ -81,8 +81,11 @@ def test_photographs_have_the_size_of_the_training(data: dict, side: int, tmp_pa
     for given, wanted in (([], side), (["--size", 48], 48)):
         assert explain(tmp_path, "--weights", tmp_path / "w.safetensors", "--images", tmp_path / "images", *given) == 0
         data_of_page = json.loads((tmp_path / "page.html").read_text().split('id="data">')[1].split("</script>")[0])
-        picture = base64.b64decode(data_of_page["instances"][0]["image"].split(",")[1])
-        assert Image.open(io.BytesIO(picture)).size == (wanted, wanted)
+        picture = base64.b64decode(data_of_page["pictures"][0][0].split(",")[1])
+        # What the network sees in fewer pixels is shown with all of the file's.
+        assert Image.open(io.BytesIO(picture)).size == (90, 90)
+        assert len(data_of_page["instances"]) == 1
+        assert read_pictures(tmp_path / "images", 1, wanted).images.shape[-1] == wanted
 
 
 def test_a_state_dict_of_torchvisions(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,7 +100,7 @@ def test_a_state_dict_of_torchvisions(folder: Path, tmp_path: Path, capsys: pyte
     assert explain(tmp_path, *given, "--model", "resnet18", "--classes", names, *AS_PREPARED) == 0
     assert logits_said(tmp_path) == logits_wanted(model, folder, NAMES)
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "What resnet18 sees" in page
+    assert "resnet18" in page
     assert "<b>dog" not in page
     names.write_text("cat\n")
     assert explain(tmp_path, *given, "--model", "resnet18", "--classes", names) == 2

@@ -39,7 +39,7 @@ def test_all_is_written_and_returned(place: Path, tmp_path: Path) -> None:
     read = json.loads((tmp_path / "e.json").read_text())
     assert [each["products"] for each in read] == [each.products for each in written.explanations]
     assert json.loads((tmp_path / "m.json").read_text())["faithfulness"]["images"] == 8
-    assert written.page.twin.name == "res8"
+    assert written.page.beside.model.name == "res8"
     assert len(written.three_ways.images) == 8
     assert len(written.lines) == 6
     assert written.notes == []

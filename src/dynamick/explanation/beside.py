@@ -30,7 +30,7 @@ def beside(seen: Seen, units: Dissection | None, summary: ModelSummary, truth: S
     reader = seen.reader
     names = [spoken(name) for name in class_names(reader.model, reader.head)]
     explained = explanations_of(seen, units=units, maps=False, truth=truth)
-    decisions = []
+    decisions = list[OtherDecision]()
     for reading in seen.batches:
         logits = reading.logits.float().cpu()
         chances = logits.softmax(1) if logits.shape[1] > 1 else logits.sigmoid()

@@ -167,7 +167,7 @@ def title_of(data: str, seen: Seen, truth: Sequence[int | None], accuracy: float
         return f"{data}: {100 * accuracy:.1f}\N{NO-BREAK SPACE}% right"
     answers = [int(c) for each in seen.batches for c in each.logits.argmax(1)]
     known = [c == t for c, t in zip(answers, truth, strict=True) if t is not None]
-    return f"{data}, {sum(known)} of {len(known)} right" if known else data
+    return f"{data}, {sum(known)} of {len(known)} right" if known else f"Decisions on {data}"
 
 
 def summarise(name: str, model: nn.Module, accuracy: float | None = None, units: Dissection | None = None) -> ModelSummary:
