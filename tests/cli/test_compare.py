@@ -17,7 +17,7 @@ from dynamick import models
 from dynamick.cli.main import main
 from dynamick.comparison.cache import ASKED
 from dynamick.comparison.comparing import names_of
-from dynamick.comparison.heads import HEADS, dynamic, tuning
+from dynamick.comparison.heads import HEADS, stepped, tuning
 from dynamick.data.class_folders import FolderImages
 from dynamick.errors import InputError
 
@@ -26,7 +26,7 @@ RECIPE = {"data": {"kind": "scenes", "size": 32, "train_images": 120, "val_image
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic, "STEPS", 20)
+    monkeypatch.setattr(stepped, "STEPS", 20)
     monkeypatch.setattr(tuning, "L2S", (1e-1, 1e-2))
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 import dynamick as dk
 from dynamick.cli.main import main
-from dynamick.comparison.heads import dynamic
+from dynamick.comparison.heads import stepped
 from dynamick.data import ComposedScenes
 
 NETWORK = """
@@ -28,7 +28,7 @@ GREY = ["--size", "16", "--mean", "0.5", "--std", "0.2"]
 
 @pytest.fixture(autouse=True)
 def here(two_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic, "STEPS", 60)
+    monkeypatch.setattr(stepped, "STEPS", 60)
     (tmp_path / "greynetwork.py").write_text(NETWORK)
     ComposedScenes("val", 12, image_size=32).write_broden(tmp_path / "concepts")
     monkeypatch.chdir(tmp_path)

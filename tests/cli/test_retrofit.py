@@ -13,7 +13,7 @@ from torch import nn
 import dynamick as dk
 from dynamick import models
 from dynamick.cli.main import main
-from dynamick.comparison.heads import dynamic
+from dynamick.comparison.heads import stepped
 from dynamick.data.class_folders import image_folder
 from dynamick.retrofit import head_alone
 
@@ -25,7 +25,7 @@ def data(two_colours: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic, "STEPS", 60)
+    monkeypatch.setattr(stepped, "STEPS", 60)
 
 
 def test_a_network_of_dynamick(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 import dynamick as dk
 from dynamick.cli.main import main
-from dynamick.comparison.heads import dynamic
+from dynamick.comparison.heads import stepped
 from dynamick.data.class_folders import image_folder
 
 
@@ -22,7 +22,7 @@ def data(two_colours: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic, "STEPS", 60)
+    monkeypatch.setattr(stepped, "STEPS", 60)
 
 
 class Odd(nn.Module):

@@ -8,14 +8,14 @@ from PIL import Image
 
 from dynamick import models
 from dynamick.comparison.cache import Features
-from dynamick.comparison.heads import dynamic, tuning
+from dynamick.comparison.heads import stepped, tuning
 from dynamick.data.images import ImageTensors
 from dynamick.preprocessing import Preprocessing
 
 
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic, "STEPS", 60)
+    monkeypatch.setattr(stepped, "STEPS", 60)
     # The fixtures' classes can be separated: a weak penalty takes a solver far out.
     monkeypatch.setattr(tuning, "L2S", (1e-1, 1e-2, 1e-3))
 

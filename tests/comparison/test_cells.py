@@ -17,10 +17,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamick.comparison import cells, table
-from dynamick.comparison.cache import Features, cache_features
+from dynamick.comparison import cell, cells, table
+from dynamick.comparison.cache import Features, cache_features, open_features
 from dynamick.comparison.cell import Cell, load_head
 from dynamick.comparison.heads import HEADS, Fitted, elastic_net
+from dynamick.comparison.measuring import measure
 from dynamick.data.images import ImageTensors
 from dynamick.errors import InputError
 from dynamick.models import ResNet
@@ -59,6 +60,16 @@ def test_a_head_is_read_back(backbone: Path) -> None:
     static = load_head(backbone / "cells" / "elastic-net-2-0.json")
     cell = json.loads((backbone / "cells" / "elastic-net-2-0.json").read_text())
     assert cell["nec"] == (static.get_parameter("weight") != 0).sum().item() / 3
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_every_head_is_read_back(backbone: Path, name: str) -> None:
+    budget = 2 if HEADS[name].axis else 0
+    cells.run(jobs_of(backbone, [name], (budget,)))
+    file = backbone / "cells" / f"{name}-{budget}-0.json"
+    figures = cell.read(file).figures
+    again = measure(load_head(file), open_features(backbone / "features" / "val"))
+    assert again == {figure: figures[figure] for figure in again}
 
 
 def test_an_estimate_counts_what_is_left_and_divides_it_among_the_processes(

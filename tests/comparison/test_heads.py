@@ -49,8 +49,11 @@ def test_every_head_keeps_its_budget(features: Features, name: str) -> None:
     found = list(entry.fit(features.x, features.labels, 3, BUDGETS if entry.axis else (0,), 0))
     assert [each.budget for each in found] == (list(BUDGETS) if entry.axis else [0])
     for each in found:
-        weight = each.head.weight
-        assert weight.shape == (3, 12)
+        # A head may make units of its own before its layer.
+        *before, head = each.head if isinstance(each.head, torch.nn.Sequential) else [each.head]
+        weight = head.weight
+        assert each.head(features.x).shape == (600, 3)
+        assert before or weight.shape == (3, 12)
         assert torch.isfinite(weight).all()
         assert not weight.requires_grad
         assert each.seconds > 0
@@ -58,7 +61,7 @@ def test_every_head_keeps_its_budget(features: Features, name: str) -> None:
             assert (weight != 0).sum() <= 3 * each.budget
             assert type(each.head) is torch.nn.Linear
         if entry.axis == "routed":
-            assert each.head.k == each.budget
+            assert (before or [head])[0].k == each.budget
 
 
 def test_heads_learn(features: Features) -> None:

@@ -8,6 +8,10 @@ import torch
 from hypothesis import given, settings
 from torch import Tensor
 
+from dynamick.comparison.heads.gradual_pruning import GradualPruning
+from dynamick.comparison.heads.l1_proximal import Proximal
+from dynamick.comparison.heads.static_top_k import StaticTopK
+from dynamick.comparison.heads.stepped import Stepped
 from dynamick.nn import DynamicLinear
 from dynamick.retrofit import heads, learning, probe, tuning
 from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
@@ -62,6 +66,42 @@ def test_it_learns_from_the_rows_and_the_teacher_that_it_is_given() -> None:
     teacher = 20.0 * torch.nn.functional.one_hot(wrong, CLASSES)
     taught = learn(maps, labels, CLASSES, few(teacher=1.0), teacher)
     assert tuning.accuracy(taught.head(pooled(taught, maps)), wrong) > 90
+
+
+@pytest.mark.parametrize("head", [StaticTopK(3), GradualPruning(3)])
+def test_units_are_learnt_together_with_a_head_of_another_kind(head: Stepped) -> None:
+    maps, labels = blobs()
+    net: Any = learn(maps, labels, CLASSES, few(head=head))
+    assert type(net.head) is torch.nn.Linear
+    assert (net.head.weight != 0).sum(1).tolist() == [3] * CLASSES
+    assert tuning.accuracy(net.head(pooled(net, maps)), labels) > 90
+    # The units learn from what the sparse head needs, and so differ from those of a dense one.
+    assert not torch.equal(net.units.conv.weight, learn(maps, labels, CLASSES, few(k=None)).units.conv.weight)
+
+
+def work_of(maps: StoredMaps, labels: Tensor) -> heads.Work:
+    images = heads.Images.of(maps, labels)
+    return heads.Work(images, images, CLASSES)
+
+
+def test_the_decay_of_such_a_head_is_chosen_too() -> None:
+    """Of equally good decays the largest; but one that is a little worse is not taken: its head would be no sparser."""
+    work = work_of(*blobs())
+    net, choice, _ = heads.tuned_units(work, few(head=StaticTopK(2), epochs=5), (0.5, 3.0))
+    assert set(choice.tried) == {0.5, 3.0}
+    assert choice.margin == 0
+    again: Any = learn(work.train.maps, work.train.labels, CLASSES, few(head=StaticTopK(2), epochs=5, decay=choice.value))
+    assert torch.equal(net.head.get_parameter("weight"), again.head.weight)
+
+
+def test_a_penalty_is_found_that_leaves_so_many_weights() -> None:
+    work = work_of(*blobs())
+    net, strength, seconds = heads.units_within(work, few(epochs=5), 4.0)
+    left = (net.head.get_parameter("weight") != 0).sum().item() / CLASSES
+    assert 2 <= left <= 4
+    assert strength > 0 < seconds
+    again = learn(work.train.maps, work.train.labels, CLASSES, few(epochs=5, decay=0.0, head=Proximal(strength)))
+    assert torch.equal(net.head.get_parameter("weight"), again.head.get_parameter("weight"))
 
 
 def test_pruning_changes_no_training_logit() -> None:

@@ -131,7 +131,7 @@ def is_done(file: Path) -> bool:
 
 
 def load_head(file: Path) -> torch.nn.Module:
-    """The head that a cell's file stands beside: nn.Linear, or DynamicLinear for heads that route.
+    """The head that a cell's file stands beside, as in `Fitted`.
 
     Raises:
         InputError: it is missing or damaged, or the cell failed.
@@ -141,15 +141,21 @@ def load_head(file: Path) -> torch.nn.Module:
     path = _weights(file)
     try:
         tensors = safetensors.torch.load_file(path)
-        classes, units = tensors["weight"].shape
-        head = torch.nn.Linear(units, classes)
-        if cell.k is not None:
-            head = DynamicLinear(units, classes, cell.k, rule=cell.rule or RULES[0])
+        head = _empty(cell, tensors)
         head.load_state_dict(tensors)
     except Exception as error:
         why = " ".join(str(error).split())[:200]
         raise InputError(f"{path}: missing or damaged ({why}); take {file.name} away and run again") from None
     return head.requires_grad_(False)
+
+
+def _empty(cell: Cell, tensors: dict[str, torch.Tensor]) -> torch.nn.Module:
+    if (make := HEADS[cell.head].empty) is not None:
+        return make(tensors, cell.budget)
+    classes, units = tensors["weight"].shape
+    if cell.k is not None:
+        return DynamicLinear(units, classes, cell.k, rule=cell.rule or RULES[0])
+    return torch.nn.Linear(units, classes)
 
 
 def _weights(file: Path) -> Path:

@@ -54,12 +54,15 @@ def detectors(head: nn.Module, units: Dissection) -> dict[str, float]:
     """Of the units that a head uses (a weight that is not 0) how many detect a concept, and their mean score.
 
     Args:
-        head: weights of shape (C, M).
-        units: the dissection of its M inputs.
+        head: weights of shape (C, M), as in `Fitted`.
+        units: the dissection of the M features.
 
     Returns:
-        `detectors` (a score of 0.04 or more) and `iou` (the mean of the used units' best IoU; 0 of no unit).
+        `detectors` (a score of 0.04 or more) and `iou` (the mean of the used units' best IoU; 0 of no unit). Nothing for a head
+        that makes units of its own: they were not dissected.
     """
+    if isinstance(head, nn.Sequential):
+        return {}
     kept = used(head).any(0).cpu().numpy()
     scores = units.scores[kept]
     return {"detectors": int(units.detectors[kept].sum()), "iou": float(scores.mean()) if len(scores) else 0.0}

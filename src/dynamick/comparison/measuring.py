@@ -1,5 +1,8 @@
 """A head's figures on cached features: accuracy, calibration, sparsity, and the faithfulness of its explanations."""
 
+from dataclasses import replace
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -17,8 +20,8 @@ EXPLAINED = 500
 
 
 @torch.no_grad()
-def measure(head: nn.Module, data: Features) -> dict[str, float | None]:
-    """A head's figures on features.
+def measure(head: Any, data: Features) -> dict[str, float | None]:
+    """A head's figures on features. A head that makes units of its own is measured on these.
 
     Returns:
         `top1` (%), `loss` (mean cross entropy), `ece` (%, 15 bins, over the predicted class), `nec` (non-zeros a class, mean),
@@ -26,7 +29,10 @@ def measure(head: nn.Module, data: Features) -> dict[str, float | None]:
         weight), `classes_per_unit` (that a used unit serves, mean), `shared` (% of the used units that serve several classes),
         and `n98`, `deletion`, `insertion` as in `explain`.
     """
-    weight = head.get_parameter("weight")
+    if isinstance(head, nn.Sequential):
+        own, head = head
+        data = replace(data, x=torch.cat([own(x) for x in data.x.split(4096)]))
+    weight: Tensor = head.weight
     logits, counts = [], routing_start(weight)
     for x in data.x.split(4096):
         logits.append(head(x))

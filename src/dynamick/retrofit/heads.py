@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dynamick.comparison.heads.dynamic import Routed
+from dynamick.comparison.heads.l1_proximal import Proximal, mean_weights, weakest_within
 from dynamick.metrics import sparsity
 from dynamick.nn import DynamicLinear
 from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
@@ -98,8 +100,8 @@ def tuned_units(
 
     Args:
         work: the images.
-        settings: all but the decay.
-        decays: to choose from.
+        settings: all but the decay; their head may be of any kind.
+        decays: to choose from. Of a Dynamic-K head the largest of those that cannot be told apart is taken: it is the sparsest.
         teacher: logits of all training images; None for no teacher.
         part: logits of a teacher that has not seen the images held out, for the choice.
 
@@ -113,10 +115,34 @@ def tuned_units(
         net = learn(images.maps, images.labels, work.classes, settings_now, part, learnt, work.tell)
         return accuracy(net.head(pooled(net, images.maps, held)), images.labels[held])
 
-    choice = choose(decays, top1, len(held), sparse=settings.k is not None)
+    choice = choose(decays, top1, len(held), sparse=isinstance(settings.kind, Routed))
     began = time.monotonic()
     net = learn(images.maps, images.labels, work.classes, replace(settings, decay=choice.value), teacher, progress=work.tell)
     return net, choice, time.monotonic() - began
+
+
+def units_within(work: Work, settings: Settings, budget: float, teacher: Tensor | None = None) -> tuple[UnitHead, float, float]:
+    """Units and a head that L1 makes sparse, by the weakest penalty found that leaves at most so many weights a class.
+
+    Nothing is chosen on the images held out: the budget decides the strength, and the head has no other decay.
+
+    Args:
+        work: the images.
+        settings: all but the head and its decay.
+        budget: weights a class, the mean.
+        teacher: logits of all training images; None for no teacher.
+
+    Returns:
+        The network, the strength, and the seconds of all trainings.
+    """
+    images, began = work.train, time.monotonic()
+
+    def train(strength: float) -> UnitHead:
+        now = replace(settings, head=Proximal(strength), decay=0.0)
+        return learn(images.maps, images.labels, work.classes, now, teacher, progress=work.tell)
+
+    strength, net = weakest_within(train, lambda found: mean_weights(found.head), budget)
+    return net, strength, time.monotonic() - began
 
 
 def prune_units(net: UnitHead, maps: Maps) -> int:

@@ -9,7 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynamick.nn import DynamicLinear, UnitLayer
+from dynamick.comparison.heads.dynamic import Routed
+from dynamick.comparison.heads.stepped import Stepped, trained_weight
+from dynamick.nn import UnitLayer
 from dynamick.ops import torch_internals
 from dynamick.retrofit.maps import Maps
 from dynamick.retrofit.probe import passes
@@ -27,6 +29,7 @@ class Settings:
         units: how many.
         k: how many units a class routes at most; None for a dense head.
         rule: `at_most` or `exactly`.
+        head: of another kind, such as `StaticTopK(5)` of `dynamick.comparison.heads.static_top_k`; k and rule then say nothing.
         decay: of the head's weight; AdamW's, decoupled from the gradient.
         layer_decay: of the unit layer's convolution.
         epochs, batch, rate: AdamW with a one-cycle rate; where the epochs would be fewer than 200 steps, there are more.
@@ -39,6 +42,7 @@ class Settings:
     units: int = 256
     k: int | None = 5
     rule: str = "at_most"
+    head: Stepped | None = None
     decay: float = 5.0
     layer_decay: float = 0.05
     epochs: int = 20
@@ -48,6 +52,13 @@ class Settings:
     smoothing: float = 0.1
     teacher: float = 0.5
     seed: int = 0
+
+    @property
+    def kind(self) -> Stepped:
+        """The kind of head."""
+        if self.head is not None:
+            return self.head
+        return Stepped() if self.k is None else Routed(self.k, self.rule)
 
 
 class UnitHead(nn.Module):
@@ -123,16 +134,18 @@ def learn(
     net = _new(maps.shape[2], classes, settings, generator)
     batch = min(settings.batch, len(rows))
     epochs = passes(settings.epochs, len(rows), batch)
-    optimizer, schedule = _optimizer(net, settings, epochs * (len(rows) // batch))
+    kind, steps, done = settings.kind, epochs * (len(rows) // batch), 0
+    kind.begin(net.head)
+    optimizer, schedule = _optimizer(net, settings, steps)
     soft = None if teacher is None else teacher.softmax(1)
-    kind = compute_type()
+    dtype = compute_type()
     for _ in range(epochs):
         net.train()
         order = rows[torch.randperm(len(rows), generator=generator)]
         for chosen in order[: len(rows) // batch * batch].view(-1, batch):
             # Maps are read in the order in which they lie.
             places = chosen.sort().values
-            logits = net(maps[places].to(kind))
+            logits = net(maps[places].to(dtype))
             loss = F.cross_entropy(logits, labels[places], label_smoothing=settings.smoothing)
             if soft is not None:
                 apart = F.kl_div(logits.log_softmax(1), soft[places], reduction="batchmean")
@@ -140,9 +153,12 @@ def learn(
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            done += 1
+            kind.after_step(net.head, done / steps, optimizer.param_groups[-1]["lr"])
             schedule.step()
         if progress is not None:
             progress(len(rows))
+    kind.end(net.head)
     return net.eval().requires_grad_(False)
 
 
@@ -157,6 +173,7 @@ def seconds_of(maps: Maps, labels: Tensor, classes: int, settings: Settings) -> 
     """About how long one training on all images takes: some of its steps are timed."""
     batch = min(settings.batch, len(labels))
     net = _new(maps.shape[2], classes, settings, torch.Generator().manual_seed(0)).train()
+    settings.kind.begin(net.head)
     optimizer, _ = _optimizer(net, settings, TIMED + 2)
     places, began = torch.linspace(0, len(labels) - 1, batch).long(), 0.0
     for step in range(TIMED + 1):
@@ -172,8 +189,8 @@ def seconds_of(maps: Maps, labels: Tensor, classes: int, settings: Settings) -> 
 
 def _new(channels: int, classes: int, settings: Settings, generator: torch.Generator) -> UnitHead:
     """A new network; its weights come of the generator alone."""
-    units, k = settings.units, settings.k
-    head = nn.Linear(units, classes) if k is None else DynamicLinear(units, classes, k, rule=settings.rule)
+    units = settings.units
+    head = settings.kind.layer(units, classes)
     net = UnitHead(channels, units, head)
     with torch.no_grad():
         for weight, inputs in ((net.units.conv.weight, channels), (head.weight, units)):
@@ -185,7 +202,7 @@ def _new(channels: int, classes: int, settings: Settings, generator: torch.Gener
 def _optimizer(net: UnitHead, settings: Settings, steps: int) -> tuple[torch.optim.Optimizer, Any]:
     head: Any = net.head
     groups = [([net.units.conv.weight], settings.layer_decay), ([*net.units.norm.parameters(), head.bias], 0.0)]
-    groups += [([head.weight], settings.decay)]
+    groups += [([trained_weight(head)], settings.decay)]
     rates = [settings.rate, settings.rate, settings.rate * settings.head_rate]
     optimizer = torch.optim.AdamW([{"params": p, "weight_decay": d} for p, d in groups], settings.rate, fused=True)
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, steps)

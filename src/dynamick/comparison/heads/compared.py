@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+from torch import Tensor, nn
+
 from dynamick.comparison.heads.fitted import Fitted
 
 AXES = ("", "static", "routed")
@@ -23,6 +25,7 @@ class ComparedHead:
         colour: of its line, as a place in `dynamick.dissection.plots.COLOURS`.
         marker: of its points, as matplotlib calls it.
         tuned: whether it is another head, fitted again: its line is broken, and its markers are hollow.
+        empty: a head of the shapes of a state dict, for a budget, to read it into; None for one linear layer.
     """
 
     name: str
@@ -35,6 +38,7 @@ class ComparedHead:
     colour: int = 6
     marker: str = "v"
     tuned: bool = False
+    empty: Callable[[dict[str, Tensor], int], nn.Module] | None = None
 
     @property
     def order(self) -> tuple[int, int, str]:

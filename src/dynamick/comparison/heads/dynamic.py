@@ -1,26 +1,51 @@
 """The Dynamic-K head, trained on features with K scheduled downwards."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted, dense
+from dynamick.comparison.heads.stepped import EPOCHS, Stepped, descend
 from dynamick.nn import DynamicLinear
 from dynamick.optim import k_schedule
 
-EPOCHS = 3
-STEPS = 300
-"""The least number of steps, also for few images."""
-BATCH = 512
-RATE = 0.02
 DECAY = 0.1
 STEADY = 0.1
 """A unit whose deviation is at most this part of its mean is left out. Divided by its deviation and not shifted, its products
 would be large for every image and decide nothing."""
+
+
+@dataclass(frozen=True)
+class Routed(Stepped):
+    """A Dynamic-K head.
+
+    Attributes:
+        k, rule: how many inputs a class routes at most, and by which rule.
+    """
+
+    k: int
+    rule: str = "at_most"
+
+    def layer(self, inputs: int, classes: int, bias: bool = True, device: Any = None) -> DynamicLinear:
+        return DynamicLinear(inputs, classes, self.k, bias, self.rule, device)
+
+
+class Falling(Routed):
+    """The same, with K scheduled downwards: many units learn first, and few are left."""
+
+    def begin(self, layer: Any) -> None:
+        self.after_step(layer, 0.0, 0.0)
+
+    def after_step(self, layer: Any, progress: float, rate: float) -> None:
+        layer.k = scheduled_k(self.k, layer.in_features, progress)
+
+    def end(self, layer: Any) -> None:
+        layer.k = self.k
 
 
 def fit(
@@ -55,34 +80,18 @@ def train(
     is never routed, and stays so. During the training features are divided by their deviations but never shifted, because the
     signs of products must not change. A unit that hardly varies (STEADY) gets no weight.
     """
-    N, M = x.shape
+    M = x.shape[1]
     std = x.std(0, unbiased=False)
     std = std.where(std > STEADY * x.mean(0).abs(), 0)
     scale = torch.where(std > 0, 1 / std, torch.zeros_like(std))
-    generator = torch.Generator().manual_seed(seed)
-    head = DynamicLinear(M, classes, min(k, M), bias, rule, x.device)
+    kind = Falling(k, rule)
+    head = kind.layer(M, classes, bias, x.device)
     begun = dense(x * (std > 0), labels, classes)
     with torch.no_grad():
         head.weight.copy_(begun.weight * std)
         if bias:
             head.bias.copy_(begun.bias)
-    groups = [{"params": [head.weight], "weight_decay": DECAY}]
-    groups += [{"params": [head.bias], "weight_decay": 0.0}] if bias else []
-    optimizer = torch.optim.AdamW(groups, lr=RATE)
-    each_epoch = max(1, N // BATCH)
-    steps = max(STEPS, epochs * each_epoch)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for step in range(steps):
-        if step % each_epoch == 0:
-            order = torch.randperm(N, generator=generator).to(x.device)
-        rows = order[step % each_epoch * BATCH :][:BATCH]
-        head.k = scheduled_k(k, M, step / steps)
-        loss = F.cross_entropy(head(x[rows] * scale), labels[rows])
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    head.k = k
+    descend(kind, head, x * scale, labels, DECAY, seed, epochs)
     with torch.no_grad():
         head.weight.mul_(scale)
     return head.requires_grad_(False)

@@ -74,10 +74,16 @@ def fit(
         yield Fitted(budget, head, path + clock(), {"strength": best.strength, "violation": best.solution.violation})
 
 
-def first(problem: Problem, alpha: float) -> Point:
-    """The point of the least strength that leaves no weight: its L1 is the largest gradient where all weights are 0."""
-    start = solve(problem, l1=float("inf"), steps=1)
-    return Point(start.gradient.abs().max().item() / alpha, start)
+def first(problem: Problem, alpha: float, start: tuple[Tensor, Tensor] | None = None) -> Point:
+    """The point of the least strength that leaves no weight: its L1 is the largest gradient where all weights are 0.
+
+    Args:
+        problem: as in `logistic.solve`.
+        alpha: share of L1.
+        start: weights of 0, and biases; None for those of the classes' shares.
+    """
+    found = solve(problem, l1=float("inf"), start=start, steps=1)
+    return Point(found.gradient.abs().max().item() / alpha, found)
 
 
 def follow(problem: Problem, before: Point, strength: float, alpha: float) -> Point:

@@ -18,7 +18,8 @@ class Fitted:
 
     Attributes:
         budget: the non-zeros a class (mean), or K, that was asked for; 0 for a head without one.
-        head: nn.Linear or DynamicLinear, shape (C, M), on raw features.
+        head: nn.Linear or DynamicLinear, shape (C, M), on raw features; or nn.Sequential of a module that makes other units of
+            these and such a layer of them.
         seconds: of CPU time that it took, all that it builds on included.
         about: what else is worth knowing about the fit.
     """
