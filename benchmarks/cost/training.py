@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import dynamick as dk
 from benchmarks.cost.suite import Suite
-from dynamick.training.module import make_optimizer
+from dynamick.training.optimising import make_optimizer
 from dynamick.training.recipe import OptimRecipe
 from dynamick.training.run import autocast
 

@@ -7,7 +7,7 @@ import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from pathlib import Path
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, get_args
 
 import yaml
@@ -46,17 +46,21 @@ class Key:
     @property
     def kinds(self) -> tuple[Any, ...]:
         """The types that its value may have."""
-        return get_args(self.field.type) or (self.field.type,)
+        kinds = get_args(self.field.type) if isinstance(self.field.type, UnionType) else (self.field.type,)
+        # `null` is text too, so it is looked for first.
+        return tuple(sorted(kinds, key=lambda kind: kind is not NoneType))
 
     @property
     def wanted(self) -> str:
         """What its value must be, in words."""
-        return " or ".join(WORDS[kind] for kind in self.kinds)
+        return " or ".join(sorted((WORDS[kind] for kind in self.kinds), key=lambda word: word == WORDS[NoneType]))
 
     @property
     def shown(self) -> str:
         """What its value must be, in short: for the lines of `--help`."""
-        return f"{{{','.join(self.choices)}}}" if self.choices else "|".join(SHORT[kind] for kind in self.kinds)
+        if self.choices:
+            return f"{{{','.join(self.choices)}}}"
+        return "|".join(sorted((SHORT[kind] for kind in self.kinds), key=lambda word: word == SHORT[NoneType]))
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -212,12 +216,28 @@ def _text(given: Any) -> str:
     return given
 
 
+def _numbers(given: Any) -> tuple[float, ...]:
+    parts = given.split(",") if isinstance(given, str) else given
+    if not isinstance(parts, list | tuple) or not parts:
+        raise ValueError
+    return tuple(_number(each) for each in parts)
+
+
 def _shown(given: Any) -> str:
     """A value for a message of one line."""
     plain = isinstance(given, str | int | float) and len(str(given)) < 100 and str(given).isprintable()
     return str(given) if plain else reprlib.repr(given)
 
 
-READERS: dict[Any, Callable[[Any], Any]] = {NoneType: _null, bool: _boolean, int: _integer, float: _number, str: _text}
-SHORT = {NoneType: "null", bool: "{true,false}", int: "INTEGER", float: "NUMBER", str: "TEXT"}
-WORDS = {NoneType: "null", bool: "true or false", int: "an integer", float: "a number", str: "text"}
+READERS: dict[Any, Callable[[Any], Any]] = {
+    NoneType: _null,
+    bool: _boolean,
+    int: _integer,
+    float: _number,
+    str: _text,
+    tuple[float, ...]: _numbers,
+}
+SHORT: dict[Any, str] = {NoneType: "null", bool: "{true,false}", int: "INTEGER", float: "NUMBER", str: "TEXT"}
+SHORT[tuple[float, ...]] = "NUMBER,..."
+WORDS: dict[Any, str] = {NoneType: "null", bool: "true or false", int: "an integer", float: "a number", str: "text"}
+WORDS[tuple[float, ...]] = "numbers"

@@ -179,7 +179,7 @@ def test_a_users_folder_is_shown_as_the_networks_own_images_were() -> None:
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"kind": "imagenet"}, "data.kind: 'imagenet' is unknown; give cifar10, folder, scenes"),
+        ({"kind": "imagenet"}, "data.kind: 'imagenet' is unknown; give cifar10, csv, folder, scenes"),
         ({"kind": "scenes", "size": 8}, "data.size: 8 must be an integer from 32 up for scenes"),
         ({"val_images": 0}, "data.val_images: 0 must be an integer from 1 up"),
         ({"pad": -1}, "data.pad: -1 must be a number from 0 up"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import dynamick as dk
-from dynamick.retrofit.own_head import order_looks_wrong, order_of, own_head
+from dynamick.retrofit.own_head import order_looks_wrong, own_head
 
 
 def network(classes: Any = None) -> dk.OpenNetwork:
@@ -20,18 +20,18 @@ def network(classes: Any = None) -> dk.OpenNetwork:
 @pytest.mark.parametrize("classes", [["c", "a", "b"], {0: "c", 1: "a", 2: "b"}, {"a": 1, "b": 2, "c": 0}])
 def test_outputs_are_put_into_the_folders_order(classes: Any) -> None:
     opened = network(classes)
-    order = order_of(opened, ["a", "b", "c"])
+    order = opened.order_of(["a", "b", "c"])
     assert order == [1, 2, 0]
     head = own_head(opened, order)
     old: Any = opened.model.get_submodule("1")
     assert torch.equal(head.weight, old.weight[[1, 2, 0]])
     assert torch.equal(head.bias, old.bias[[1, 2, 0]])
-    assert order_of(opened, ["a", "b", "d"]) is None
-    assert order_of(opened, ["a", "b"]) is None
+    assert opened.order_of(["a", "b", "d"]) is None
+    assert opened.order_of(["a", "b"]) is None
 
 
 def test_outputs_without_names_are_taken_in_the_folders_order() -> None:
-    assert order_of(network(), ["a", "b", "c"]) == [0, 1, 2]
+    assert network().order_of(["a", "b", "c"]) == [0, 1, 2]
 
 
 def test_a_routed_heads_mask_goes_with_its_rows() -> None:

@@ -4,7 +4,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 import safetensors.torch
+import torch
 
 import dynamick as dk
 
@@ -52,10 +54,18 @@ def test_bad_weights(tmp_path: Path, run: Command) -> None:
     assert "do not fit" in err
 
 
-def test_networks_of_others_are_refused_in_one_line(tmp_path: Path, two_colours: Path, run: Command) -> None:
+def test_networks_of_others_are_evaluated(tmp_path: Path, two_colours: Path, run: Command) -> None:
     model = dk.networks.new_network("resnet18", 2)
-    model.classes = ["blue", "red"]  # type: ignore[assignment]
+    model.classes, model.preprocessing = ["blue", "red"], dk.Preprocessing(16)  # type: ignore[assignment]
     dk.save(model, tmp_path / "w.safetensors")
-    code, err = run("evaluate", tmp_path / "w.safetensors", "--data", "folder", "--root", two_colours)
-    assert (code, len(err.strip().splitlines())) == (2, 1)
-    assert "a ResNet is not one of this project's networks" in err
+    command = ("--data", "folder", "--root", two_colours)
+    assert run("evaluate", tmp_path / "w.safetensors", *command, "--out", tmp_path / "figures.json") == (0, "")
+    images = dk.data.open_images(dk.data.DataRecipe("folder", str(two_colours), 16, in_memory=False), "val")
+    batch, labels = images.take(range(len(images)))
+    with torch.no_grad():
+        right = model.eval()(model.preprocessing(batch)).argmax(1) == labels  # type: ignore[operator]
+    assert json.loads((tmp_path / "figures.json").read_text())["top1"] == pytest.approx(100 * right.double().mean().item())
+    model.classes = ["blue", "green"]  # type: ignore[assignment]
+    dk.save(model, tmp_path / "other.safetensors")
+    code, err = run("evaluate", tmp_path / "other.safetensors", *command)
+    assert (code, "but the model knows 2 (blue, green, ...)" in err) == (2, True), err

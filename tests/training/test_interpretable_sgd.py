@@ -13,7 +13,8 @@ from torch import nn
 import dynamick as dk
 from dynamick.errors import InputError
 from dynamick.training import Recipe, read_history, train
-from dynamick.training.module import Classifier, make_optimizer
+from dynamick.training.module import Classifier
+from dynamick.training.optimising import make_optimizer
 from dynamick.training.recipe import DataRecipe, OptimRecipe
 
 

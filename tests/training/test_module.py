@@ -9,7 +9,8 @@ from torch import nn
 import dynamick as dk
 from dynamick.data.images import Batches, ImageTensors
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
-from dynamick.training.module import Classifier, parameter_groups, schedule
+from dynamick.training.module import Classifier
+from dynamick.training.optimising import parameter_groups, schedule
 from dynamick.training.recipe import OptimRecipe
 from dynamick.training.static import L
 

@@ -22,6 +22,7 @@ def run(args: argparse.Namespace) -> None:
     if args.out and (args.out.is_dir() or not args.out.parent.is_dir()):
         raise InputError(f"--out {args.out}: give a file's name, in a folder that exists")
     network = open_network(args.weights)
+    network.need_preprocessing()
     images = network.images(args.data, args.root)
     figures = evaluate(network.model, images)
     if images.how_split is not None:

@@ -20,11 +20,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from dynamick.settings import keys_of
     from dynamick.training.recipe import Recipe
 
-    parser.usage = "dynamick train RECIPE --out DIR [--restart] [--KEY VALUE ...]"
+    parser.usage = "dynamick train RECIPE --out DIR [--restart] [--logger NAME] [--KEY VALUE ...]"
     parser.allow_abbrev = False
     parser.add_argument("recipe", help="a YAML file, or a shipped recipe's name, such as cifar10-small")
     parser.add_argument("--out", required=True, type=Path, help="the run's folder; an interrupted run in it goes on")
     parser.add_argument("--restart", action="store_true", help="begin again, whatever is in the folder")
+    parser.add_argument(
+        "--logger",
+        default="tensorboard",
+        choices=("csv", "tensorboard", "mlflow", "wandb"),
+        help="the experiment tracker, where its package is installed; it writes into the run's folder (default: tensorboard)",
+    )
     group = parser.add_argument_group("keys of the recipe, to change them")
     for name, key in keys_of(Recipe).items():
         group.add_argument(f"--{name}", metavar=key.shown, default=argparse.SUPPRESS, help=_help(key))
@@ -50,15 +56,16 @@ class _Help(argparse.Action):
 def run(args: argparse.Namespace) -> None:
     from dynamick.settings import keys_of
     from dynamick.training import Recipe, train
+    from dynamick.training.callbacks import score_of
 
     if args.settings:
         _refuse(args.settings)
     recipe = Recipe.read(args.recipe, {name: value for name, value in vars(args).items() if name in keys_of(Recipe)})
     if (said := recipe.data.how_split) is not None and int(os.environ.get("RANK", 0)) == 0:
         print(said, flush=True)
-    rows = train(recipe, args.out, args.restart, progress=sys.stderr.isatty())
-    last = rows[-1]
-    print(f"{recipe.model}: top-1 {last['top1']:.2f} %, {last['weights_per_class']:.1f} weights per class; see {args.out}")
+    rows = train(recipe, args.out, args.restart, progress=sys.stderr.isatty(), logger=args.logger)
+    last, (what, score) = rows[-1], score_of(rows[-1])
+    print(f"{recipe.model}: {what} {score:.2f} %, {last['weights_per_class']:.1f} weights per class; see {args.out}")
 
 
 def _help(key: "Key", recipe: "Recipe | None" = None) -> str:

@@ -223,6 +223,8 @@ def _prepare(
         )
 
     train, val = (open_images(recipe, split) for split in ("train", "val"))
+    if train.labels.ndim > 1:
+        raise InputError(f"{recipe.where}: images with several labels; heads are compared on images of one class each")
     check_same_classes(recipe.root, train.classes, val.classes)
     said = getattr(network.model, "classes", None)
     if network.data is not None and said is not None and list(train.classes) != list(said):

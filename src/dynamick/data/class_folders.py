@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,7 +36,12 @@ def image_folder(root: str | Path, split: str, size: int, refused: list[str] | N
     Raises:
         InputError: a folder or its images are missing, there is one class only, or an image cannot be read.
     """
-    whole = FolderImages(root, split, size)
+    return decoded(FolderImages(root, split, size), refused)
+
+
+def decoded(whole: "FolderImages", refused: list[str] | None = None) -> ImageTensors:
+    """All of some images, decoded into memory as `image_folder` does; it raises the same."""
+    size = whole.size
     images, places = torch.empty(len(whole), 3, size, size, dtype=torch.uint8), list[int]()
     for place, (path, _) in enumerate(whole.samples):
         try:
@@ -57,7 +63,7 @@ def how_split(root: str | Path) -> str | None:
 
 
 @dataclass
-class FolderImages(Dataset[tuple[Tensor, int]]):
+class FolderImages(Dataset[tuple[Tensor, Any]]):
     """Images of a folder tree that does not fit into memory, decoded when asked for (Places365 at 224 pixels).
 
     As `dynamick.data.LabelledImages`.
@@ -68,6 +74,8 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
         size: side in pixels of what is returned.
         seed, epoch: an image's augmentation depends only on these and on its index.
         augment: a random resized crop and a flip (the Places365 recipe's); else `read_image`'s centre crop.
+        crop: the least share of an image's area that a random crop shows.
+        flip: whether every second augmented image is mirrored.
 
     Raises:
         InputError: as `image_folder`.
@@ -79,7 +87,9 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
     seed: int = 0
     epoch: int = 0
     augment: bool = False
-    samples: list[tuple[str, int]] = field(init=False)
+    crop: float = 0.08
+    flip: bool = True
+    samples: Sequence[tuple[str, Any]] = field(init=False)
     classes: list[str] = field(init=False)
     place: Path = field(init=False)
     in_memory = False
@@ -91,11 +101,11 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+    def __getitem__(self, index: int) -> tuple[Tensor, Any]:
         path, label = self.samples[index]
         if self.augment:
             generator = np.random.default_rng([self.seed, self.epoch, index])
-            image = random_resized_crop(read_image(path), self.size, generator)
+            image = random_resized_crop(read_image(path), self.size, generator, self.crop, self.flip)
         else:
             image = read_image(path, self.size, center_crop=True)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous(), label
@@ -107,7 +117,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
 
     @cached_property
     def labels(self) -> Tensor:
-        """int64, shape (N,)."""
+        """int64, shape (N,); of several labels an image (N, classes)."""
         return torch.tensor([label for _, label in self.samples])
 
     @cached_property
@@ -170,7 +180,7 @@ class FolderImages(Dataset[tuple[Tensor, int]]):
             batches = batches[:-1]
         return Batched(self.__getitem__, batches, self._collate, workers, pinned=torch.cuda.is_available())
 
-    def _collate(self, samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    def _collate(self, samples: list[tuple[Tensor, Any]]) -> tuple[Tensor, Tensor]:
         """A process's share of a last batch may be empty."""
         if not samples:
             return torch.empty(0, 3, self.size, self.size, dtype=torch.uint8), torch.empty(0, dtype=torch.int64)

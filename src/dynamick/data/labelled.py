@@ -21,7 +21,7 @@ class LabelledImages(Protocol):
     """Images of one split, each of one class.
 
     classes: the names of the classes; a label counts from the first one.
-    labels: int64, shape (N,).
+    labels: int64, shape (N,); where an image has several labels, or none, 0 and 1 of shape (N, classes).
     names: one for each image: its file below its split's folder, or such as `scene 3`.
     side: height and width of an image in pixels.
     in_memory: the images are decoded already, and can be moved to a device.

@@ -63,10 +63,12 @@ def display_image(path: str | Path, size: int, center_crop: bool, longest: int) 
     return image
 
 
-def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator) -> Image.Image:
-    """A random part: 8 % to 100 % of the area, ratio 3/4 to 4/3, resized to a square and flipped at random."""
+def random_resized_crop(
+    image: Image.Image, size: int, rng: np.random.Generator, least: float = 0.08, flip: bool = True
+) -> Image.Image:
+    """A random part: from the least share of the area to all of it, ratio 3/4 to 4/3, as a square, flipped at random."""
     for _ in range(10):
-        area = image.width * image.height * rng.uniform(0.08, 1)
+        area = image.width * image.height * rng.uniform(least, 1)
         ratio = np.exp(rng.uniform(np.log(3 / 4), np.log(4 / 3)))
         width, height = round(np.sqrt(area * ratio)), round(np.sqrt(area / ratio))
         if 0 < width <= image.width and 0 < height <= image.height:
@@ -75,4 +77,4 @@ def random_resized_crop(image: Image.Image, size: int, rng: np.random.Generator)
         width = height = min(image.size)
     left, top = int(rng.integers(image.width - width + 1)), int(rng.integers(image.height - height + 1))
     crop = image.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + width, top + height))
-    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if rng.random() < 0.5 else crop
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if flip and rng.random() < 0.5 else crop

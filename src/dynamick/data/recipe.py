@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 USUAL_SIZE = 224
 """The default, in pixels, for a folder's images."""
+LEAST_CROP = 0.08
+"""The usual least share of an image that a random crop shows."""
 
 
 @dataclass
@@ -20,16 +22,29 @@ class DataRecipe:
     """Where images come from and what happens to them. Each key has a sentence."""
 
     kind: str = key(
-        "cifar10", "scenes are generated, folder is ROOT/train/CLASS/* and ROOT/val/CLASS/*, or ROOT/CLASS/*", sources.names
+        "cifar10",
+        "scenes are generated; folder is ROOT/train/CLASS/* and ROOT/val/CLASS/*, or ROOT/CLASS/*; csv is ROOT/train.csv and "
+        "ROOT/val.csv, with several labels an image",
+        sources.names,
     )
     root: str = key("data", "the folder; scenes need none")
-    size: int = key(64, "side in pixels; cifar10 has its own")
+    size: int | None = key(None, "side in pixels; null takes the network's own, or 64; cifar10 has its own")
     train_images: int = key(10_000, "scenes to generate for training")
     val_images: int = key(2_000, "scenes to generate for validation")
     pad: int = key(4, "images in memory are padded by so many pixels and cropped at random while training")
-    flip: bool = key(True, "images in memory are mirrored at random while training")
-    in_memory: bool = key(True, "false reads a folder's images when they are asked for, and crops and resizes at random")
+    flip: bool = key(True, "images are mirrored at random while training")
+    in_memory: bool = key(True, "false reads a folder's images when they are asked for; training then shows random crops")
     workers: int = key(0, "processes that read images; 0 reads in the main one")
+    crop: float | None = key(
+        None,
+        "training shows a random part of each image, from so large a share of its area up, resized; null: 0.08 where images "
+        "are read when they are asked for, no such crop in memory",
+    )
+    trivial: bool = key(False, "TrivialAugment while training: each image gets one change of colour or form, drawn at random")
+    erase: float = key(0.0, "the probability that a random part of a training image is blank")
+    mixup: float = key(0.0, "training images are mixed in pairs, by shares of a beta distribution of this parameter; 0 is off")
+    mean: tuple[float, ...] | None = key(None, "of R, G and B in 0..1, which is subtracted; null takes the network's own")
+    std: tuple[float, ...] | None = key(None, "what the difference is divided by; null takes the network's own")
 
     @property
     def source(self) -> sources.Source:
@@ -78,12 +93,19 @@ class DataRecipe:
         """
         source = self.source
         for name in ("size", "train_images", "val_images"):
-            if getattr(self, name) < 1:
-                raise InputError(f"data.{name}: {getattr(self, name)} must be an integer from 1 up")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise InputError(f"data.{name}: {value} must be an integer from 1 up")
         for name in ("pad", "workers"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 <= value < float("inf"):
                 raise InputError(f"data.{name}: {value} must be a number from 0 up")
+        if self.crop is not None and not 0 < self.crop <= 1:
+            raise InputError(f"data.crop: {self.crop} must be a number above 0 and at most 1, or null")
+        if not 0 <= self.erase <= 1:
+            raise InputError(f"data.erase: {self.erase} must be a number in 0..1")
+        if not 0 <= self.mixup < float("inf"):
+            raise InputError(f"data.mixup: {self.mixup} must be a number from 0 up; 0.2 is usual")
         source.check(self)
 
 
@@ -101,7 +123,7 @@ def open_images(recipe: DataRecipe, split: str, size: int | None = None) -> "Lab
     source = recipe.source
     if split not in source.splits:
         raise InputError(f"split: {split!r} is unknown of {source.title}; give {' or '.join(source.splits)}")
-    images = source.open(recipe if size is None else replace(recipe, size=size), split)
+    images = source.open(replace(recipe, size=recipe.side if size is None else size), split)
     return images if size is None or images.side == size else images.resized(size)
 
 

@@ -2,26 +2,37 @@
 
 from typing import Any
 
+from torch import nn
+
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
 from dynamick.models.capsnet import CapsNet
 from dynamick.models.heads import TrainedHead, head_of_layer, heads
 from dynamick.models.names import ModelName, parse
 from dynamick.models.resnet import ResNet
-from dynamick.nn import DynamicConv2d, DynamicLinear, unit_layer
+from dynamick.nn import DynamicConv2d, DynamicLinear, find_classifier, unit_layer
 from dynamick.preprocessing import Preprocessing
 
 STEMS = ("cifar", "compact", "patch", "imagenet")
 Network = ResNet | CapsNet
 
 
-def head_of(model: Any) -> TrainedHead:
-    """The kind of the head that a network ends in, `fc`; a dense one where no kind is known.
+def head_name(model: nn.Module) -> str:
+    """The dotted name of a network's head: `fc` of this project's, else `dynamick.nn.find_classifier`'s.
 
-    Its name says how the head was trained, if its layer is still of that kind.
+    Raises:
+        ValueError: another's network has none.
     """
-    likely = parse(model.config["model"]).kind if hasattr(model, "config") else None
-    return head_of_layer(model.fc, likely) or heads()["dense"]
+    return "fc" if isinstance(model, Network) else find_classifier(model)
+
+
+def head_of(model: nn.Module) -> TrainedHead:
+    """The kind of the head that a network ends in; a dense one where no kind is known.
+
+    The name of one of this project's says how the head was trained, if its layer is still of that kind.
+    """
+    likely = parse(model.config["model"]).kind if isinstance(model, Network) and hasattr(model, "config") else None
+    return head_of_layer(model.get_submodule(head_name(model)), likely) or heads()["dense"]
 
 
 def current_config(model: Network) -> dict[str, Any]:

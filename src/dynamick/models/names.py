@@ -10,6 +10,8 @@ from dynamick.models.resnet import STAGES
 from dynamick.nn.capsules import ROUTINGS
 
 CAPSULES = "capsules-"
+DENSE = "none"
+"""The name of a dense head where one must be said: its suffix is empty."""
 
 
 @dataclass(frozen=True)
@@ -63,18 +65,43 @@ def parse(name: str) -> ModelName:
         return _parse_capsnet(name)
     parts = re.fullmatch(r"res(\d+)(?:-(.+))?", name)
     depth, suffix = (parts[1], parts[2] or "") if parts else ("", "")
-    found = [(head, match) for head in heads().values() if (match := re.fullmatch(_pattern(head), suffix))]
-    if not parts or not found:
+    found = _find_head(suffix) if parts else None
+    if found is None:
         raise InputError(f"model: {name!r} is no model's name; {_forms()}")
     if depth not in map(str, STAGES):
         raise InputError(f"model: {name!r}: no ResNet of depth {depth}; there are {', '.join(map(str, STAGES))}")
-    head, match = found[0]
-    if not head.takes_k:
+    head, k = found
+    if k is None:
         return ModelName(int(depth), head.name)
-    k = match[1]
-    if re.fullmatch(r"[0-9]{1,18}", k) is None or int(k) < 1:
+    if not _counts(k):
         raise InputError(f"model: {name!r}: K of {k!r} is no integer from 1 up; {_forms()}")
     return ModelName(int(depth), head.name, int(k))
+
+
+def parse_head(name: str) -> tuple[TrainedHead, int | None]:
+    """A head by the suffix of a model's name, such as `d5a`, or `none` for a dense one; and its K, None if it has none.
+
+    Raises:
+        InputError: there is none of that name.
+    """
+    found = _find_head("" if name == DENSE else name) if name else None
+    forms = ", ".join(head.suffix.format(k=5) or DENSE for head in heads().values())
+    if found is None:
+        raise InputError(f"head: {name!r} is unknown; give {forms} (the 5 is K, from 1 up)")
+    head, k = found
+    if k is not None and not _counts(k):
+        raise InputError(f"head: {name!r}: K of {k!r} is no integer from 1 up; give {forms}")
+    return head, None if k is None else int(k)
+
+
+def _find_head(suffix: str) -> tuple[TrainedHead, str | None] | None:
+    """The head of a suffix, and what stands there for K; None if there is no such head."""
+    found = [(head, match) for head in heads().values() if (match := re.fullmatch(_pattern(head), suffix))]
+    return None if not found else (found[0][0], found[0][1][1] if found[0][0].takes_k else None)
+
+
+def _counts(k: str) -> bool:
+    return re.fullmatch(r"[0-9]{1,18}", k) is not None and int(k) >= 1
 
 
 def _parse_capsnet(name: str) -> ModelName:

@@ -100,6 +100,19 @@ class OpenNetwork:
             said = str(error).removeprefix("model: ").split(";")[0]
             raise InputError(f"model {self.name}: {said}; name the layer that puts out the logits (--layer)") from None
 
+    def order_of(self, classes: list[str]) -> list[int] | None:
+        """Which output stands for each of some classes; None where the network was not trained on these.
+
+        Where nobody says the outputs' names, or only the publisher of the weights, they are taken in the order of the classes.
+        """
+        outputs = len(self.model.get_submodule(self.need_head()).get_parameter("weight"))
+        if outputs != len(classes):
+            return None
+        published = self.source == "DEFAULT" and not self.named
+        if published or (not self.named and getattr(self.model, "classes", None) is None):
+            return list(range(outputs))
+        return [self.classes.index(name) for name in classes] if sorted(self.classes) == sorted(classes) else None
+
     def need_preprocessing(self) -> Preprocessing:
         """How its images are prepared.
 

@@ -96,7 +96,7 @@ def new_network(spec: str, outputs: int | None = None) -> nn.Module:
     """
     source, name = find(spec)
     model = source.build(name, {} if outputs is None else {"outputs": outputs})
-    remember(model, source, name, None)
+    _complete(model, source, name)
     return model
 
 
@@ -108,7 +108,7 @@ def _as_it_is(model: Any) -> OpenNetwork:
 
 
 def _found(spec: str, weights: str | Path | None) -> OpenNetwork:
-    if weights is None and _is_place(spec):
+    if weights is None and is_place(spec):
         file = weights_file(spec)
         saved = read_if_saved(file)
         if saved is None:
@@ -125,7 +125,7 @@ def _found(spec: str, weights: str | Path | None) -> OpenNetwork:
     return _of_source(spec, None if weights is None else DEFAULT)
 
 
-def _is_place(spec: str) -> bool:
+def is_place(spec: str) -> bool:
     """Whether a spec means a file or a folder: it exists, has the ending of a file of weights, or comes with the package."""
     return spec.endswith((".safetensors", ".pt", ".pth")) or Path(spec).exists() or shipped(spec) is not None
 
@@ -166,7 +166,8 @@ def _of_file(saved: Saved, spec: str | None) -> OpenNetwork:
     extra, name = saved.config["extra"], str(saved.config["model"])
     layer = model.stages[-1] if isinstance(model, models.ResNet) else None
     recipe = _section(extra, "recipe")
-    epochs = _section(recipe, "optim").get("epochs")
+    # A training that ended early is done.
+    epochs = None if extra.get("stopped") else _section(recipe, "optim").get("epochs")
     return OpenNetwork(
         name,
         model,
@@ -215,12 +216,17 @@ def _of_source(spec: str, weights: str | Path | None) -> OpenNetwork:
         model = source.build(name, {})
     else:
         model = _with_weights(source, name, weights)
-    if getattr(model, "preprocessing", None) is None and (said := source.preprocessing(name, model)) is not None:
-        model.preprocessing = said
     if classes is not None:
         model.classes = classes
-    remember(model, source, name, None)
+    _complete(model, source, name)
     return OpenNetwork(spec, model, source=weights)
+
+
+def _complete(model: Any, source: Source, name: str) -> None:
+    """Note on a network where it comes from, and how its source says that images are prepared."""
+    if getattr(model, "preprocessing", None) is None and (said := source.preprocessing(name, model)) is not None:
+        model.preprocessing = said
+    remember(model, source, name, None)
 
 
 def _with_weights(source: Source, name: str, file: str | Path) -> nn.Module:

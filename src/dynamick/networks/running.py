@@ -79,6 +79,23 @@ def puts_out(output: Any, logits: Tensor) -> bool:
     return any(torch.allclose(output.float(), form, rtol=rtol, atol=1e-5, equal_nan=True) for form in forms)
 
 
+def logits_of(output: Any) -> Tensor:
+    """The logits in what a network puts out: the tensor itself, else its `logits` or `out`, else the first part.
+
+    Raises:
+        InputError: there are none.
+    """
+    if isinstance(output, Tensor):
+        return output
+    named = output if isinstance(output, dict) else {key: getattr(output, key, None) for key in ("logits", "out")}
+    found = next((named[key] for key in ("logits", "out") if isinstance(named.get(key), Tensor)), None)
+    if found is None and isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        found = output[0]
+    if found is None:
+        raise InputError(f"model: puts out a {type(output).__name__} without logits; it must put out a tensor (B, classes)")
+    return found
+
+
 def like_input(model: nn.Module, head: str) -> Tensor:
     """A weight whose device and precision the network's input must have: the head may be of another than what is before it."""
     body = (each for name, each in model.named_parameters() if each.is_floating_point() and not name.startswith(f"{head}."))

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 
 from dynamick.errors import InputError
-from dynamick.nn import DynamicConv2d, DynamicLinear, find_classifier
+from dynamick.nn import DynamicConv2d, DynamicLinear, RoutingCapsules, find_classifier
 
 
 def parameter_groups(model: nn.Module, weight_decay: float = 5e-4, head_weight_decay: float = 1e-2) -> list[dict[str, Any]]:
@@ -15,7 +15,8 @@ def parameter_groups(model: nn.Module, weight_decay: float = 5e-4, head_weight_d
     A weight that is never routed gets no gradient, so decay alone drives it to zero. Without enough of it the head stays dense.
 
     Args:
-        model: any network; the weights of its Dynamic-K layers are the second group, or of its classifier if it has none.
+        model: any network; the weights of its Dynamic-K layers (or routing capsules) are the second group, or of its
+            classifier if it has none.
         weight_decay: of the first group.
         head_weight_decay: of the second. 1e-2 suits SGD with a rate of 0.1; AdamW, which multiplies by the rate, needs 1 to 10.
 
@@ -29,7 +30,7 @@ def parameter_groups(model: nn.Module, weight_decay: float = 5e-4, head_weight_d
     for name, decay in (("weight_decay", weight_decay), ("head_weight_decay", head_weight_decay)):
         if not 0 <= decay < float("inf"):
             raise InputError(f"{name}: {decay} must be a number from 0 up")
-    layers = [each for each in model.modules() if isinstance(each, DynamicLinear | DynamicConv2d)]
+    layers = [each for each in model.modules() if isinstance(each, DynamicLinear | DynamicConv2d | RoutingCapsules)]
     try:
         layers = layers or [model.get_submodule(find_classifier(model))]  # type: ignore[list-item]
     except ValueError as error:

@@ -20,7 +20,7 @@ from dynamick.files import write_json
 from dynamick.networks import OpenNetwork, save
 from dynamick.nn import DynamicLinear
 from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_same, open_splits, tell_left_out
-from dynamick.retrofit.own_head import order_looks_wrong, order_of, own_head
+from dynamick.retrofit.own_head import order_looks_wrong, own_head
 from dynamick.retrofit.report import Retrofitted
 from dynamick.training.pruning import prune_head
 
@@ -75,7 +75,7 @@ def retrofit_head(
     learn, held = (cached(split, images) for split, images in open_splits(shown, tell).items())
     check_classes(learn.labels, learn.classes)
     model.cpu()
-    order = order_of(network, held.classes)
+    order = network.order_of(held.classes)
     own = None if order is None else own_head(network, order)
     before = None if own is None else measure(own, held)
     if own is not None and (hint := order_looks_wrong(own(held.x), held.labels)) is not None:

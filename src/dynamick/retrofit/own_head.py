@@ -1,4 +1,4 @@
-"""The head that a network came with, on the classes of a user's folder: in their order, and whether that order looks right."""
+"""The head that a network came with, on the classes of a user's folder: whether their order looks right."""
 
 import copy
 from typing import Any
@@ -10,21 +10,6 @@ from dynamick.networks import OpenNetwork
 
 LOOKS_RIGHT = 50.0
 """In %: a head that is less often right, and would be more often right in another order, looks as if it were in that."""
-
-
-def order_of(network: OpenNetwork, classes: list[str]) -> list[int] | None:
-    """Which output stands for each of the classes; None where the network was not trained on these.
-
-    Where nobody says the outputs' names, or only the publisher of the weights, they are taken in the folders' order.
-    """
-    outputs = len(network.model.get_submodule(network.need_head()).get_parameter("weight"))
-    if outputs != len(classes):
-        return None
-    if network.source == "DEFAULT" and not network.named:
-        return list(range(outputs))
-    if not network.named and getattr(network.model, "classes", None) is None:
-        return list(range(outputs))
-    return [network.classes.index(name) for name in classes] if sorted(network.classes) == sorted(classes) else None
 
 
 def own_head(network: OpenNetwork, order: list[int]) -> Any:

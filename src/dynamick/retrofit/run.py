@@ -29,7 +29,7 @@ from dynamick.retrofit.head_alone import retrofit_head
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units
 from dynamick.retrofit.learning import Settings, UnitHead, pooled, seconds_of
 from dynamick.retrofit.maps import SPARE, Maps, open_maps, room_for
-from dynamick.retrofit.own_head import order_looks_wrong, order_of, own_head
+from dynamick.retrofit.own_head import order_looks_wrong, own_head
 from dynamick.retrofit.probe import passes
 from dynamick.retrofit.report import Report, Retrofitted, Row
 from dynamick.retrofit.tuning import split
@@ -118,7 +118,7 @@ def _retrofit_units(
     shown = folder_recipe(data, prepare.size, network.data)
     images = open_splits(shown, tell)
     check_images(images["train"].labels, images["train"].classes)
-    order = order_of(network, images["val"].classes)
+    order = network.order_of(images["val"].classes)
     if teacher == "network" and order is None:
         raise InputError("--teacher network: its outputs are not the classes of these images; give probe, or none")
     model: Any = network.model.to(device).eval()

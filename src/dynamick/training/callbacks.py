@@ -43,7 +43,7 @@ class Keeper(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         history = state_dict.get("history")
         rows: list[Any] = history if isinstance(history, list) and history else [None]
-        if not all(isinstance(row, dict) and {"epoch", "top1"} <= row.keys() for row in rows):
+        if not all(isinstance(row, dict) and _is_whole(row) for row in rows):
             raise unreadable(self.out / STATE, "it does not hold what was measured")
         self.history = rows
 
@@ -62,13 +62,13 @@ class Keeper(Checkpoint):
             said = ", ".join(f"{name} {value}" for name, value in losses.items())
             raise FloatingPointError(f"{said} in epoch {trainer.current_epoch + 1}: it diverged; give a lower optim.lr")
         seconds = time.monotonic() - self.began
-        best = max((row["top1"] for row in self.history), default=-1.0)
+        best = max((score_of(row)[1] for row in self.history), default=-1.0)
         self.history.append({"epoch": trainer.current_epoch + 1, "seconds": round(seconds, 3), **figures})
         if trainer.is_global_zero:
             row = self.history[-1]
-            if row["top1"] > best:
-                self._save(pl_module, "best.safetensors", row)
-            self._save(pl_module, "last.safetensors", row)
+            if score_of(row)[1] > best:
+                self._save(pl_module, "best.safetensors", row, trainer.should_stop)
+            self._save(pl_module, "last.safetensors", row, trainer.should_stop)
             self.write_metrics()
         # The state goes last: what it says is done has been written.
         trainer.save_checkpoint(self.out / STATE)
@@ -79,8 +79,9 @@ class Keeper(Checkpoint):
         """Write metrics.csv: a row an epoch."""
         write_atomically(self.out / METRICS, _as_csv(self.history).encode())
 
-    def _save(self, module: Any, name: str, row: dict[str, float]) -> None:
-        networks.save(module.model, self.out / name, {"recipe": self.recipe, "metrics": row})
+    def _save(self, module: Any, name: str, row: dict[str, float], stopped: bool) -> None:
+        extra = {"recipe": self.recipe, "metrics": row, **({"stopped": True} if stopped else {})}
+        networks.save(module.evaluated, self.out / name, extra, vouch=True)
 
 
 def read_history(out: Path) -> list[dict[str, float]]:
@@ -92,12 +93,21 @@ def read_history(out: Path) -> list[dict[str, float]]:
     try:
         names, *lines = read_table(out / METRICS) or [[]]
         rows = [{name: float(value) for name, value in zip(names, line, strict=True) if value} for line in lines]
-        if not rows or not all(row.keys() >= {"epoch", "top1"} for row in rows):
+        if not rows or not all(_is_whole(row) for row in rows):
             raise ValueError("rows or columns are missing")
         return rows
     except (OSError, UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"{out / METRICS}: no figures of a training ({reason}); begin it again with --restart") from None
+
+
+def score_of(row: dict[str, float]) -> tuple[str, float]:
+    """What an epoch is judged by, in words, and its value in %: top-1, or the mean average precision of several labels."""
+    return ("top-1", row["top1"]) if "top1" in row else ("mean average precision", row["map"])
+
+
+def _is_whole(row: dict[str, Any]) -> bool:
+    return "epoch" in row and ("top1" in row or "map" in row)
 
 
 def _as_csv(rows: list[dict[str, float]]) -> str:
@@ -111,7 +121,8 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
 
 
 def _line(row: dict[str, float], epochs: int | None) -> str:
+    what, score = score_of(row)
     return (
-        f"epoch {row['epoch']:.0f}/{epochs}  train loss {row['train_loss']:.3f}  top-1 {row['top1']:.2f} %  "
+        f"epoch {row['epoch']:.0f}/{epochs}  train loss {row['train_loss']:.3f}  {what} {score:.2f} %  "
         f"weights/class {row['weights_per_class']:.1f}  routed {row['routed_units']:.2f}  {row['seconds']:.0f} s"
     )

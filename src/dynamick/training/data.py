@@ -5,6 +5,7 @@ from typing import Any
 import lightning as L
 
 from dynamick.data.images import check_same_classes
+from dynamick.data.labelled import LabelledImages
 from dynamick.data.recipe import open_images
 from dynamick.errors import InputError
 from dynamick.training.recipe import Recipe
@@ -30,6 +31,8 @@ class Images(L.LightningDataModule):
     def __init__(self, recipe: Recipe) -> None:
         super().__init__()
         self.recipe = recipe
+        self.train: LabelledImages
+        self.val: LabelledImages
         self.train, self.val = open_images(recipe.data, "train"), open_images(recipe.data, "val")
         check_same_classes(recipe.data.root, self.train.classes, self.val.classes)
         if recipe.optim.batch_size > len(self.train):

@@ -1,67 +1,95 @@
-"""The Lightning module: any model with a head, trained by SGD or Interpretable SGD, measured each epoch."""
+"""The Lightning module: any network with a head, trained by a recipe, measured each epoch."""
 
 import math
 from typing import Any
 
 import lightning as L
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.optim import SGD
-from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, OneCycleLR
+from torch import Tensor, nn
 from torchmetrics import MeanMetric, Metric
-from torchmetrics.classification import MulticlassAccuracy
+from torchmetrics.classification import MulticlassAccuracy, MultilabelAveragePrecision
 
 from dynamick.errors import InputError
 from dynamick.metrics import routing_compute, routing_start, routing_update, sparsity
 from dynamick.metrics.routing import RoutingCounts
-from dynamick.models import Network, head_of
+from dynamick.models import head_name, head_of
+from dynamick.models.heads import TrainedHead
+from dynamick.networks.running import logits_of
 from dynamick.optim import InterpretableSGD
 from dynamick.seeding import seed_of
-from dynamick.training.recipe import OptimRecipe
-
-SWING = 0.05
-"""`onecycle` lowers the momentum by this much where the rate is highest, and raises it by as much at both ends."""
+from dynamick.training.augmenting import Augmenting
+from dynamick.training.losses import Loss
+from dynamick.training.optim_recipe import OptimRecipe
+from dynamick.training.optimising import make_optimizer, schedule
 
 
 class Classifier(L.LightningModule):
-    """Cross entropy by SGD or Interpretable SGD; each epoch logs top-1, top-5, losses, sparsity and routing.
+    """A network trained by SGD, AdamW or Interpretable SGD; each epoch logs accuracy, losses, sparsity and routing.
 
     Args:
-        model: made by `dynamick.models.create`; it prepares images by its own `preprocessing`.
+        model: prepares images by its own `preprocessing`; its head is `fc` if it is this project's, else at its `head_name`.
         recipe: the optimiser's settings.
         channels_last: the memory format of images and convolutions, if PyTorch computes these safely.
-        seed: of the weights that Interpretable SGD draws.
+        seed: of dropout, and of the weights that Interpretable SGD draws.
+        kind: of the head; None looks at its layer.
+        loss: what is minimised; None is cross entropy with the recipe's smoothing.
+        augmenting: what training images go through; None changes nothing.
+
+    Attributes:
+        averaged: the network of averaged weights alone, where there is one (`Averaging`).
     """
 
-    def __init__(self, model: Network, recipe: OptimRecipe, channels_last: bool = True, seed: int = 0) -> None:
+    def __init__(
+        self,
+        model: Any,
+        recipe: OptimRecipe,
+        channels_last: bool = True,
+        seed: int = 0,
+        kind: TrainedHead | None = None,
+        loss: Loss | None = None,
+        augmenting: Augmenting | None = None,
+    ) -> None:
         super().__init__()
         self.memory_format = torch.channels_last if channels_last and not _has_thin_cells(model) else torch.contiguous_format
-        self.model = model
-        self.model.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.recipe, self.seed, self.head = recipe, seed, head_of(model)
-        classes = model.fc.out_features
+        self.model: Any = model
+        self.model.to(memory_format=self.memory_format)
+        self.averaged: list[Any] = []
+        self.head_name = head_name(model)
+        self.recipe, self.seed, self.kind = recipe, seed, kind or head_of(model)
+        self.loss, self.augmenting = loss or Loss(recipe.label_smoothing), augmenting
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
-        self.top1 = MulticlassAccuracy(classes, average="micro")
-        self.top5 = MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")
-        self.counts: RoutingCounts = routing_start(model.fc.weight)
+        self.scores = _scores(len(self.head.weight), self.loss.several)
+        self.counts: RoutingCounts = routing_start(self.head.weight.flatten(1))
+
+    @property
+    def evaluated(self) -> Any:
+        """The network that is measured and written: of averaged weights where there are any."""
+        return self.averaged[0] if self.averaged else self.model
+
+    @property
+    def head(self) -> Any:
+        """The head of the network that trains."""
+        return self.model.get_submodule(self.head_name)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Images uint8 (B, 3, H, W) to logits (B, classes)."""
-        logits: Tensor = self.model(self._prepare(images))
-        return logits
+        """Images (B, 3, H, W), uint8 or 0..1, to logits (B, classes)."""
+        return logits_of(self.model(self._prepare(images)))
 
     def on_train_epoch_start(self) -> None:
+        # Like batches, draws depend only on the seed and the epoch. Every process has draws of its own.
+        epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
+        drawn = seed_of((self.seed << 40) + (rank << 20) + epoch)
+        L.seed_everything(drawn, verbose=False)
         optimizer = self.optimizers(use_pl_optimizer=False)
         if isinstance(optimizer, InterpretableSGD) and optimizer.generator is not None:
-            # Like batches, draws depend only on the seed and the epoch. Every process has draws of its own.
-            epoch, rank = self.trainer.current_epoch, self.trainer.global_rank
-            optimizer.generator.manual_seed(seed_of((self.seed << 40) + (rank << 20) + epoch))
+            optimizer.generator.manual_seed(drawn)
 
     def training_step(self, batch: tuple[Tensor, Tensor], index: int) -> Tensor:
-        images, labels = batch
-        loss = F.cross_entropy(self(images).float(), labels, label_smoothing=self.recipe.label_smoothing)
-        self.train_loss.update(loss.detach(), len(labels))
+        images, targets = batch
+        if self.augmenting is not None:
+            images, targets = self.augmenting(images, targets, (self.trainer.current_epoch, index, self.trainer.global_rank))
+        loss = self.loss(self(images).float(), targets, images)
+        self.train_loss.update(loss.detach(), len(targets))
         return loss
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
@@ -73,29 +101,36 @@ class Classifier(L.LightningModule):
             optimizer.optimizer.step()
         else:
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
-        strength = getattr(self.recipe, self.head.strength) if self.head.strength else 0.0
-        self.head.after_step(self.model.fc.weight, optimizer.param_groups[-1]["lr"], strength)
+        strength = getattr(self.recipe, self.kind.strength) if self.kind.strength else 0.0
+        self.kind.after_step(self.head.weight, optimizer.param_groups[-1]["lr"], strength)
 
     def on_validation_epoch_start(self) -> None:
-        self.counts = routing_start(self.model.fc.weight)
+        self.evaluated.eval()
+        self.counts = routing_start(self.head.weight.flatten(1))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], index: int) -> None:
-        images, labels = batch
-        features = self.model.features(self._prepare(images)).float()
-        logits = self.model.fc(features).float()
-        self.counts = routing_update(self.counts, features, self.model.fc)
-        if len(labels):
-            self.val_loss.update(F.cross_entropy(logits, labels), len(labels))
-            self.top1.update(logits, labels)
-            self.top5.update(logits, labels)
+        images, targets = batch
+        if not len(targets):
+            return
+        model = self.evaluated
+        head, seen = model.get_submodule(self.head_name), []
+        hook = head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+        try:
+            logits = logits_of(model(self._prepare(images))).float()
+        finally:
+            hook.remove()
+        self.counts = routing_update(self.counts, _vectors(seen[0]).float(), head)
+        self.val_loss.update(self.loss.plain(logits, targets), len(targets))
+        scores: Any = self.scores.values()
+        for score in scores:
+            score.update(logits, targets)
 
     def on_validation_epoch_end(self) -> None:
         self.counts = RoutingCounts(*(self._over_all(each) for each in self.counts))
         routed, dead = routing_compute(self.counts)
-        sparse = sparsity(self.model.fc.weight)
+        sparse = sparsity(self.evaluated.get_submodule(self.head_name).weight.flatten(1))
         values = {
-            "top1": 100 * _take(self.top1),
-            "top5": 100 * _take(self.top5),
+            **{name: 100 * _take(score) for name, score in self.scores.items()},
             "val_loss": _take(self.val_loss),
             "sparse_share": sparse.sparse_share,
             "weights_per_class": sparse.weights_per_class,
@@ -119,57 +154,36 @@ class Classifier(L.LightningModule):
         return [optimizer], [{"scheduler": schedule(optimizer, self.recipe, int(steps), given), "interval": "step"}]
 
     def _prepare(self, images: Tensor) -> Tensor:
-        return self.model.preprocessing(images).contiguous(memory_format=self.memory_format)
+        prepared: Tensor = self.model.preprocessing(images)
+        return prepared.contiguous(memory_format=self.memory_format)
 
     def _over_all(self, values: Tensor) -> Tensor:
         return self.trainer.strategy.reduce(values, reduce_op="sum") if self.trainer.world_size > 1 else values
 
 
-def parameter_groups(model: Network, recipe: OptimRecipe) -> list[dict[str, Any]]:
-    """The optimiser's groups for a network's head; the last one is the head's weight, with a decay of its own."""
-    decay = recipe.weight_decay if recipe.head_weight_decay is None else recipe.head_weight_decay
-    return head_of(model).groups(model, recipe.weight_decay, decay)
+def _scores(classes: int, several: bool) -> nn.ModuleDict:
+    """What says how good the logits are, 0..1: top-1 and top-5; of several labels an image the mean average precision."""
+    if several:
+        return nn.ModuleDict({"map": MultilabelAveragePrecision(classes)})
+    top1 = MulticlassAccuracy(classes, average="micro")
+    return nn.ModuleDict({"top1": top1, "top5": MulticlassAccuracy(classes, top_k=min(5, classes), average="micro")})
 
 
-def make_optimizer(model: Network, recipe: OptimRecipe) -> SGD:
-    """SGD. If the recipe gives s: Interpretable SGD on the head's weight, with a generator of its own."""
-    groups = parameter_groups(model, recipe)
-    settings: dict[str, Any] = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.nesterov}
-    if recipe.s is None:
-        return SGD(groups, **settings)
-    for group in groups[:-1]:
-        group["s"] = None
-    sampling = {name: getattr(recipe, name) for name in ("s", "block_size", "form", "beta", "estimate")}
-    generator = torch.Generator(model.fc.weight.device)
-    return InterpretableSGD(groups, **settings, **sampling, model=model, generator=generator)
+def _vectors(features: Tensor) -> Tensor:
+    """What enters a head as (B, M): a 1x1 convolution sees maps, of which the means are taken."""
+    return features.flatten(2).mean(2) if features.ndim == 4 else features.reshape(-1, features.shape[-1])
 
 
-def schedule(optimizer: SGD, recipe: OptimRecipe, steps: int, epochs: int | None = None) -> LRScheduler:
-    """The learning rate by step, of `steps` in all, in so many epochs (by default the recipe's)."""
-    # OneCycleLR divides by zero if the rise would take one step or less.
-    if recipe.schedule == "onecycle" and steps * recipe.warmup > 1:
-        least, most = (round(recipe.momentum + change, 10) for change in (-SWING, SWING))
-        swings = least >= 0 and most < 1
-        return OneCycleLR(
-            optimizer, recipe.lr, steps, pct_start=recipe.warmup, cycle_momentum=swings, base_momentum=least, max_momentum=most
-        )
-    if recipe.schedule in ("onecycle", "cosine"):
-        return CosineAnnealingLR(optimizer, steps)
-    every = max(1, steps * recipe.step_epochs // (epochs or recipe.epochs))
-    # The paper divides "by a factor" that it does not name; 10 is the convention (docs/definitions.md, "Models and recipes").
-    return LambdaLR(optimizer, lambda step: 0.1 ** (step // every))
-
-
-def _has_thin_cells(model: torch.nn.Module) -> bool:
+def _has_thin_cells(model: nn.Module) -> bool:
     """Whether a 1x1 convolution sees fewer than 8 channels.
 
     PyTorch 2.13's backward pass of these writes outside its memory if they are channels-last and the CPU has only AVX2.
     """
-    convolutions = (each for each in model.modules() if isinstance(each, torch.nn.Conv2d))
+    convolutions = (each for each in model.modules() if isinstance(each, nn.Conv2d))
     return any(each.kernel_size == (1, 1) and each.in_channels < 8 for each in convolutions)
 
 
-def _take(metric: Metric) -> float:
+def _take(metric: Metric | Any) -> float:
     """A metric's value over all processes; it begins anew."""
     value = float(metric.compute())
     metric.reset()

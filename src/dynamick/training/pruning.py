@@ -95,11 +95,12 @@ def prune_head(head: DynamicLinear, features: list[Tensor], units: UnitLayer | N
     head.weight.masked_fill_(~keep, 0)
     head.set_mask(keep)
     figures = {"kept": int(keep.sum()), "total": keep.numel(), "max_per_class": int(keep.sum(1).max()), "images": images}
-    changed = sum(_changed(whole(x), head(x), whole, head, x) for x in features)
+    # Their forward passes alone: units that are learnt on vectors are a hook of the head.
+    changed = sum(_changed(whole.forward(x), head.forward(x), whole, head, x) for x in features)
     if units is not None:
         kept = keep.any(0).nonzero().flatten()
         _leave_units(head, units, kept)
-        changed += sum(_changed(whole(x), head(x[:, kept]), whole, head, x, x[:, kept]) for x in features)
+        changed += sum(_changed(whole.forward(x), head.forward(x[:, kept]), whole, head, x, x[:, kept]) for x in features)
     return Pruned(**figures, changed=changed, units=None if units is None else head.in_features)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,58 +12,45 @@ from dynamick.data.recipe import DataRecipe
 from dynamick.errors import InputError
 from dynamick.functional import check_rule
 from dynamick.models.heads import TrainedHead, heads
+from dynamick.networks.opening import is_place
+from dynamick.networks.sources import find, ours
 from dynamick.ops.linear import RULES
-from dynamick.optim import ESTIMATES, FORMS, check_options
 from dynamick.settings import change, fill, key, read_yaml
-
-SCHEDULES = ("step", "onecycle", "cosine")
+from dynamick.training.optim_recipe import OptimRecipe, one_of
 
 PRECISIONS = ("auto", "32", "bf16")
-
-
-@dataclass
-class OptimRecipe:
-    """SGD with momentum; the defaults are the paper's for CIFAR-10. `dynamick train --help` says what each key means."""
-
-    epochs: int = key(200, "passes over the training images")
-    batch_size: int = key(256, "images of a step, of all processes together")
-    lr: float = key(0.1, "the highest learning rate")
-    momentum: float = key(0.9, "of SGD")
-    nesterov: bool = key(False, "Nesterov's momentum")
-    weight_decay: float = key(5e-4, "of all parameters")
-    head_weight_decay: float | None = key(None, "of the head's weight alone; null takes weight_decay")
-    schedule: str = key("step", "how the learning rate changes", SCHEDULES)
-    step_epochs: int = key(70, "the schedule `step` divides the rate by ten each time so many epochs are done")
-    warmup: float = key(
-        0.25,
-        "the share of all steps in which `onecycle` raises the rate; the momentum swings too, by 0.05 to each side, lowest "
-        "where the rate is highest (if it stays between 0 and 1)",
-    )
-    l1: float = key(0.0, "strength of the L1 penalty on the head's weight, for res...-l1 alone; zeros are exact")
-    label_smoothing: float = key(0.0, "as in torch.nn.CrossEntropyLoss")
-    s: float | None = key(
-        None, "sparsity level of Interpretable SGD (Algorithm 3) on a dense head's weight, above 0 and at most 1; null is SGD"
-    )
-    block_size: int = key(5, "the K of Interpretable SGD")
-    form: str = key("normalised", "how Interpretable SGD draws", FORMS)
-    beta: float | None = key(None, "the block size beta of Interpretable SGD; null takes what s gives")
-    estimate: str = key("local", "how Interpretable SGD estimates Lipschitz constants", ESTIMATES)
 
 
 @dataclass
 class Recipe:
     """One training. `dynamick train --help` says what each key means; `data` says which images, `optim` how it trains."""
 
-    model: str = key("res18-d5a", "depth and head: res8, res18-d5a (K of 5), res18-d5g, res18-l1, capsnet-em, ...")
-    stem: str = key(
-        "cifar", "the first layers: cifar for 32x32, imagenet for 224x224; compact and patch are cheap", models.STEMS
+    model: str = key(
+        "res18-d5a",
+        "the network: res8, res18-d5a (K of 5), capsnet-em, ..., a name of torchvision's, timm:NAME, efficientnet-lite0, "
+        "package.module:function, or a file or folder that was written here",
     )
-    width: int = key(64, "channels of the first stage")
+    stem: str = key(
+        "cifar", "first layers of a res...: cifar for 32x32, imagenet for 224x224; compact and patch are cheap", models.STEMS
+    )
+    width: int = key(64, "channels of the first stage of a res...")
+    weights: str | None = key(
+        None, "what it starts from: a file, a run's folder, or DEFAULT, which is published; null is from scratch"
+    )
+    head: str | None = key(
+        None, "in place of its classifier: d5a (K of 5), d5g, l1, or none for a dense one; null keeps it where the classes fit"
+    )
+    units: int | None = key(None, "so many units are learnt on the network's last maps, and the head reads them; null is none")
+    freeze: int = key(0, "for so many epochs, only units and head learn")
+    k_start: int | None = key(None, "K of the first step; it falls, and from half of the steps on it is the head's K")
+    teacher: str | None = key(None, "a network to learn from too: its probabilities are a part of the loss; as `model`")
+    teacher_weights: str | None = key(None, "the teacher's weights, where its name needs them; as `weights`")
+    teacher_share: float = key(0.5, "the teacher's part of the loss, 0..1")
     rule: str = key("at_most", "whether a class may route fewer than K inputs", RULES)
     seed: int = key(0, "of the weights, the order and the augmentation")
     precision: str = key("auto", "auto is bf16 where the machine has instructions for it", PRECISIONS)
     channels_last: bool = key(True, "the memory format of images and convolutions")
-    prune: bool = key(True, "at the end, remove the weights that no training image routes")
+    prune: bool = key(True, "at the end, remove the weights (and units) that no training image routes")
     static_after: int | None = key(
         None, "after so many epochs each class keeps only the K weights that it routes most; null routes to the end"
     )
@@ -83,7 +70,7 @@ class Recipe:
         """
         found = cls() if path is None else cls._read_file(recipe_path(str(path)))
         changed: Recipe = change(found, overrides or {})
-        return changed
+        return changed.with_heads_name()
 
     @classmethod
     def _read_file(cls, path: Path) -> "Recipe":
@@ -107,76 +94,108 @@ class Recipe:
         found: Recipe = fill(cls, kept, where)
         return found
 
+    def with_heads_name(self) -> "Recipe":
+        """The same, where one of this project's names says the head: `res8` and d5a are `res8-d5a`.
+
+        Raises:
+            InputError: the name says another head already.
+        """
+        if self.head is None or not self.is_new_of_ours:
+            return self
+        models.parse_head(self.head)
+        body, _, said = self.model.partition("-")
+        suffix = self.head.removeprefix(models.names.DENSE)
+        if said not in ("", suffix) or body == "capsnet":
+            raise InputError(f"head: {self.head}, but {self.model} says another one; give one of them")
+        return replace(self, model=f"{body}-{suffix}".removesuffix("-"), head=None)
+
+    @property
+    def is_new_of_ours(self) -> bool:
+        """Whether it trains a network of this project's from scratch, whose name says its head.
+
+        Raises:
+            InputError: its name begins as theirs do, and is none.
+        """
+        return self.weights is None and ours.knows(self.model)
+
+    def _is_place(self) -> bool:
+        """Whether its model is a file or a folder."""
+        return not self.is_new_of_ours and self.weights is None and is_place(self.model)
+
+    def _check_freeze(self) -> None:
+        if not 0 < self.freeze < self.optim.epochs:
+            raise InputError(f"freeze: {self.freeze} of {self.optim.epochs} epochs; give fewer, or 0")
+        if self.weights is None and not self._is_place() and not find(self.model)[0].own_weights:
+            raise InputError(f"freeze: {self.freeze} epochs of a network with random weights; give weights, or 0")
+
+    def kind(self) -> TrainedHead | None:
+        """The head that it asks for; None if the network's own is kept.
+
+        Raises:
+            InputError: there is no such head.
+        """
+        if self.is_new_of_ours:
+            return models.parse(self.model).kind
+        return None if self.head is None else models.parse_head(self.head)[0]
+
     def check(self) -> None:
         """Check that every value is allowed.
 
         Raises:
             InputError: the first one that is not, named as in YAML.
         """
-        head = models.parse(self.model).kind
+        kind = self.kind()
+        if not self._is_place():
+            find(self.model)
         self.data.check()
-        _one_of("optim.schedule", self.optim.schedule, SCHEDULES)
-        _one_of("precision", self.precision, PRECISIONS)
-        _one_of("stem", self.stem, models.STEMS)
-        counts = {"optim.epochs": self.optim.epochs, "optim.batch_size": self.optim.batch_size, "width": self.width}
-        counts |= {"optim.step_epochs": self.optim.step_epochs}
-        for name, value in counts.items():
-            if value < 1:
-                raise InputError(f"{name}: {value} must be an integer from 1 up")
-        decay = self.optim.head_weight_decay
-        amounts = {"optim.lr": self.optim.lr, "optim.weight_decay": self.optim.weight_decay, "optim.l1": self.optim.l1}
-        amounts |= {"optim.head_weight_decay": decay or 0}
-        for name, amount in amounts.items():
-            if not isinstance(amount, int | float) or not 0 <= amount < float("inf"):
-                raise InputError(f"{name}: {amount} must be a number from 0 up")
+        self.optim.check()
+        one_of("precision", self.precision, PRECISIONS)
+        one_of("stem", self.stem, models.STEMS)
+        if self.width < 1:
+            raise InputError(f"width: {self.width} must be an integer from 1 up")
         if not 0 <= self.seed < 2**32:
             raise InputError(f"seed: {self.seed} must be an integer in 0..{2**32 - 1}")
-        shares = {"optim.warmup": self.optim.warmup, "optim.label_smoothing": self.optim.label_smoothing}
-        for name, share in shares.items():
-            if not isinstance(share, int | float) or not 0 <= share <= 1:
-                raise InputError(f"{name}: {share} must be a number in 0..1")
-        momentum = self.optim.momentum
-        if not isinstance(momentum, int | float) or not 0 <= momentum < 1 or (self.optim.nesterov and not momentum):
-            raise InputError(f"optim.momentum: {momentum} must be a number from 0 to below 1, and above 0 for nesterov")
         try:
             check_rule(self.rule)
         except ValueError as error:
             raise InputError(str(error)) from None
-        self._check_strengths(head)
-        self._check_sampling(head)
-        if self.static_after is not None:
-            self._check_static(self.static_after, head)
+        if self.freeze:
+            self._check_freeze()
+        if not 0 <= self.teacher_share <= 1:
+            raise InputError(f"teacher_share: {self.teacher_share} must be a number in 0..1")
+        if kind is not None:
+            check_head(self, kind)
 
-    def _check_strengths(self, head: TrainedHead) -> None:
-        """A strength of one kind of head must be given for that kind, and for no other."""
-        for each in heads().values():
-            value = getattr(self.optim, each.strength) if each.strength else None
-            if each == head and value == 0:
-                raise InputError(
-                    f"optim.{each.strength}: 0 leaves {self.model} without its penalty; give a strength, such as 0.001"
-                )
-            if each != head and value:
-                wanted = f"name the model res...-{each.suffix}, or give 0"
-                raise InputError(f"optim.{each.strength}: {value} has no effect on {self.model}; {wanted}")
 
-    def _check_static(self, after: int, head: TrainedHead) -> None:
-        if not 1 <= after < self.optim.epochs:
-            raise InputError(f"static_after: {after} of {self.optim.epochs} epochs; give one from 1 to one less, or null")
-        if not head.routes:
-            raise InputError(f"static_after: {after} prunes a head that routes, which {self.model} has not; name a res8-d5a")
+def check_head(recipe: Recipe, kind: TrainedHead) -> None:
+    """Check what a recipe asks of its head against the kind that it is.
 
-    def _check_sampling(self, head: TrainedHead) -> None:
-        _one_of("optim.form", self.optim.form, FORMS)
-        _one_of("optim.estimate", self.optim.estimate, ESTIMATES)
-        s = 1.0 if self.optim.s is None else self.optim.s
-        try:
-            check_options(s, self.optim.block_size, self.optim.form, self.optim.beta)
-        except InputError as error:
-            raise InputError(f"optim.{error}") from None
-        if self.optim.s is not None and not head.sampled:
+    Raises:
+        InputError: a key needs a head of another kind.
+    """
+    optim, named = recipe.optim, recipe.model if recipe.head is None else f"the head {recipe.head}"
+    for each in heads().values():
+        # A strength of one kind of head must be given for that kind, and for no other.
+        value = getattr(optim, each.strength) if each.strength else None
+        if each == kind and value == 0:
+            raise InputError(f"optim.{each.strength}: 0 leaves {named} without its penalty; give a strength, such as 0.001")
+        if each != kind and value:
+            wanted = f"name the model res...-{each.suffix}, or the head {each.suffix}, or give 0"
+            raise InputError(f"optim.{each.strength}: {value} has no effect on {named}; {wanted}")
+    if optim.s is not None and not kind.sampled:
+        raise InputError(f"optim.s: {optim.s} samples the weights of a dense head, which {named} has not; name a res8")
+    after = recipe.static_after
+    if after is not None:
+        if not 1 <= after < optim.epochs:
+            raise InputError(f"static_after: {after} of {optim.epochs} epochs; give one from 1 to one less, or null")
+        if optim.ema is not None:
             raise InputError(
-                f"optim.s: {self.optim.s} samples the weights of a dense head, which {self.model} has not; name a res8"
+                f"static_after: {after} with optim.ema {optim.ema}: an average does not stay static; give one of them"
             )
+        if recipe.k_start is not None and 2 * after < optim.epochs:
+            raise InputError(f"static_after: {after}, but K falls from k_start until half of {optim.epochs} epochs; give more")
+        if not kind.routes:
+            raise InputError(f"static_after: {after} prunes a head that routes, which {named} has not; name a res8-d5a")
 
 
 def differences(kept: dict[str, Any], recipe: Recipe) -> list[str]:
@@ -190,11 +209,11 @@ def differences(kept: dict[str, Any], recipe: Recipe) -> list[str]:
 
 
 def _located(settings: dict[str, Any]) -> dict[str, Any]:
-    """The same with the data's folder in full, or without one where the data needs none."""
+    """The same with the data's folder in full, or without one where the data needs none; and with a side, as once was usual."""
     data = settings["data"]
     needed = data["kind"] not in sources.names() or sources.find(data["kind"]).needs_root
     root = str(Path(data["root"]).resolve()) if needed else ""
-    return settings | {"data": data | {"root": root}}
+    return settings | {"data": data | {"root": root, "size": data["size"] or sources.USUAL_SIDE}}
 
 
 def _differing(there: dict[str, Any], here: dict[str, Any], prefix: str = "") -> list[str]:
@@ -234,8 +253,3 @@ def recipe_path(name: str) -> Path:
                 return candidate
     known = ", ".join(sorted(each.stem for each in shipped.glob("*.yaml")))
     raise InputError(f"{name}: no such recipe; give a YAML file{' or one of ' + known if known else ''}")
-
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise InputError(f"{name}: {value!r} is unknown; give {', '.join(allowed)}")

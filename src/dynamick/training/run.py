@@ -12,22 +12,28 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
-from lightning.pytorch.loggers import TensorBoardLogger
 
 from dynamick import models, networks
 from dynamick.errors import InputError
 from dynamick.files import write_json
-from dynamick.models import Network, ResNet
+from dynamick.networks import OpenNetwork
+from dynamick.networks.opening import is_place
+from dynamick.networks.sources import find
 from dynamick.ops import torch_internals
-from dynamick.preprocessing import Preprocessing
+from dynamick.training.augmenting import Augmenting
+from dynamick.training.averaging import Averaging
+from dynamick.training.building import build, completed, opened
 from dynamick.training.callbacks import Keeper, read_history
 from dynamick.training.data import VAL_BATCH, Images
 from dynamick.training.folder import RESULT, held, open_folder, refuse_another, state_of
+from dynamick.training.losses import loss_of
 from dynamick.training.module import Classifier
 from dynamick.training.pruning import prune
 from dynamick.training.recipe import Recipe
+from dynamick.training.stages import FallingK, Frozen, Stopping
 from dynamick.training.state import AtomicCheckpointIO, unreadable
 from dynamick.training.static import StaticAfter
+from dynamick.training.tracking import check_tracker, tracker
 
 
 def train(
@@ -37,11 +43,12 @@ def train(
     images: Images | None = None,
     callbacks: list[Callback] | None = None,
     progress: bool = False,
+    logger: str = "tensorboard",
 ) -> list[dict[str, float]]:
     """Train by a recipe into a folder; go on where an earlier run with the same recipe and folder was interrupted.
 
     Writes config.yaml, metrics.csv, best.safetensors, last.safetensors, last.ckpt (to resume), pruned.safetensors and
-    result.json (after the last epoch), and TensorBoard's logs.
+    result.json (after the last epoch), and an experiment tracker's logs.
 
     Args:
         recipe: what to train.
@@ -50,6 +57,7 @@ def train(
         images: the recipe's images, if they are loaded already.
         callbacks: further Lightning callbacks.
         progress: show a progress bar.
+        logger: the experiment tracker: tensorboard, csv, mlflow or wandb.
 
     Returns:
         The figures of every epoch.
@@ -58,7 +66,9 @@ def train(
         InputError: the recipe, the data or the folder cannot be used; or the folder holds a run of another recipe.
         OSError: something could not be written; what was written before is whole.
     """
+    recipe = recipe.with_heads_name()
     recipe.check()
+    check_tracker(logger)
     out, world = Path(out), int(os.environ.get("WORLD_SIZE", 1))
     if recipe.optim.batch_size % world:
         raise InputError(
@@ -70,31 +80,54 @@ def train(
             refuse_another(out, recipe)
             if (out / RESULT).exists():
                 return read_history(out)
-        return _train(recipe, out, restart, images or Images(recipe), callbacks or [], progress)
+        L.seed_everything(recipe.seed, verbose=False)
+        network = opened(recipe)
+        whole = completed(recipe, network)
+        images = images or Images(whole)
+        classifier = _classifier(whole, network, images)
+        # Only now: a run that cannot begin leaves the folder as it was.
+        if int(os.environ.get("RANK", 0)) == 0:
+            open_folder(out, recipe, restart)
+        if torch.distributed.is_initialized():
+            # No process looks into the folder before the first one has made it fit.
+            torch.distributed.barrier()
+        keeper = Keeper(out, whole.to_dict())
+        added = [*stages(whole, classifier), keeper, *(callbacks or [])]
+        with quiet():
+            trainer = _trainer(whole, out, added, tracker(logger, out), progress)
+            _fit(trainer, classifier, images, keeper)
+        if trainer.is_global_zero:
+            keeper.write_metrics()
+            _finish(out, whole, images, keeper.history[-1])
+        trainer.strategy.barrier()
+        trainer.strategy.teardown()
+        return keeper.history
 
 
-def _train(
-    recipe: Recipe, out: Path, restart: bool, images: Images, callbacks: list[Callback], progress: bool
-) -> list[dict[str, float]]:
-    L.seed_everything(recipe.seed, verbose=False)
-    classifier = Classifier(build(recipe, images), recipe.optim, recipe.channels_last, recipe.seed)
-    # Only now: a run that cannot begin leaves the folder as it was.
-    if int(os.environ.get("RANK", 0)) == 0:
-        open_folder(out, recipe, restart)
-    if torch.distributed.is_initialized():
-        # No process looks into the folder before the first one has made it fit.
-        torch.distributed.barrier()
-    keeper = Keeper(out, recipe.to_dict())
-    static = [] if recipe.static_after is None else [StaticAfter(recipe.static_after, recipe.optim.weight_decay)]
-    with quiet():
-        trainer = _trainer(recipe, out, [*static, keeper, *callbacks], progress)
-        _fit(trainer, classifier, images, keeper)
-    if trainer.is_global_zero:
-        keeper.write_metrics()
-        _finish(out, recipe, images, keeper.history[-1])
-    trainer.strategy.barrier()
-    trainer.strategy.teardown()
-    return keeper.history
+def _classifier(recipe: Recipe, network: OpenNetwork | None, images: Images) -> Classifier:
+    built = build(recipe, network, images.train)
+    loss = loss_of(recipe, images.train)
+    blank = built.model.preprocessing.mean
+    cropped = not images.train.in_memory
+    augmenting = Augmenting(recipe.data, len(images.train.classes), cropped, blank, recipe.seed)
+    return Classifier(built.model, recipe.optim, recipe.channels_last, recipe.seed, built.kind, loss, augmenting)
+
+
+def stages(recipe: Recipe, classifier: Classifier) -> list[Callback]:
+    """What changes in the course of a recipe's training, as callbacks, in the order in which they act."""
+    optim = recipe.optim
+    found: list[Callback] = []
+    if optim.ema is not None:
+        found.append(Averaging(optim.ema))
+    if recipe.freeze:
+        found.append(Frozen(recipe.freeze))
+    if recipe.k_start is not None:
+        found.append(FallingK(recipe.k_start, classifier.head.k))
+    if recipe.static_after is not None:
+        found.append(StaticAfter(recipe.static_after, optim.weight_decay))
+    if optim.stop_after is not None:
+        found.append(Stopping(optim.stop_after, optim.stop_metric))
+    return found
 
 
 def _fit(trainer: L.Trainer, classifier: Classifier, images: Images, keeper: Keeper) -> None:
@@ -109,15 +142,6 @@ def _fit(trainer: L.Trainer, classifier: Classifier, images: Images, keeper: Kee
             raise
         # The values of a whole state may still be those of another network or optimiser.
         raise unreadable(state, f"it does not fit this training: {' '.join(str(error).split())[:200]}") from error
-
-
-def build(recipe: Recipe, images: Images) -> Network:
-    """The recipe's model, new; images are normalised by the mean and deviation of the training images."""
-    preprocessing = Preprocessing(recipe.data.side, *(images.train.moments() or ()))
-    classes = images.train.classes
-    return models.create(
-        recipe.model, len(classes), recipe.stem, recipe.width, preprocessing, classes=classes, rule=recipe.rule
-    )
 
 
 def _in_bf16(precision: str, device: torch.device) -> bool:
@@ -148,17 +172,19 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _trainer(recipe: Recipe, out: Path, callbacks: list[Callback], progress: bool) -> L.Trainer:
+def _trainer(recipe: Recipe, out: Path, callbacks: list[Callback], logger: Any, progress: bool) -> L.Trainer:
     world, here = int(os.environ.get("WORLD_SIZE", 1)), int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return L.Trainer(
         accelerator="gpu" if device.type == "cuda" else "cpu",
         devices=here,
         num_nodes=world // here,
-        strategy="ddp" if world > 1 else "auto",
+        # A frozen backbone gets no gradients, and heads for training alone are not used.
+        strategy=("auto" if world == 1 else "ddp" if recipe.is_new_of_ours else "ddp_find_unused_parameters_true"),
         precision="bf16-mixed" if _in_bf16(recipe.precision, device) else "32-true",
         max_epochs=recipe.optim.epochs,
-        logger=TensorBoardLogger(out, name=None, version="tensorboard"),
+        gradient_clip_val=recipe.optim.clip,
+        logger=logger,
         callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if progress else [])],
         plugins=[AtomicCheckpointIO()],
         sync_batchnorm=device.type == "cuda" and world > 1,
@@ -181,21 +207,27 @@ def _join_processes() -> None:
 def _finish(out: Path, recipe: Recipe, images: Images, last: dict[str, float]) -> None:
     """Prune the last weights, and write the run's result, with the figures of the last epoch."""
     result: dict[str, Any] = {"recipe": recipe.to_dict(), "metrics": last}
-    if recipe.prune and models.parse(recipe.model).kind.routes:
-        model = networks.load(out / "last.safetensors")
-        assert isinstance(model, ResNet)
+    model = _last(out, recipe)
+    if recipe.prune and models.head_of(model).routes:
         pruned = prune(model, _prepared(model, images))
         result["pruned"] = asdict(pruned)
-        networks.save(model, out / "pruned.safetensors", result)
+        networks.save(model, out / "pruned.safetensors", result, vouch=True)
+        units = "" if pruned.units is None else f" on {pruned.units} units"
         print(
-            f"pruned: {pruned.kept} of {pruned.total} weights remain, at most {pruned.max_per_class} a class; "
+            f"pruned: {pruned.kept} of {pruned.total} weights{units} remain, at most {pruned.max_per_class} a class; "
             f"{pruned.changed} of the logits of {pruned.images} training images changed",
             flush=True,
         )
     write_json(out / RESULT, result)
 
 
-def _prepared(model: ResNet, images: Images) -> Any:
+def _last(out: Path, recipe: Recipe) -> Any:
+    """The network of the last epoch, from its file."""
+    runs_code = not is_place(recipe.model) and find(recipe.model)[0].runs_code
+    return networks.load(out / "last.safetensors", recipe.model if runs_code else None)
+
+
+def _prepared(model: Any, images: Images) -> Any:
     """The training images as they are evaluated: no augmentation."""
     device = next(model.parameters()).device
     for batch, _ in images.train.batches(VAL_BATCH, workers=images.recipe.data.workers):

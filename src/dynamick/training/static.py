@@ -33,8 +33,8 @@ class StaticAfter(L.Callback):
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if trainer.current_epoch != self.epochs - 1:
             return
-        self.counts = routing_start(pl_module.model.fc.weight)
-        self.hook = pl_module.model.fc.register_forward_pre_hook(self._count)
+        self.counts = routing_start(pl_module.head.weight)
+        self.hook = pl_module.head.register_forward_pre_hook(self._count)
 
     def on_validation_start(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.hook is None:
@@ -44,7 +44,7 @@ class StaticAfter(L.Callback):
         used = self.counts.used
         used = trainer.strategy.reduce(used, reduce_op="sum") if trainer.world_size > 1 else used
         optimizer = trainer.optimizers[0]
-        keep_most_used(pl_module.model.fc, used, optimizer)
+        keep_most_used(pl_module.head, used, optimizer)
         optimizer.param_groups[-1]["weight_decay"] = self.weight_decay
 
     @torch.no_grad()

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from dynamick import models
 from dynamick.models import Network
 from dynamick.preprocessing import Preprocessing
-from dynamick.training.module import Classifier, make_optimizer
+from dynamick.training.module import Classifier
+from dynamick.training.optimising import make_optimizer
 from dynamick.training.recipe import Recipe
 from dynamick.training.run import autocast
 

@@ -15,8 +15,12 @@ if TYPE_CHECKING:
     from dynamick.data.labelled import LabelledImages
 
 
+USUAL_SIDE = 64
+"""Height and width in pixels where nothing says otherwise."""
+
+
 def _size(recipe: Any) -> int:
-    return int(recipe.size)
+    return int(recipe.size or USUAL_SIDE)
 
 
 def _nothing(recipe: Any) -> None:

@@ -4,14 +4,15 @@ from dataclasses import replace
 
 from dynamick.data.class_folders import FolderImages, how_split, image_folder
 from dynamick.data.in_memory import Augmentation, ImageTensors
-from dynamick.data.recipe import DataRecipe
+from dynamick.data.recipe import LEAST_CROP, DataRecipe
 from dynamick.data.sources import Source
 
 
 def _open(recipe: DataRecipe, split: str) -> ImageTensors | FolderImages:
     if not recipe.in_memory:
-        return FolderImages(recipe.root, split, recipe.size)
-    return replace(image_folder(recipe.root, split, recipe.size), augmentation=Augmentation(recipe.pad, recipe.flip))
+        crop = LEAST_CROP if recipe.crop is None else recipe.crop
+        return FolderImages(recipe.root, split, recipe.side, crop=crop, flip=recipe.flip)
+    return replace(image_folder(recipe.root, split, recipe.side), augmentation=Augmentation(recipe.pad, recipe.flip))
 
 
 def _center_crop(recipe: DataRecipe) -> bool:

@@ -12,14 +12,14 @@ SEED = 0
 
 def _open(recipe: DataRecipe, split: str) -> ImageTensors:
     count = recipe.train_images if split == "train" else recipe.val_images
-    scenes = ComposedScenes(split, count, SEED, recipe.size)
+    scenes = ComposedScenes(split, count, SEED, recipe.side)
     names = [f"scene {place}" for place in range(count)]
     return ImageTensors(scenes.images, scenes.labels, scenes.classes, names, Augmentation(recipe.pad, recipe.flip))
 
 
 def _check(recipe: DataRecipe) -> None:
-    if recipe.size < SMALLEST_SIDE:
-        raise InputError(f"data.size: {recipe.size} must be an integer from {SMALLEST_SIDE} up for scenes")
+    if recipe.side < SMALLEST_SIDE:
+        raise InputError(f"data.size: {recipe.side} must be an integer from {SMALLEST_SIDE} up for scenes")
 
 
 SOURCE = Source("generated scenes", _open, check=_check, needs_root=False, photographs=False)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -27,13 +26,6 @@ def all_products(layer: nn.Module) -> Routing:
     return Routing()
 
 
-def body_and_weight(model: Any, weight_decay: float, head_weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups of parameters: all but the head's weight, then the head's weight with a decay of its own."""
-    head = model.fc.weight
-    body = [parameter for parameter in model.parameters() if parameter is not head]
-    return [{"params": body, "weight_decay": weight_decay}, {"params": [head], "weight_decay": head_weight_decay}]
-
-
 def nothing(weight: Tensor, lr: float, strength: float) -> None:
     """What most heads do after a step of the optimiser."""
 
@@ -52,7 +44,6 @@ class TrainedHead:
         routes: it chooses its products anew for each input, as a `DynamicLinear` does. So it can be pruned without loss and
             made static.
         sampled: Interpretable SGD may sample its weight.
-        groups: the optimiser's groups of parameters, from the model and two weight decays. The last group is the head's weight.
         strength: the key of a recipe's `optim` that only this head takes, and needs; None if there is none.
         after_step: what happens to the weight after each step, from the weight, its learning rate and that strength.
     """
@@ -65,7 +56,6 @@ class TrainedHead:
     routing: Callable[[nn.Module], Routing] = all_products
     routes: bool = False
     sampled: bool = False
-    groups: Callable[[Any, float, float], list[dict[str, Any]]] = body_and_weight
     strength: str | None = None
     after_step: Callable[[Tensor, float, float], None] = nothing
 
