@@ -13,6 +13,7 @@ from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.errors import InputError
 from dynamick.training import Recipe, read_history, train
 from dynamick.training.augmenting import Augmenting
+from dynamick.training.evaluate import evaluate
 from dynamick.training.losses import Loss, Teacher, class_weights
 from dynamick.training.static import L
 
@@ -75,7 +76,7 @@ def test_averaged_weights_are_measured_and_written(tmp_path: Path) -> None:
             average = decay * average + (1 - decay) * new[name]
         torch.testing.assert_close(found.state_dict()[name].double(), average, rtol=1e-4, atol=1e-6)
     assert not torch.allclose(found.fc.weight, kept[-1]["fc.weight"])
-    figures = dk.training.evaluate.evaluate(found, scenes().data)
+    figures = evaluate(found, scenes().data)
     assert figures["val_loss"] == pytest.approx(read_history(tmp_path / "out")[-1]["val_loss"], rel=1e-4)
 
 

@@ -61,7 +61,7 @@ def open_splits(recipe: DataRecipe, tell: Callable[[str], None]) -> dict[str, La
     for split in ("train", "val"):
         if recipe.in_memory:
             refused: list[str] = []
-            images[split] = image_folder(recipe.root, split, recipe.size, refused)
+            images[split] = image_folder(recipe.root, split, recipe.side, refused)
             tell_left_out(refused, tell)
         else:
             images[split] = open_images(recipe, split)
