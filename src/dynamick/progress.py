@@ -1,11 +1,12 @@
 """How far a long run is: tqdm's bar on a terminal. If stderr is a file, a line now and then."""
 
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
+T = TypeVar("T")
 EVERY, EVERY_IN_FILE = 0.2, 10.0
 """Seconds between two looks at a bar, and between two lines in a file."""
 LINE = "{desc}: {n_fmt}/{total_fmt}{unit}, {rate_fmt}, {remaining} left{postfix}"
@@ -25,6 +26,14 @@ def bar(phase: str, total: int, done: int = 0, show: bool = True, unit: str = "i
     if sys.stderr.isatty():
         return tqdm(**given, mininterval=EVERY, dynamic_ncols=True)
     return _Lines(**given, mininterval=EVERY_IN_FILE, delay=EVERY_IN_FILE, miniters=1, bar_format=LINE)
+
+
+def passing(phase: str, items: Sequence[T], show: bool = True, unit: str = "images") -> Iterator[T]:
+    """The items one by one, with a bar that says how many are done."""
+    with bar(phase, len(items), show=show, unit=unit) as shown:
+        for item in items:
+            yield item
+            shown.update(1)
 
 
 class _Lines(tqdm):  # type: ignore[type-arg]

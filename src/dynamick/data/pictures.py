@@ -17,6 +17,7 @@ from dynamick.data.finding import IMAGES, images_under
 from dynamick.data.in_memory import evenly_spaced
 from dynamick.data.photographs import display_image, fitted, read_image
 from dynamick.errors import InputError
+from dynamick.progress import passing
 
 DISPLAYED = 256
 """The longest side in pixels of what people are shown of an image."""
@@ -43,7 +44,9 @@ class Pictures:
     displayed: list[NDArray[np.uint8]] = field(default_factory=list)
 
 
-def read_pictures(root: str | Path, limit: int, size: int | None = None, center_crop: bool = False) -> Pictures:
+def read_pictures(
+    root: str | Path, limit: int, size: int | None = None, center_crop: bool = False, progress: bool = False
+) -> Pictures:
     """Up to `limit` images, spread evenly over a folder's files. Files that cannot be read are left out.
 
     Args:
@@ -51,6 +54,7 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
         limit: how many files are read at most.
         size: side in pixels; None takes the first image's shorter side for all.
         center_crop: as in `read_image`; without a size images are whole.
+        progress: show how many are read, and how long the rest takes.
 
     Raises:
         InputError: there is no such folder, or no readable image in it.
@@ -66,7 +70,8 @@ def read_pictures(root: str | Path, limit: int, size: int | None = None, center_
     root, found = _found(root)
     center_crop = center_crop and size is not None
     images, files, refused, displayed = [], [], [], []
-    for path in (found[place] for place in evenly_spaced(len(found), limit)):
+    chosen = [found[place] for place in evenly_spaced(len(found), limit)]
+    for path in passing("reading images", chosen, show=progress):
         try:
             # If the model has no size of its own, all images get the first one's shorter side: they pass the network together.
             size = size or min(read_image(path).size)

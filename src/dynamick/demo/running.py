@@ -91,9 +91,9 @@ def run(demo: Demo) -> Path:
     images = Images(recipes["dense"])
     usual, epochs = recipes["dense"].optim.epochs, demo.epochs_of(recipes["dense"], images)
     runs = []
-    for name, recipe in recipes.items():
+    for number, (name, recipe) in enumerate(recipes.items(), 1):
         recipe.optim.epochs = epochs
-        print(f"\n{HEADS[name][0]} ({recipe.model}), {counted(epochs)}", flush=True)
+        print(f"\ntraining {number} of {len(recipes)}: {HEADS[name][0]} ({recipe.model}), {counted(epochs)}", flush=True)
         runs.append(_train(demo, name, recipe, images))
     comparison = Comparison(
         title="Dense, L1 and Dynamic-5",

@@ -42,7 +42,7 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
             continue
         print(f"dissecting {run.title}", flush=True)
         model: Any = networks.load(out / DISSECTED[run.title] / "last.safetensors")
-        units = dissect(model, LAYER, concepts, progress=False)
+        units = dissect(model, LAYER, concepts)
         units.write_tally(out / DISSECTED[run.title] / "tally.csv")
         names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]
         about = f"The detectors of {run.title} that score highest: the scenes that excite them most, and where."

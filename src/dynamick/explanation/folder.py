@@ -56,7 +56,7 @@ def explain_folder(
     check_penalty(ibd_penalty)
     if twin is None and twin_units is not None:
         raise InputError(f"--twin-units {twin_units}: of which twin? give --twin too")
-    shown = read_pictures(images, limit, network.size, network.center_crop)
+    shown = read_pictures(images, limit, network.size, network.center_crop, progress=True)
     if outputs.measure is not None:
         _check_enough(shown)
     subject = _fitting(network, read["--units"], shown)
@@ -64,7 +64,7 @@ def explain_folder(
         subject=subject,
         shown=shown,
         truth=[class_of(file, shown.root, network.classes) for file in shown.files],
-        seen=subject.reader.see(shown.images, maps=outputs.out is not None or outputs.pictures is not None),
+        seen=subject.reader.see(shown.images, maps=outputs.out is not None or outputs.pictures is not None, progress=True),
         concepts=None if concepts is None else open_concepts(concepts),
         twin=None if twin is None else _fitting(twin, read["--twin-units"], shown),
         called=_called(network, Path(images)),

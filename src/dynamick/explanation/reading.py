@@ -14,6 +14,7 @@ from dynamick.explanation.maps import NOT_FINITE, Maps, Sight, Watching, as_maps
 from dynamick.networks.running import check_hooks, like_input, puts_out, right_channels, unwrapped
 from dynamick.ops import torch_internals
 from dynamick.preprocessing import Preprocessing, check_range, check_type
+from dynamick.progress import bar
 
 Preprocess = str | Callable[[Tensor], Tensor] | None
 """`model` for the model's own, None for images that are prepared, or any callable."""
@@ -85,8 +86,10 @@ class Reader:
         """
         return self.read_prepared(self.prepare(images), self.maps(images))
 
-    def see(self, images: Tensor, batch_size: int = 64, maps: bool = True) -> Seen:
+    def see(self, images: Tensor, batch_size: int = 64, maps: bool = True, progress: bool = False) -> Seen:
         """Show the model some images, batch by batch, and keep what is read. `maps=False` drops the maps, the largest part.
+
+        `progress` shows how many the network has seen, and how long the rest takes.
 
         Raises:
             InputError: as `read`, or there is no image.
@@ -95,8 +98,13 @@ class Reader:
         if not len(images):
             raise InputError("images: none were given; give one or more")
         where = self.maps(images)
-        batches = (self.read_prepared(self.prepare(batch), where) for batch in images.split(batch_size))
-        return Seen(self, images, [batch if maps else replace(batch, maps=None) for batch in batches], where)
+        batches = list[Reading]()
+        with bar("showing images", len(images), show=progress) as shown:
+            for batch in images.split(batch_size):
+                reading = self.read_prepared(self.prepare(batch), where)
+                batches.append(reading if maps else replace(reading, maps=None))
+                shown.update(len(batch))
+        return Seen(self, images, batches, where)
 
     def prepare(self, images: Tensor) -> Tensor:
         """Network input on the model's device.

@@ -22,6 +22,7 @@ from dynamick.explanation.reading import Reader, Seen
 from dynamick.explanation.threeway import ThreeWays
 from dynamick.files import write_by
 from dynamick.networks import OpenNetwork
+from dynamick.progress import passing
 from dynamick.report.explanation import ModelSummary, Page, write_page
 
 NO_TOP_IMAGES = "no top images are shown: only a dissection.json (--units) says which they are"
@@ -104,7 +105,7 @@ def write(case: Case, outputs: Outputs) -> Written:
     """
     state = case.subject.network.state
     written = Written(notes=[*(f"left out: {why}" for why in case.shown.refused), *([state] if state else [])])
-    for flag, path in outputs.given.items():
+    for flag, path in passing("writing", list(outputs.given.items()), unit="outputs"):
         WRITERS[flag](case, path, written)
     return written
 
@@ -150,7 +151,7 @@ def _pictures(case: Case, folder: Path, written: Written) -> None:
     stems = [str(PurePath(name).with_suffix("")) for name in names]
     named = stems if len(set(stems)) == len(names) else names
     paths = [folder / f"{name}.png" for name in named]
-    for each in case.explanations:
+    for each in passing("drawing", case.explanations):
         path = paths[each.image]
         path.parent.mkdir(parents=True, exist_ok=True)
         write_by(path, partial(draw([each], case.shown.images).savefig, format="png", dpi=120))

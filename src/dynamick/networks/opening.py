@@ -58,8 +58,8 @@ def open_network(
             file's network is made by a function that the user does not name.
 
     >>> network = dk.open_network(dk.models.create("res8-d5a", 10, stem="compact", width=8))
-    >>> network.name, network.head
-    ('res8-d5a', 'fc')
+    >>> network.head, len(network.classes)
+    ('fc', 10)
     """
     found = _as_it_is(spec) if isinstance(spec, nn.Module) else _found(str(spec), weights)
     model: Any = found.model.eval()
