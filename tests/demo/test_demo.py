@@ -59,7 +59,7 @@ def test_the_demo_goes_from_nothing_to_a_page(
     main(["demo", "--out", str(out), "--minutes", "0.0001", "--restart"])
     said = capsys.readouterr().out
     assert "--minutes 0.0001 holds not even one epoch a head here; one is done, in " in said
-    assert "Dense (res8), 1 epoch\n" in said
+    assert "training 1 of 3: Dense (res8), 1 epoch\n" in said
     main(["demo", "--out", str(out)])
     assert "of 1 epoch; --restart begins again" in capsys.readouterr().out
     assert len(read_history(out / "dense")) == 1
