@@ -19,7 +19,7 @@ from dynamick.retrofit.report import Row
 from dynamick.retrofit.tuning import Choice, accuracy, choose, split
 from dynamick.training.pruning import prune_head
 
-ROUTED = (2.0, 4.0, 8.0)
+ROUTED = (1.0, 2.0, 4.0)
 """Decays of a Dynamic-K head's weight to choose from. They are AdamW's, and the rate is high: a usual decay leaves it dense."""
 DENSE = (0.5, 3.0, 12.0)
 """Those of a dense head on units."""

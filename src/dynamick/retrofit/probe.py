@@ -35,9 +35,11 @@ class Probe:
         return torch.cat([self.head(rows) for rows in x.split(4096)])
 
 
-def passes(epochs: int, images: int, batch: int) -> int:
-    """How often so many images are passed over."""
-    return max(epochs, -(-LEAST_STEPS // (images // batch)))
+def passes(epochs: int, images: int, batch: int, most: int | None = None) -> int:
+    """How often so many images are passed over: more often where the steps would be few, less often where they are many."""
+    each = images // batch
+    epochs = max(epochs, -(-LEAST_STEPS // each))
+    return epochs if most is None else max(1, min(epochs, most // each))
 
 
 def fit_probe(x: Tensor, labels: Tensor, classes: int, decay: float, seed: int = 0, epochs: int = EPOCHS) -> Probe:

@@ -27,7 +27,7 @@ from dynamick.progress import bar
 from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, open_splits, tell_left_out
 from dynamick.retrofit.head_alone import retrofit_head
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units
-from dynamick.retrofit.learning import Settings, UnitHead, pooled, seconds_of
+from dynamick.retrofit.learning import MOST_STEPS, Settings, UnitHead, pooled, seconds_of
 from dynamick.retrofit.maps import SPARE, Maps, open_maps, room_for
 from dynamick.retrofit.own_head import order_looks_wrong, own_head
 from dynamick.retrofit.probe import passes
@@ -200,7 +200,7 @@ def _heads(
     trainings = {"units, dense head": (None, DENSE), f"units, Dynamic-{settings.k}": (settings.k, ROUTED)}
     count = sum(0.8 * len(decays) + 1 for _, decays in trainings.values())
     tell(f"learning units: {in_words(count * seconds_of(work.train.maps, y, work.classes, settings))}")
-    total = round(count * passes(settings.epochs, len(y), min(settings.batch, len(y))) * len(y))
+    total = round(count * passes(settings.epochs, len(y), min(settings.batch, len(y)), MOST_STEPS) * len(y))
     tried, changed = {PROBE: probe.choice.tried}, 0
     with bar("learning units", total) as shown:
         now = replace(work, tell=shown.update)

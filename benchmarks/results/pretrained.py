@@ -1,0 +1,355 @@
+"""Units learnt on the frozen maps of EfficientNet-Lite0 (ImageNet weights), under several heads (docs/results/pretrained.md).
+
+python -m benchmarks.results.pretrained learn miniplaces|cifar10 --data data --out runs/pretrained [--seeds 0 1 2] [--only NAME]
+python -m benchmarks.results.pretrained dissect miniplaces --data data --out runs/pretrained
+python -m benchmarks.results.pretrained table miniplaces --out runs/pretrained
+
+`data` holds miniplaces64, minibroden and cifar-10-batches-py. What is done already is not done again. Decays are chosen once,
+with seed 0, on a fifth of the training images that is held out; the validation images are looked at once, for the figures.
+"""
+
+import argparse
+import csv
+import re
+import statistics
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from benchmarks.results.tables import spread, table
+from dynamick import dissect, open_network
+from dynamick.comparison.heads.gradual_pruning import GradualPruning
+from dynamick.comparison.heads.l1_proximal import Proximal
+from dynamick.comparison.heads.static_top_k import StaticTopK
+from dynamick.comparison.measuring import measure
+from dynamick.data import open_concepts
+from dynamick.data.recipe import DataRecipe, open_images
+from dynamick.dissection import Dissection
+from dynamick.explanation import composition, share_covered
+from dynamick.files import read_json, write_atomically, write_json
+from dynamick.nn import DynamicLinear, UnitLayer, add_units, find_place
+from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, units_within
+from dynamick.retrofit.learning import Settings, learn, pooled
+from dynamick.retrofit.maps import open_maps
+from dynamick.retrofit.probe import fit_probe
+from dynamick.retrofit.run import features
+from dynamick.retrofit.tuning import accuracy, split
+
+FAINT = 1e-3
+"""A weight below it does not count."""
+DETECTOR = 0.04
+SHOWN = re.compile(r"miniplaces/train_\w_(\w+)_(\d{8})\.jpg")
+HEADS = [
+    "head",
+    "seeds",
+    "top-1, %",
+    "of the probe, %",
+    "top-5, %",
+    "weights/class",
+    "most",
+    "inputs",
+    "decay",
+    "negative, %",
+    "n98",
+]
+SETS = {"miniplaces": DataRecipe("folder", "miniplaces64", 128), "cifar10": DataRecipe("cifar10", ".", 96)}
+NETWORK = ("efficientnet-lite0", "DEFAULT")
+
+
+@dataclass(frozen=True)
+class Way:
+    """Units and a head, learnt together.
+
+    Attributes:
+        settings: all but decay and seed.
+        decays: to choose from.
+        taught: whether the tuned dense probe is the teacher.
+        unseen: leave out the training images that minibroden shows too.
+        within: a decay that leaves more weights a class is not chosen.
+    """
+
+    settings: Settings
+    decays: tuple[float, ...]
+    taught: bool = True
+    unseen: bool = False
+    within: float = float("inf")
+
+
+def routed(k: int) -> Way:
+    """A Dynamic-K head."""
+    return Way(Settings(k=k), ROUTED, within=1.1 * k)
+
+
+WAYS = {
+    "units, dense": Way(Settings(k=None), DENSE, taught=False),
+    "units, dense, taught": Way(Settings(k=None), DENSE),
+    **{f"units, Dynamic-{k}": routed(k) for k in (1, 3, 5, 10)},
+    "units, static 5": Way(Settings(head=StaticTopK(5)), ROUTED),
+    "units, pruned to 5": Way(Settings(head=GradualPruning(5)), (0.05, 0.5, 3.0)),
+    "units, L1": Way(Settings(), (), within=5),
+    "units, Dynamic-5, unseen": replace(routed(5), unseen=True),
+}
+
+
+def learn_all(name: str, data: Path, out: Path, seeds: list[int], only: list[str]) -> None:
+    """Train whatever is missing; one JSON and one file of weights for each way and seed."""
+    work, names = opened(name, data, out)
+    for seed in seeds:
+        now = replace(work, seed=seed)
+        probe = done(out / f"probe-{seed}", lambda now=now, seed=seed: learn_probe(now, out, seed))
+        lessons = safetensors.torch.load_file(out / f"probe-{seed}.safetensors")
+        print(f"probe, seed {seed}: {probe['row']['top1']:.2f} %", flush=True)
+        for title in only or WAYS:
+            way = WAYS[title]
+            if way.unseen and name != "miniplaces":
+                continue
+            rows = not_shown(names, data / "minibroden") if way.unseen else None
+            file = out / f"{slug(title)}-{seed}"
+            found = done(
+                file, lambda now=now, file=file, way=way, rows=rows, lessons=lessons: learn_one(now, file, way, lessons, rows)
+            )
+            row = found["row"]
+            print(f"{title}, seed {seed}: {row['top1']:.2f} %, {row['weights']:.2f} weights a class", flush=True)
+
+
+def opened(name: str, data: Path, out: Path) -> tuple[Work, list[str]]:
+    """The maps of a set's images, and the training images' names."""
+    recipe, found = SETS[name], {}
+    network = open_network(*NETWORK, size=recipe.size)
+    prepare, head = network.need_preprocessing(), network.need_head()
+    recipe = replace(recipe, root=str(data / recipe.root), in_memory=True)
+    images = {part: open_images(recipe, part, recipe.size) for part in ("train", "val")}
+    place = find_place(network.model, head, prepare(images["train"].take([0, 1])[0]))
+    for part, each in images.items():
+        maps, labels, _ = open_maps(network.model, head, place, each, prepare, out / "maps" / part)
+        found[part] = Images.of(maps, labels)
+    names = [images["train"].names[row] for row in range(len(images["train"]))]
+    return Work(found["train"], found["val"], len(images["train"].classes)), names
+
+
+def done(file: Path, make: Any) -> dict[str, Any]:
+    """The figures in FILE.json, made where they are missing."""
+    path = file.with_name(f"{file.name}.json")
+    if not path.exists():
+        began = time.monotonic()
+        write_json(path, make() | {"seconds": time.monotonic() - began})
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
+def learn_probe(work: Work, out: Path, seed: int) -> dict[str, Any]:
+    """The dense linear probe. Seed 0 chooses the decay."""
+    if seed == 0:
+        tuned = tuned_probe(work)
+        write_tensors(out / f"probe-{seed}", {"logits": tuned.logits, "unseen": tuned.unseen})
+        return {"row": asdict(tuned.row), "tried": tuned.choice.tried}
+    decay = read_json(out / "probe-0.json")["row"]["decay"]
+    probe = fit_probe(work.train.means, work.train.labels, work.classes, decay, seed)
+    write_tensors(out / f"probe-{seed}", {"logits": probe.logits(work.train.means)})
+    return {"row": asdict(row_of("probe", probe.head, work.val.means, work.val.labels, decay))}
+
+
+def learn_one(work: Work, file: Path, way: Way, lessons: dict[str, Tensor], rows: Tensor | None) -> dict[str, Any]:
+    """One way, one seed. Seed 0 chooses the decay."""
+    if rows is not None:
+        train = work.train
+        work = replace(work, train=Images(Some(train.maps, rows), train.means[rows], train.labels[rows]))
+        lessons = {name: logits[rows] for name, logits in lessons.items()}
+    settings = replace(way.settings, seed=work.seed)
+    whole, part = (lessons["logits"], lessons.get("unseen")) if way.taught else (None, None)
+    first, tried = file.with_name(f"{slug_of(file)}-0.json"), {}
+    began = time.monotonic()
+    if not way.decays:
+        if work.seed == 0:
+            net, decay, _ = units_within(work, settings, way.within, whole)
+        else:
+            decay = read_json(first)["row"]["decay"]
+            net = learn(
+                work.train.maps, work.train.labels, work.classes, replace(settings, head=Proximal(decay), decay=0.0), whole
+            )
+    else:
+        decay, tried = chosen(work, way, settings, part) if work.seed == 0 else (read_json(first)["row"]["decay"], {})
+        began = time.monotonic()
+        net = learn(work.train.maps, work.train.labels, work.classes, replace(settings, decay=decay), whole)
+    seconds = time.monotonic() - began
+    changed = prune_units(net, work.train.maps) if isinstance(net.head, DynamicLinear) else 0
+    x, weight = pooled(net, work.val.maps), net.head.get_parameter("weight")
+    kept = weight.abs() >= FAINT
+    write_tensors(file, {**net.units.state_dict(), "head.weight": weight, "head.bias": net.head.get_parameter("bias")})
+    return {
+        "row": asdict(row_of(file.name, net.head, x, work.val.labels, decay, seconds)),
+        "tried": tried,
+        "changed": changed,
+        "negative": float(((weight < 0) & kept).sum() / kept.sum()),
+        "measured": measure(net.head, features(x, work.val.labels, [str(c) for c in range(work.classes)])),
+    }
+
+
+def chosen(work: Work, way: Way, settings: Settings, part: Tensor | None) -> tuple[float, dict[str, list[float]]]:
+    """The best decay on the images held out, of those whose head is sparse enough; and what each reached."""
+    learnt, held = split(work.train.labels)
+    tried = {}
+    for decay in way.decays:
+        net = learn(work.train.maps, work.train.labels, work.classes, replace(settings, decay=decay), part, learnt)
+        top1 = accuracy(net.head(pooled(net, work.train.maps, held)), work.train.labels[held])
+        weights = (net.head.get_parameter("weight").abs() >= FAINT).sum(1).double().mean().item()
+        tried[decay] = [top1, weights]
+        print(f"  decay {decay:g}: {top1:.2f} %, {weights:.2f} weights a class", flush=True)
+    allowed = [decay for decay, (_, weights) in tried.items() if weights <= way.within]
+    best = max(allowed, key=lambda decay: tried[decay][0]) if allowed else max(tried)
+    return best, {f"{decay:g}": found for decay, found in tried.items()}
+
+
+class Some:
+    """The maps of some of the images.
+
+    Args:
+        maps: of all.
+        rows: which, int64, in ascending order.
+    """
+
+    def __init__(self, maps: Any, rows: Tensor) -> None:
+        self.maps, self.rows = maps, rows
+        self.shape = (len(rows), *maps.shape[1:])
+
+    def __getitem__(self, places: Tensor) -> Tensor:
+        maps: Tensor = self.maps[self.rows[places]]
+        return maps
+
+
+def not_shown(names: list[str], broden: Path) -> Tensor:
+    """The places of the training images that are not in minibroden."""
+    with (broden / "index.csv").open(newline="") as file:
+        found = [SHOWN.fullmatch(row["image"]) for row in csv.DictReader(file)]
+    shown = {match.groups() for match in found if match}
+    # "bakery-shop" here is "bakery_shop" there.
+    parts = [Path(name) for name in names]
+    kept = [(each.parent.name.replace("-", "_"), each.stem) not in shown for each in parts]
+    return torch.tensor(kept).nonzero().flatten()
+
+
+def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
+    """Into FILE.safetensors."""
+    data = safetensors.torch.save({name: each.detach().contiguous() for name, each in tensors.items()})
+    write_atomically(file.with_name(f"{file.name}.safetensors"), data)
+
+
+def slug(title: str) -> str:
+    """A way's name in names of files: `units-dynamic-5`."""
+    return re.sub(r"[^a-z0-9]+", "-", title.lower())
+
+
+def slug_of(file: Path) -> str:
+    """The same of a file that ends with a seed."""
+    return file.name.rpartition("-")[0]
+
+
+def dissect_all(side: int, data: Path, out: Path) -> None:
+    """Dissect the units of all ways and seeds at once, as one wide layer; a unit's figures do not depend on the others."""
+    network = open_network(*NETWORK, size=side)
+    prepare, head = network.need_preprocessing(), network.need_head()
+    files = sorted(out.glob("units-*.safetensors"))
+    tensors = [safetensors.torch.load_file(file) for file in files]
+    example = prepare(torch.zeros(2, 3, side, side, dtype=torch.uint8))
+    place = find_place(network.model, head, example)
+    wide = UnitLayer(place.channels, sum(len(each["head.weight"][0]) for each in tensors))
+    wide.load_state_dict(
+        {key: torch.cat([each[key] for each in tensors]) if value.ndim else value for key, value in wide.state_dict().items()}
+    )
+    add_units(network.model, head, place, wide, nn.Linear(wide.conv.out_channels, 2))
+    concepts = open_concepts(data / "minibroden")
+    found = dissect(network.model, "units", concepts, preprocessing=prepare, state=out / "dissection")
+    first = 0
+    for file, each in zip(files, tensors, strict=True):
+        count = len(each["head.weight"][0])
+        units = part_of(found, first, first + count)
+        write_json(file.with_suffix(".units.json"), seen_by(each["head.weight"], units))
+        first += count
+
+
+def part_of(whole: Dissection, first: int, end: int) -> Dissection:
+    """The dissection of some units in a row."""
+    rows = [row._replace(unit=number) for number, row in enumerate(whole.rows[first:end], 1)]
+    names = ("thresholds", "intersections", "areas", "top_images", "top_values", "nan_counts")
+    return replace(whole, rows=rows, **{name: getattr(whole, name)[first:end] for name in names})
+
+
+def seen_by(weight: Tensor, units: Dissection) -> dict[str, float]:
+    """What the units see that a head (C, M) keeps: mean score and detectors, with scene labels and without; classes covered."""
+    kept = (weight.abs() >= FAINT).any(0)
+    scores = {"": [row.score for row in units.rows]}
+    others = [column for column, name in enumerate(units.columns) if name != "scene"]
+    scores["_without_scenes"] = [max(row.matches[column].iou for column in others) for row in units.rows]
+    result = {}
+    for which, values in scores.items():
+        used = torch.tensor(values)[kept]
+        result |= {f"score{which}": used.mean().item(), f"detectors{which}": int((used >= DETECTOR).sum())}
+    model = nn.Sequential(nn.Linear(weight.shape[1], len(weight)))
+    model[0].weight = nn.Parameter(weight * (weight.abs() >= FAINT))
+    return result | {"covered": share_covered(composition(model, units), 5)}
+
+
+def print_table(out: Path) -> None:
+    """Markdown: mean and deviation over the seeds."""
+    groups = {title: [read_json(file) for file in sorted(out.glob(f"{slug(title)}-[0-9].json"))] for title in ("probe", *WAYS)}
+    best = statistics.fmean(each["row"]["top1"] for each in groups["probe"])
+    print(table(HEADS, [cells(title, found, best) for title, found in groups.items() if found]))
+    seen = {title: [read_json(file) for file in sorted(out.glob(f"{slug(title)}-[0-9].units.json"))] for title in WAYS}
+    names = list(next((found[0] for found in seen.values() if found), {}))
+    lines = [
+        [title, len(found), *(spread([each[name] for each in found], 3) for name in names)]
+        for title, found in seen.items()
+        if found
+    ]
+    print(table(["head", "seeds", *names], lines))
+
+
+def cells(title: str, found: list[dict[str, Any]], best: float) -> list[Any]:
+    """A line of the table."""
+    rows = [each["row"] for each in found]
+    top1 = [row["top1"] for row in rows]
+    line = [
+        title,
+        len(found),
+        spread(top1, 2),
+        f"{100 * statistics.fmean(top1) / best:.1f}",
+        spread([row["top5"] for row in rows], 2),
+    ]
+    line += [spread([row["weights"] for row in rows], 2), max(row["max_per_class"] for row in rows)]
+    line += [spread([row["units"] for row in rows], 0), f"{rows[0]['decay']:g}"]
+    if "negative" not in found[0]:
+        return [*line, "", ""]
+    return [
+        *line,
+        f"{100 * statistics.fmean(each['negative'] for each in found):.0f}",
+        spread([each["measured"]["n98"] for each in found], 1),
+    ]
+
+
+def main() -> None:
+    """Learn, dissect, or print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=("learn", "dissect", "table"))
+    parser.add_argument("set", choices=SETS)
+    parser.add_argument("--data", type=Path, default=Path("data"))
+    parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--only", nargs="+", default=[], choices=WAYS)
+    args = parser.parse_args()
+    out = args.out / args.set
+    out.mkdir(parents=True, exist_ok=True)
+    if args.step == "learn":
+        learn_all(args.set, args.data, out, args.seeds, args.only)
+    elif args.step == "dissect":
+        dissect_all(SETS[args.set].size, args.data, out)
+    else:
+        print_table(out)
+
+
+if __name__ == "__main__":
+    main()
