@@ -122,7 +122,7 @@ def test_a_probe_is_tuned_on_images_that_it_has_not_seen() -> None:
     labels = (x[:, 0] > 0).long()
     work = heads.Work(heads.Images(StoredMaps([x[:, None]]), x, labels), heads.Images(StoredMaps([x[:, None]]), x, labels), 2)
     found = heads.tuned_probe(work)
-    assert set(found.choice.tried) == set(probe.DECAYS)
+    assert {*found.choice.tried} <= {*probe.DECAYS}
     assert found.row.decay == found.choice.value
     assert found.choice.tried[found.choice.value] == max(found.choice.tried.values())
     learnt, held = tuning.split(labels)
@@ -135,7 +135,7 @@ def test_two_images_a_class_are_enough_to_choose_by() -> None:
     x, labels = torch.randn(4, 5, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1] * 2)
     images = heads.Images(StoredMaps([x[:, None]]), x, labels)
     found = heads.tuned_probe(heads.Work(images, images, 2))
-    assert set(found.choice.tried) == set(probe.DECAYS)
+    assert {*found.choice.tried} <= {*probe.DECAYS}
 
 
 def test_a_probe_does_not_depend_on_the_features_scale() -> None:
@@ -159,13 +159,19 @@ def test_a_fifth_of_each_class_is_held_out(labels: list[int]) -> None:
 
 
 @settings(max_examples=50)
-@given(st.dictionaries(st.floats(0.1, 10), st.floats(0, 100), min_size=1, max_size=5), st.integers(1, 1000), st.booleans())
-def test_the_largest_decay_of_the_best(scores: dict[float, float], images: int, sparse: bool) -> None:
-    found = tuning.choose(list(scores), scores.__getitem__, images, sparse)
-    best = max(scores.values())
-    error = 100 * ((best / 100) * (1 - best / 100) / images) ** 0.5 if sparse else 0
-    assert found.value == max(decay for decay, score in scores.items() if score >= best - error)
-    assert found.tried == scores
+@given(st.lists(st.floats(0, 100), min_size=1, max_size=6, unique=True), st.integers(0, 5), st.integers(1, 1000), st.booleans())
+def test_the_largest_decay_of_the_best(scores: list[float], top: int, images: int, sparse: bool) -> None:
+    """Of scores that rise and then fall it finds what trying all finds, and of any it takes the best that it tried."""
+    risen = sorted(scores)[: top % len(scores)]
+    hill = dict(enumerate([*risen, *sorted(set(scores) - {*risen}, reverse=True)]))
+    for asked in (hill, dict(enumerate(scores))):
+        found = tuning.choose(list(asked), asked.__getitem__, images, sparse)
+        best = max(found.tried.values())
+        error = 100 * ((best / 100) * (1 - best / 100) / images) ** 0.5 if sparse else 0
+        assert found.value == max(decay for decay, score in found.tried.items() if score >= best - error)
+        assert all(found.tried[decay] == asked[decay] for decay in found.tried)
+        if asked is hill:
+            assert best == max(hill.values())
 
 
 @given(st.lists(st.integers(0, 22), min_size=1, max_size=40, unique=True), st.integers(1, 9))

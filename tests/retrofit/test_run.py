@@ -88,7 +88,7 @@ def test_the_same_call_goes_on(data: Path, weights: Path, tmp_path: Path, monkey
     assert all(torch.equal(one[name], other[name]) for name in other)
 
 
-def _stopped(*args: Any) -> None:
+def _stopped(*args: Any, **more: Any) -> None:
     raise KeyboardInterrupt
 
 
@@ -224,3 +224,19 @@ def test_a_network_with_imagenets_weights(data: Path, tmp_path: Path) -> None:
         assert found.maps is not None
         products = torch.tensor(found.products, dtype=torch.float64)
         torch.testing.assert_close(found.maps.sum((1, 2)).double(), products, atol=1e-4, rtol=1e-4)
+
+
+def test_one_estimate_comes_before_the_first_image_and_every_stage_has_a_bar(
+    data: Path, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(maps, "fill_cache", _stopped)
+    with pytest.raises(KeyboardInterrupt):
+        retrofit(opened(weights), data, tmp_path / "out", 2, 8, tell=told.append)
+    assert "in all" in told[-1]
+    assert "for the network's pass" in told[-1]
+    monkeypatch.undo()
+    monkeypatch.setattr(probe, "LEAST_STEPS", 2)
+    retrofit(opened(weights), data, tmp_path / "out", 2, 8, tell=told.append)
+    err = capsys.readouterr().err
+    assert all(f"{stage}:" in err for stage in ("maps/train", "dense linear probe", "units, dense head", "units, Dynamic-2"))

@@ -195,6 +195,14 @@ def open_chunks(folder: Path) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor
     return state, [_read_chunk(folder, state, number) for number in range(-(-rows // state["chunk"]))]
 
 
+def images_done(folder: Path) -> int:
+    """How many images a folder's cache holds; it may be of anything, and damaged."""
+    try:
+        return min(_chunks_done(folder) * (state := read_state(folder))["chunk"], len(state["names"]))
+    except InputError:
+        return 0
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """A cache's `cache.json`: its key, the size of its chunks, its classes and names.
 

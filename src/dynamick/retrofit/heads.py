@@ -83,12 +83,12 @@ def tuned_probe(work: Work) -> TunedProbe:
     logits: dict[float, Tensor] = {}
 
     def top1(decay: float) -> float:
-        logits[decay] = fit_probe(x[learnt], y[learnt], work.classes, decay, work.seed).logits(x)
+        logits[decay] = fit_probe(x[learnt], y[learnt], work.classes, decay, work.seed, progress=work.tell).logits(x)
         return accuracy(logits[decay][held], y[held])
 
     choice = choose(DECAYS, top1, len(held))
     began = time.monotonic()
-    probe = fit_probe(x, y, work.classes, choice.value, work.seed)
+    probe = fit_probe(x, y, work.classes, choice.value, work.seed, progress=work.tell)
     row = row_of("dense linear probe", probe.head, work.val.means, work.val.labels, choice.value, time.monotonic() - began)
     return TunedProbe(choice, row, probe.logits(x), logits[choice.value])
 

@@ -1,6 +1,8 @@
 """The dense linear probe: what frozen features are worth. Learnt units are held against it, and learn from it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +44,15 @@ def passes(epochs: int, images: int, batch: int, most: int | None = None) -> int
     return epochs if most is None else max(1, min(epochs, most // each))
 
 
-def fit_probe(x: Tensor, labels: Tensor, classes: int, decay: float, seed: int = 0, epochs: int = EPOCHS) -> Probe:
+def fit_probe(
+    x: Tensor,
+    labels: Tensor,
+    classes: int,
+    decay: float,
+    seed: int = 0,
+    epochs: int = EPOCHS,
+    progress: Callable[[int], Any] | None = None,
+) -> Probe:
     """Train a probe by AdamW with label smoothing and a one-cycle rate.
 
     Args:
@@ -52,6 +62,7 @@ def fit_probe(x: Tensor, labels: Tensor, classes: int, decay: float, seed: int =
         decay: of the weight, decoupled (Loshchilov and Hutter 2019).
         seed: of the order of the images.
         epochs: passes over the images; more where these would be fewer than 200 steps.
+        progress: called after each epoch with the number of images seen in it.
     """
     mean, std = x.mean(0), x.std(0) + FAINT
     scaled = (x - mean) / std
@@ -71,6 +82,8 @@ def fit_probe(x: Tensor, labels: Tensor, classes: int, decay: float, seed: int =
             F.cross_entropy(head(scaled[rows]), labels[rows], label_smoothing=SMOOTHING).backward()
             optimizer.step()
             schedule.step()
+        if progress is not None:
+            progress(len(x))
     with torch.no_grad():
         head.weight.div_(std)
         head.bias.sub_(head.weight @ mean)

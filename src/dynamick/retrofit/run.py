@@ -3,13 +3,14 @@
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dynamick.comparison.cache import Features
+from dynamick.comparison.cache import Features, images_done, usual_batch
 from dynamick.comparison.entering import weights_digest
 from dynamick.comparison.measuring import measure
 from dynamick.data.labelled import LabelledImages
@@ -25,16 +26,19 @@ from dynamick.networks.running import like_input, right_channels
 from dynamick.nn import Place, UnitLayer, add_units, find_place, unit_layer
 from dynamick.progress import bar
 from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, open_splits, tell_left_out
+from dynamick.retrofit.estimate import BlankMaps, seconds_of_heads, seconds_of_pass, trainings
 from dynamick.retrofit.head_alone import retrofit_head
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units
-from dynamick.retrofit.learning import MOST_STEPS, Settings, UnitHead, pooled, seconds_of
-from dynamick.retrofit.maps import SPARE, Maps, open_maps, room_for
+from dynamick.retrofit.learning import MOST_STEPS, Settings, UnitHead, pooled
+from dynamick.retrofit.maps import SPARE, Maps, maps_entering, open_maps, room_for
 from dynamick.retrofit.own_head import order_looks_wrong, own_head
-from dynamick.retrofit.probe import passes
+from dynamick.retrofit.probe import BATCH, DECAYS, EPOCHS, passes
 from dynamick.retrofit.report import Report, Retrofitted, Row
 from dynamick.retrofit.tuning import split
 
 TEACHERS = ("probe", "network", "none")
+DECAYS_OF = (len(DECAYS), len(DENSE), len(ROUTED))
+"""How many decays there are to choose from: of the probe, and of units under a dense and a routed head."""
 PROBE, OWN = "dense linear probe", "the network's own head"
 
 
@@ -125,7 +129,9 @@ def _retrofit_units(
     two = prepare(first_readable(images["train"], 2))
     with right_channels(model, two.shape[1]):
         place = find_place(model, head, two.to(device, like_input(model, head).dtype))
-    maps = {name: _maps(network, place, each, out / "maps" / name, tell) for name, each in images.items()}
+    stored = {name: _is_stored(place, each, out / "maps" / name, tell) for name, each in images.items()}
+    _tell_estimate(network, place, images, out / "maps", settings, all(stored.values()), tell)
+    maps = {name: _maps(network, place, each, out / "maps" / name, stored[name], tell) for name, each in images.items()}
     check_images(maps["train"][1], images["train"].classes)
     model.cpu()
     began = time.monotonic()
@@ -163,19 +169,46 @@ def features(x: Tensor, labels: Tensor, classes: list[str]) -> Features:
     return Features(x, labels, classes, [str(row) for row in range(len(labels))])
 
 
-def _maps(
-    network: OpenNetwork, place: Place, images: LabelledImages, folder: Path, tell: Callable[[str], None]
-) -> tuple[Maps, Tensor]:
-    """The maps and labels of a split's images, cached where the disk holds them."""
+def _is_stored(place: Place, images: LabelledImages, folder: Path, tell: Callable[[str], None]) -> bool:
+    """Whether the disk holds the maps of a split; says how large they are."""
     needed, free = room_for(len(images), place, folder)
-    stored = SPARE * needed < free or folder.exists()
-    if stored:
+    if SPARE * needed < free or folder.exists():
         tell(f"maps of {len(images):,} images: {needed / 1e9:.2f} GB in {folder}")
-    else:
-        tell(
-            f"maps of {len(images):,} images: {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {folder.parent}; "
-            "none are kept, the network runs again in every pass, which takes much longer"
-        )
+        return True
+    tell(
+        f"maps of {len(images):,} images: {needed / 1e9:.2f} GB, and {free / 1e9:.2f} GB are free in {folder.parent}; "
+        "none are kept, the network runs again in every pass, which takes much longer"
+    )
+    return False
+
+
+def _tell_estimate(
+    network: OpenNetwork,
+    place: Place,
+    images: dict[str, LabelledImages],
+    folder: Path,
+    settings: Settings,
+    stored: bool,
+    tell: Callable[[str], None],
+) -> None:
+    """Say how long all of it takes, before the first image is kept."""
+    count = len(images["train"])
+    left = sum(len(each) - images_done(folder / name) for name, each in images.items()) if stored else len(images["val"])
+    blank = BlankMaps((count, max(1, place.cells), place.channels))
+    heads = seconds_of_heads(blank, len(images["train"].classes), [replace(settings, k=None), settings], DECAYS_OF)
+    # Without kept maps each epoch is another pass.
+    left += 0 if stored else round(count * settings.epochs * sum(map(trainings, DECAYS_OF[1:])))
+    enter = partial(maps_entering, network.model, network.need_head(), place, network.need_preprocessing())
+    batch = usual_batch(next(network.model.parameters()).device, images["train"].side)
+    shown = seconds_of_pass(enter, images["train"], batch, left) if left else 0.0
+    parts = f"{in_words(shown)} for the network's pass, {in_words(heads.seconds)} to learn"
+    tell(f"{in_words(shown + heads.seconds)} in all: {parts}")
+
+
+def _maps(
+    network: OpenNetwork, place: Place, images: LabelledImages, folder: Path, stored: bool, tell: Callable[[str], None]
+) -> tuple[Maps, Tensor]:
+    """The maps and labels of a split's images that can be read."""
     prepare, head = network.need_preprocessing(), network.need_head()
     maps, labels, refused = open_maps(network.model, head, place, images, prepare, folder, stored)
     tell_left_out(refused, tell)
@@ -188,7 +221,13 @@ def _heads(
     """Train all heads; the routed one comes last, pruned."""
     x, y = work.train.means, work.train.labels
     rows = [] if own is None else [row_of(OWN, own, work.val.means, work.val.labels)]
-    probe = tuned_probe(work)
+    kinds = {"units, dense head": (None, DENSE), f"units, Dynamic-{settings.k}": (settings.k, ROUTED)}
+    # Now with the maps as they are.
+    each = [replace(settings, k=k) for k, _ in kinds.values()]
+    tell(f"learning: {in_words(seconds_of_heads(work.train.maps, work.classes, each, DECAYS_OF).seconds)}")
+    with _progress(PROBE, trainings(len(DECAYS)), passes(EPOCHS, len(y), min(BATCH, len(y))), len(y)) as shown:
+        probe = tuned_probe(replace(work, tell=shown.update))
+        shown.total = shown.n
     rows.append(probe.row)
     lessons: dict[str, tuple[Tensor | None, Tensor | None]] = {
         "probe": (probe.logits, probe.unseen),
@@ -197,22 +236,24 @@ def _heads(
     if own is not None:
         logits = torch.cat([own(part) for part in x.split(4096)])
         lessons["network"] = (logits, logits)
-    trainings = {"units, dense head": (None, DENSE), f"units, Dynamic-{settings.k}": (settings.k, ROUTED)}
-    count = sum(0.8 * len(decays) + 1 for _, decays in trainings.values())
-    tell(f"learning units: {in_words(count * seconds_of(work.train.maps, y, work.classes, settings))}")
-    total = round(count * passes(settings.epochs, len(y), min(settings.batch, len(y)), MOST_STEPS) * len(y))
     tried, changed = {PROBE: probe.choice.tried}, 0
-    with bar("learning units", total) as shown:
-        now = replace(work, tell=shown.update)
-        for name, (k, decays) in trainings.items():
-            whole, part = (None, None) if k is None else lessons[teacher]
-            net, choice, seconds = tuned_units(now, replace(settings, k=k), decays, whole, part)
-            # Rounded as the network's own weights are, before it is measured.
-            net.to(work.dtype).float()
-            changed = 0 if k is None else prune_units(net, work.train.maps)
-            rows.append(row_of(name, net.head, pooled(net, work.val.maps), work.val.labels, choice.value, seconds))
-            tried[name] = choice.tried
+    epochs = passes(settings.epochs, len(y), min(settings.batch, len(y)), MOST_STEPS)
+    for name, (k, decays) in kinds.items():
+        whole, part = (None, None) if k is None else lessons[teacher]
+        with _progress(name, trainings(len(decays)), epochs, len(y)) as shown:
+            net, choice, seconds = tuned_units(replace(work, tell=shown.update), replace(settings, k=k), decays, whole, part)
+            shown.total = shown.n
+        # Rounded as the network's own weights are, before it is measured.
+        net.to(work.dtype).float()
+        changed = 0 if k is None else prune_units(net, work.train.maps)
+        rows.append(row_of(name, net.head, pooled(net, work.val.maps), work.val.labels, choice.value, seconds))
+        tried[name] = choice.tried
     return net, rows, tried, changed
+
+
+def _progress(name: str, count: float, epochs: int, images: int) -> Any:
+    """A bar of about so many trainings; how many there are is known at their end."""
+    return bar(name, round(count * epochs * images))
 
 
 def _install(network: OpenNetwork, head: str, place: Place, net: UnitHead) -> None:
