@@ -1,5 +1,6 @@
 """A decision drawn for a notebook, as HTML and in matplotlib: the sentence, and each concept's evidence on the image."""
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,15 @@ class Drawn:
     heat: Tensor | None
 
 
+class Plot(Figure):
+    """A figure that a notebook shows, whatever the backend is."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=100)
+        return buffer.getvalue()
+
+
 def drawn(explanation: Explanation) -> list[Drawn]:
     """The parts of an explanation's evidence, as its sentence names them."""
     said = evidence(list(zip(explanation.names, explanation.products, strict=True)))
@@ -62,7 +72,7 @@ def figure(explanations: Sequence[Explanation]) -> Figure:
         raise InputError("plot: no explanations; give at least one")
     shown = [drawn(each) for each in explanations]
     columns = 1 + max(map(len, shown), default=0)
-    whole = Figure(figsize=(max(1.6 * columns, 6.4), 2.5 * len(explanations)), layout="constrained")
+    whole = Plot(figsize=(max(1.6 * columns, 6.4), 2.5 * len(explanations)), layout="constrained")
     rows = whole.subfigures(len(explanations), 1, squeeze=False)[:, 0]
     for row, explanation, found in zip(rows, explanations, shown, strict=True):
         # A number and its per cent stay on one line.

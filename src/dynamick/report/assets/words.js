@@ -115,7 +115,8 @@ function sentence(instance, c, other) {
 function evidenceText(groups) {
   if (!groups.length) return "no unit speaks for it";
   const {shown, rest} = apart(groups, SAID), shares = sharesOf(groups);
-  const parts = shown.map(group => `${group.name} ${shares ? shareText(shares[groups.indexOf(group)]) : change(group.shown)}`);
+  // "unit 12 with 30 %": two numbers beside each other are kept apart.
+  const parts = shown.map(group => `${group.name} ${/\d$/.test(group.name) ? "with " : ""}${shares ? shareText(shares[groups.indexOf(group)]) : change(group.shown)}`);
   const left = shares ? sum(rest.map(group => shares[groups.indexOf(group)])) : sum(rest.map(group => group.shown));
   return [...parts, ...(left ? [`the rest ${shares ? shareText(left) : change(left)}`] : [])].join(", ");
 }
