@@ -53,7 +53,7 @@ def test_values_of_another_type_are_refused_in_one_line(name: str, given: Any, s
         Recipe.read(None, {name: given})
     assert str(caught.value).startswith(said)
     assert "\n" not in str(caught.value)
-    assert len(str(caught.value)) < 300
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize(
