@@ -3,6 +3,7 @@
 python -m benchmarks.results.pretrained learn miniplaces|cifar10 --data data --out runs/pretrained [--seeds 0 1 2] [--only NAME]
 python -m benchmarks.results.pretrained dissect miniplaces --data data --out runs/pretrained
 python -m benchmarks.results.pretrained table miniplaces --out runs/pretrained
+python -m benchmarks.results.pretrained ship miniplaces --data data --out runs/pretrained
 
 `data` holds miniplaces64, minibroden and cifar-10-batches-py. What is done already is not done again. Decays are chosen once,
 with seed 0, on a fifth of the training images that is held out; the validation images are looked at once, for the figures.
@@ -22,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.results.tables import spread, table
-from dynamick import dissect, open_network
+from dynamick import dissect, open_network, save
 from dynamick.comparison.heads.gradual_pruning import GradualPruning
 from dynamick.comparison.heads.l1_proximal import Proximal
 from dynamick.comparison.heads.static_top_k import StaticTopK
@@ -32,6 +33,7 @@ from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.dissection import Dissection
 from dynamick.explanation import composition, share_covered
 from dynamick.files import read_json, write_atomically, write_json
+from dynamick.networks.published import SHIPPED
 from dynamick.nn import DynamicLinear, UnitLayer, add_units, find_place
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, units_within
 from dynamick.retrofit.learning import Settings, learn, pooled
@@ -272,6 +274,31 @@ def dissect_all(side: int, data: Path, out: Path) -> None:
         first += count
 
 
+def ship(name: str, data: Path, out: Path, way: str = "units, Dynamic-5") -> None:
+    """The units and the head of seed 0 as a file that comes with the package, without the published weights."""
+    recipe = replace(SETS[name], root=str(data / SETS[name].root), in_memory=True)
+    network = open_network(*NETWORK, size=recipe.size)
+    prepare, head = network.need_preprocessing(), network.need_head()
+    tensors = safetensors.torch.load_file(out / f"{slug(way)}-0.safetensors")
+    weight, bias = tensors.pop("head.weight"), tensors.pop("head.bias")
+    place = find_place(network.model, head, prepare(torch.zeros(2, 3, recipe.size, recipe.size, dtype=torch.uint8)))
+    layer, routing = UnitLayer(place.channels, weight.shape[1]), DynamicLinear(weight.shape[1], len(weight), 5)
+    layer.load_state_dict(tensors)
+    routing.load_state_dict({"weight": weight, "bias": bias})
+    add_units(network.model, head, place, layer, routing)
+    model: Any = network.model.eval()
+    model.preprocessing, model.classes = prepare, sorted(each.name for each in (Path(recipe.root) / "val").iterdir())
+    row = read_json(out / f"{slug(way)}-0.json")["row"]
+    about = {
+        "recipe": {"data": asdict(replace(recipe, root=SETS[name].root))},
+        "metrics": {"top1": row["top1"], "top5": row["top5"]},
+    }
+    file = SHIPPED / f"lite0-{name}.safetensors"
+    file.parent.mkdir(exist_ok=True)
+    save(model, file, about, published=False)
+    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
+
+
 def part_of(whole: Dissection, first: int, end: int) -> Dissection:
     """The dissection of some units in a row."""
     rows = [row._replace(unit=number) for number, row in enumerate(whole.rows[first:end], 1)]
@@ -334,7 +361,7 @@ def cells(title: str, found: list[dict[str, Any]], best: float) -> list[Any]:
 def main() -> None:
     """Learn, dissect, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=("learn", "dissect", "table"))
+    parser.add_argument("step", choices=("learn", "dissect", "table", "ship"))
     parser.add_argument("set", choices=SETS)
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
@@ -347,6 +374,8 @@ def main() -> None:
         learn_all(args.set, args.data, out, args.seeds, args.only)
     elif args.step == "dissect":
         dissect_all(SETS[args.set].size, args.data, out)
+    elif args.step == "ship":
+        ship(args.set, args.data, out)
     else:
         print_table(out)
 
