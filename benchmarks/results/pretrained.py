@@ -35,12 +35,11 @@ from dynamick.explanation import composition, share_covered
 from dynamick.files import read_json, write_atomically, write_json
 from dynamick.networks.published import SHIPPED
 from dynamick.nn import DynamicLinear, UnitLayer, add_units, find_place
-from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, units_within
+from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units, units_within
 from dynamick.retrofit.learning import Settings, learn, pooled
 from dynamick.retrofit.maps import open_maps
 from dynamick.retrofit.probe import fit_probe
 from dynamick.retrofit.run import features
-from dynamick.retrofit.tuning import accuracy, split
 
 FAINT = 1e-3
 """A weight below it does not count."""
@@ -69,22 +68,20 @@ class Way:
 
     Attributes:
         settings: all but decay and seed.
-        decays: to choose from.
+        decays: to choose from; none where the budget of 5 weights a class decides the strength.
         taught: whether the tuned dense probe is the teacher.
         unseen: leave out the training images that minibroden shows too.
-        within: a decay that leaves more weights a class is not chosen.
     """
 
     settings: Settings
     decays: tuple[float, ...]
     taught: bool = True
     unseen: bool = False
-    within: float = float("inf")
 
 
 def routed(k: int) -> Way:
     """A Dynamic-K head."""
-    return Way(Settings(k=k), ROUTED, within=1.1 * k)
+    return Way(Settings(k=k), ROUTED)
 
 
 WAYS = {
@@ -92,8 +89,8 @@ WAYS = {
     "units, dense, taught": Way(Settings(k=None), DENSE),
     **{f"units, Dynamic-{k}": routed(k) for k in (1, 3, 5, 10)},
     "units, static 5": Way(Settings(head=StaticTopK(5)), ROUTED),
-    "units, pruned to 5": Way(Settings(head=GradualPruning(5)), (0.05, 0.5, 3.0)),
-    "units, L1": Way(Settings(), (), within=5),
+    "units, pruned to 5": Way(Settings(head=GradualPruning(5)), (0.05, 0.5, 1.5, 3.0, 6.0)),
+    "units, L1": Way(Settings(), ()),
     "units, Dynamic-5, unseen": replace(routed(5), unseen=True),
 }
 
@@ -164,47 +161,29 @@ def learn_one(work: Work, file: Path, way: Way, lessons: dict[str, Tensor], rows
         lessons = {name: logits[rows] for name, logits in lessons.items()}
     settings = replace(way.settings, seed=work.seed)
     whole, part = (lessons["logits"], lessons.get("unseen")) if way.taught else (None, None)
-    first, tried = file.with_name(f"{slug_of(file)}-0.json"), {}
-    began = time.monotonic()
-    if not way.decays:
-        if work.seed == 0:
-            net, decay, _ = units_within(work, settings, way.within, whole)
-        else:
-            decay = read_json(first)["row"]["decay"]
-            net = learn(
-                work.train.maps, work.train.labels, work.classes, replace(settings, head=Proximal(decay), decay=0.0), whole
-            )
+    first, began = file.with_name(f"{slug_of(file)}-0.json"), time.monotonic()
+    tried: dict[float, float] = {}
+    if work.seed:
+        decay = read_json(first)["row"]["decay"]
+        settings = replace(settings, decay=decay) if way.decays else replace(settings, head=Proximal(decay), decay=0.0)
+        net = learn(work.train.maps, work.train.labels, work.classes, settings, whole)
+        seconds = time.monotonic() - began
+    elif way.decays:
+        net, choice, seconds = tuned_units(work, settings, way.decays, whole, part)
+        decay, tried = choice.value, choice.tried
     else:
-        decay, tried = chosen(work, way, settings, part) if work.seed == 0 else (read_json(first)["row"]["decay"], {})
-        began = time.monotonic()
-        net = learn(work.train.maps, work.train.labels, work.classes, replace(settings, decay=decay), whole)
-    seconds = time.monotonic() - began
+        net, decay, seconds = units_within(work, settings, 5, whole)
     changed = prune_units(net, work.train.maps) if isinstance(net.head, DynamicLinear) else 0
     x, weight = pooled(net, work.val.maps), net.head.get_parameter("weight")
     kept = weight.abs() >= FAINT
     write_tensors(file, {**net.units.state_dict(), "head.weight": weight, "head.bias": net.head.get_parameter("bias")})
     return {
         "row": asdict(row_of(file.name, net.head, x, work.val.labels, decay, seconds)),
-        "tried": tried,
+        "tried": {f"{each:g}": top1 for each, top1 in tried.items()},
         "changed": changed,
         "negative": float(((weight < 0) & kept).sum() / kept.sum()),
         "measured": measure(net.head, features(x, work.val.labels, [str(c) for c in range(work.classes)])),
     }
-
-
-def chosen(work: Work, way: Way, settings: Settings, part: Tensor | None) -> tuple[float, dict[str, list[float]]]:
-    """The best decay on the images held out, of those whose head is sparse enough; and what each reached."""
-    learnt, held = split(work.train.labels)
-    tried = {}
-    for decay in way.decays:
-        net = learn(work.train.maps, work.train.labels, work.classes, replace(settings, decay=decay), part, learnt)
-        top1 = accuracy(net.head(pooled(net, work.train.maps, held)), work.train.labels[held])
-        weights = (net.head.get_parameter("weight").abs() >= FAINT).sum(1).double().mean().item()
-        tried[decay] = [top1, weights]
-        print(f"  decay {decay:g}: {top1:.2f} %, {weights:.2f} weights a class", flush=True)
-    allowed = [decay for decay, (_, weights) in tried.items() if weights <= way.within]
-    best = max(allowed, key=lambda decay: tried[decay][0]) if allowed else max(tried)
-    return best, {f"{decay:g}": found for decay, found in tried.items()}
 
 
 class Some:

@@ -1,5 +1,6 @@
 """The heads of a retrofit, each with its decay chosen on held-out training images and then trained on all."""
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,13 +17,15 @@ from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
 from dynamick.retrofit.maps import Maps, means
 from dynamick.retrofit.probe import DECAYS, fit_probe
 from dynamick.retrofit.report import Row
-from dynamick.retrofit.tuning import Choice, accuracy, choose, split
+from dynamick.retrofit.tuning import Choice, Trial, accuracy, choose, split
 from dynamick.training.pruning import prune_head
 
-ROUTED = (1.0, 2.0, 4.0)
+ROUTED = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Decays of a Dynamic-K head's weight to choose from. They are AdamW's, and the rate is high: a usual decay leaves it dense."""
-DENSE = (0.5, 3.0, 12.0)
+DENSE = (0.5, 1.5, 3.0, 6.0, 12.0)
 """Those of a dense head on units."""
+SPARE = 1.1
+"""A Dynamic-K head is to keep so many times K weights a class, or fewer."""
 
 
 @dataclass(frozen=True)
@@ -82,11 +85,11 @@ def tuned_probe(work: Work) -> TunedProbe:
     learnt, held = split(y)
     logits: dict[float, Tensor] = {}
 
-    def top1(decay: float) -> float:
+    def trial(decay: float) -> Trial:
         logits[decay] = fit_probe(x[learnt], y[learnt], work.classes, decay, work.seed, progress=work.tell).logits(x)
-        return accuracy(logits[decay][held], y[held])
+        return Trial(accuracy(logits[decay][held], y[held]))
 
-    choice = choose(DECAYS, top1, len(held))
+    choice = choose(DECAYS, trial)
     began = time.monotonic()
     probe = fit_probe(x, y, work.classes, choice.value, work.seed, progress=work.tell)
     row = row_of("dense linear probe", probe.head, work.val.means, work.val.labels, choice.value, time.monotonic() - began)
@@ -101,7 +104,7 @@ def tuned_units(
     Args:
         work: the images.
         settings: all but the decay; their head may be of any kind.
-        decays: to choose from. Of a Dynamic-K head the largest of those that cannot be told apart is taken: it is the sparsest.
+        decays: to choose from. Of a Dynamic-K head, those that leave more than 1.1 K weights a class are taken only if all do.
         teacher: logits of all training images; None for no teacher.
         part: logits of a teacher that has not seen the images held out, for the choice.
 
@@ -110,12 +113,14 @@ def tuned_units(
     """
     images, (learnt, held) = work.train, split(work.train.labels)
 
-    def top1(decay: float) -> float:
+    def trial(decay: float) -> Trial:
         settings_now = replace(settings, decay=decay)
         net = learn(images.maps, images.labels, work.classes, settings_now, part, learnt, work.tell)
-        return accuracy(net.head(pooled(net, images.maps, held)), images.labels[held])
+        top1 = accuracy(net.head(pooled(net, images.maps, held)), images.labels[held])
+        return Trial(top1, sparsity(net.head.get_parameter("weight")).weights_per_class)
 
-    choice = choose(decays, top1, len(held), sparse=isinstance(settings.kind, Routed))
+    kind = settings.kind
+    choice = choose(decays, trial, SPARE * kind.k if isinstance(kind, Routed) else math.inf)
     began = time.monotonic()
     net = learn(images.maps, images.labels, work.classes, replace(settings, decay=choice.value), teacher, progress=work.tell)
     return net, choice, time.monotonic() - began

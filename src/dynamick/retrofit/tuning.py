@@ -1,12 +1,21 @@
 """Decays chosen on a fifth of the training images that is held out; the images that figures are from are never asked."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from dynamick.data.class_folders import held_out
+
+
+class Trial(NamedTuple):
+    """What a head reached with a decay: top-1 on the images held out, in %, and weights a class, the mean."""
+
+    top1: float
+    weights: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -16,12 +25,10 @@ class Choice:
     Attributes:
         value: the decay that was taken.
         tried: each decay's top-1 on the images held out, in %.
-        margin: in points; a decay that is so little behind the best one is as good.
     """
 
     value: float
     tried: dict[float, float]
-    margin: float
 
 
 def split(labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,34 +43,34 @@ def split(labels: Tensor) -> tuple[Tensor, Tensor]:
     return (~held).nonzero().flatten(), held.nonzero().flatten()
 
 
-def choose(decays: Sequence[float], top1: Callable[[float], float], images: int, sparse: bool = False) -> Choice:
-    """Try decays from one on, as long as they get better; take the best one.
+def choose(decays: Sequence[float], trial: Callable[[float], Trial], most: float = math.inf) -> Choice:
+    """Try decays from the middle one on, as long as they get better; take the best one.
 
     With more decay a head first gets better and then worse, so what lies beyond a worse one is not tried.
 
     Args:
         decays: in any order.
-        top1: trains with a decay, and gives the top-1 on the images held out, in %.
-        images: how many these are, one or more.
-        sparse: take the largest decay that is at most one standard error behind the best one (Breiman et al. 1984): its head
-            is the sparsest of those that cannot be told apart. The largest one is then tried first, else the one in the middle.
+        trial: trains with a decay.
+        most: a head of more weights a class is worse than any other, and the worse the more it has.
     """
-    order = sorted(decays)
-    first = len(order) - 1 if sparse else len(order) // 2
-    tried = {order[first]: top1(order[first])}
-    for way in (order[first + 1 :], order[:first][::-1]):
-        if max(tried.values()) > tried[order[first]]:
+    order, tried = sorted(decays), dict[float, Trial]()
+
+    def worth(decay: float) -> tuple[bool, float]:
+        if decay not in tried:
+            tried[decay] = trial(decay)
+        top1, weights = tried[decay]
+        return (True, top1) if weights <= most else (False, -weights)
+
+    middle = len(order) // 2
+    best = worth(order[middle])
+    for way in (order[middle + 1 :], order[:middle][::-1]):
+        if best > worth(order[middle]):
             break
         for decay in way:
-            before = max(tried.values())
-            tried[decay] = top1(decay)
-            if tried[decay] < before:
+            if worth(decay) < best:
                 break
-    tried = dict(sorted(tried.items()))
-    best = max(tried.values())
-    share = best / 100
-    margin = 100 * (share * (1 - share) / images) ** 0.5 if sparse else 0.0
-    return Choice(max(decay for decay, found in tried.items() if found >= best - margin), tried, margin)
+            best = worth(decay)
+    return Choice(max(decay for decay in tried if worth(decay) == best), {decay: tried[decay].top1 for decay in sorted(tried)})
 
 
 def accuracy(logits: Tensor, labels: Tensor, top: int = 1) -> float:
