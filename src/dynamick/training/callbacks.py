@@ -11,6 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Checkpoint
 
 from dynamick import networks
+from dynamick.durations import in_words
 from dynamick.errors import InputError
 from dynamick.files import read_table, write_atomically
 from dynamick.training.folder import METRICS, STATE
@@ -73,7 +74,7 @@ class Keeper(Checkpoint):
         # The state goes last: what it says is done has been written.
         trainer.save_checkpoint(self.out / STATE)
         if trainer.is_global_zero:
-            print(_line(row, trainer.max_epochs), flush=True)
+            print(_line(row, trainer.max_epochs) + _left(self.history, trainer.max_epochs), flush=True)
 
     def write_metrics(self) -> None:
         """Write metrics.csv: a row an epoch."""
@@ -118,6 +119,12 @@ def _as_csv(rows: list[dict[str, float]]) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _left(rows: list[dict[str, float]], epochs: int | None) -> str:
+    """How long the epochs that are left will take, by the last one."""
+    left = (epochs or 0) - int(rows[-1]["epoch"])
+    return f"  {in_words(left * rows[-1]['seconds'])} left" if left > 0 else ""
 
 
 def _line(row: dict[str, float], epochs: int | None) -> str:

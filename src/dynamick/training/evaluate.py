@@ -8,6 +8,7 @@ from dynamick import models
 from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.errors import InputError
 from dynamick.networks.classes import classes_of
+from dynamick.progress import bar
 from dynamick.training.data import VAL_BATCH
 from dynamick.training.losses import Loss
 from dynamick.training.module import Classifier, outputs_of
@@ -16,6 +17,19 @@ from dynamick.training.run import quiet
 
 SMALL_BATCH = 64
 """Images that are decoded for each batch are large."""
+
+
+class _Shown(L.Callback):
+    """A bar that says how many batches are evaluated."""
+
+    def on_validation_start(self, trainer: L.Trainer, *_: Any) -> None:
+        self.bar = bar("evaluating", int(sum(trainer.num_val_batches)), unit="batches")
+
+    def on_validation_batch_end(self, *_: Any, **__: Any) -> None:
+        self.bar.update(1)
+
+    def on_validation_end(self, *_: Any) -> None:
+        self.bar.close()
 
 
 def evaluate(model: Any, recipe: DataRecipe) -> dict[str, float]:
@@ -41,7 +55,10 @@ def evaluate(model: Any, recipe: DataRecipe) -> dict[str, float]:
             f"{len(known)} ({', '.join(known[:3])}, ...); give the data that it was trained for"
         )
     with quiet():
-        trainer = L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+        quiet_trainer: dict[str, Any] = dict.fromkeys(
+            ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+        )
+        trainer = L.Trainer(callbacks=[_Shown()], **quiet_trainer)
         classifier = Classifier(model, OptimRecipe(), loss=Loss(several=data.labels.ndim == 2))
         [figures] = trainer.validate(classifier, data.batches(VAL_BATCH if data.in_memory else SMALL_BATCH), verbose=False)
     return {name: float(value) for name, value in figures.items()}
