@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 import dynamick as dk
 from dynamick.cli.main import main
 from dynamick.networks import published
 from dynamick.networks.sources import torchvision as source
-from dynamick.torchvision_shim import torchvision
 
 
 @pytest.fixture

@@ -1,15 +1,10 @@
 """What training images go through on their way to a network, drawn anew each time (torchvision.transforms.v2)."""
 
-# isort: off
 from typing import Any
-
-from dynamick.torchvision_shim import torchvision  # noqa: F401
-from torchvision.transforms import v2
-
-# isort: on
 
 import torch
 from torch import Tensor
+from torchvision.transforms import v2
 
 from dynamick.data.recipe import DataRecipe
 from dynamick.seeding import seed_of

@@ -1,14 +1,8 @@
 """Averaged weights: an exponential moving average of the network, which is measured and written in its place."""
 
-# isort: off
 from typing import Any
 
-# Before lightning, which imports torchvision.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
 import lightning as L
-
-# isort: on
-
 import torch
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel

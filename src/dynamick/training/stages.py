@@ -1,15 +1,9 @@
 """What changes in the course of a training: a backbone that is frozen at first, a K that falls, an early end."""
 
-# isort: off
 from typing import Any
 
-# Before lightning, which imports torchvision.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
 import lightning as L
 from lightning.pytorch.callbacks import EarlyStopping
-
-# isort: on
-
 from torch import nn
 
 from dynamick.optim import KSchedule

@@ -1,17 +1,12 @@
 """Experiment trackers, by Lightning's loggers: each writes into the run's folder, if its package is installed."""
 
-# isort: off
 import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-# Before lightning, which imports torchvision.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
 from lightning.pytorch.loggers import CSVLogger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.loggers.logger import Logger
-
-# isort: on
 
 from dynamick.errors import InputError
 
