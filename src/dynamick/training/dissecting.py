@@ -1,13 +1,9 @@
 """Network Dissection during training: how the scores of a layer's units grow (Fig. 5c)."""
 
-# isort: off
 from typing import Any
 
 # Before lightning, which imports torchvision.
 import lightning as L
-
-# isort: on
-
 import torch
 
 from dynamick.data.concepts import ConceptDataset

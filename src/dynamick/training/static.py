@@ -1,13 +1,9 @@
 """From a head that routes to a static one while the network trains on: each class keeps the K weights that it routes most."""
 
-# isort: off
 from typing import Any
 
 # Before lightning, which imports torchvision.
 import lightning as L
-
-# isort: on
-
 import torch
 from torch import Tensor
 
