@@ -35,7 +35,7 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
         scenes.write_broden(out / "scenes")
     concepts = Broden(out / "scenes")
     runs, names, sections = [], {}, []
-    summaries: dict[str, ModelSummary] = {}
+    twin: OpenNetwork | None = None
     for run in comparison.runs:
         if run.title not in DISSECTED:
             runs.append(run)
@@ -47,9 +47,10 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
         names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]
         about = f"The detectors of {run.title} that score highest: the scenes that excite them most, and where."
         sections.append(Section(f"Units of {run.title}", gallery_html(model, units, concepts), about))
-        summaries[run.title] = summarise(run.name, model, run.accuracy / 100, units)
+        opened = replace(open_network(model), name=run.title, metrics={"top1": run.accuracy})
         if run.title == "Dynamic-5":
-            _explain(model, scenes, units, concepts, summaries, out / "explanations.html")
+            explained = _explain(opened, scenes, units, concepts, twin, out / EXPLANATIONS)
+        twin = (opened, units)
         runs.append(replace(run, extra={**run.extra, **_figures(model, units, scenes)}))
     table = {"parts": scenes.parts, "part_table": scenes.table, "unit_names": names}
     link = '<p><a href="explanations.html">Open the explanations</a></p>'

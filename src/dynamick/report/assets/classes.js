@@ -10,14 +10,14 @@ function showClass() {
   const of = named ? `${plural(concepts.length, "concept")}; units whose concept counts hold ${counted}\u00a0% of the weight` : plural(concepts.length, "unit");
   byId("class-text").textContent = (concepts.length ? `Made of ${of}.` : "No positive weight speaks for this class.") + ` Bias ${change(steps(head.bias[c]))}.${against}`;
   const svg = makeSvg("svg", {"aria-hidden": "true"});
-  const list = make("ol", {class: "concepts"}, ...shown.map(({key, units, share}) => make("li", {class: colourOf(key), "data-concept": key},
+  const list = make("ol", {class: "concepts"}, ...shown.map(({key, units, share, weight}) => make("li", {class: colourOf(key), "data-concept": key},
     make("div", {},
       make("span", {class: "swatch", "aria-hidden": "true"}), " ",
       isDetector(units[0][0]) ? say(labelOf(units[0][0]), {class: "concept"}) : unitLink(units[0][0], "concept"), near(units[0][0]),
       data.units[units[0][0]]?.[1] && isDetector(units[0][0]) ? make("small", {}, ` ${data.units[units[0][0]][1]}`) : null,
       make("div", {class: "members"}, ...units.map(([unit, weight]) => make("span", {}, isDetector(unit) ? unitLink(unit) : "weight", make("span", {class: "weight"}, ` ${weightText(weight)}`))))),
     topImages((units.find(([unit]) => data.tops[unit]?.length) ?? units[0])[0], 2, "made"),
-    make("span", {class: "share"}, shareText(share)))),
+    make("span", {class: "share"}, shareText(share)), bar(weight, concepts[0].weight))),
   rest.length ? make("li", {class: "note"}, `${rest.length} more hold ${shareText(sum(rest.map(({share}) => share)))}`) : null);
   fill(byId("composition"), svg, list);
   const more = byId("composition-all");
@@ -84,7 +84,7 @@ function findClass(c) {
 /** Bands from the class to its concepts, one for each unit, as wide as its weight. */
 function drawBands() {
   const box = byId("composition"), svg = box.querySelector("svg"), list = box.querySelector("ol");
-  if (!svg) return;
+  if (!svg || !list.offsetHeight) return;
   const concepts = madeOf(state.shownClass), items = [...list.children].filter(item => !item.classList.contains("note"));
   const height = list.offsetHeight, width = svg.clientWidth, shown = concepts.slice(0, items.length);
   svg.setAttribute("viewBox", `0 0 ${width} ${height}`);

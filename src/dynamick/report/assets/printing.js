@@ -5,7 +5,6 @@ addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];
   for (const each of opened) each.open = true;
   for (const image of document.querySelectorAll("img[loading]")) image.loading = "eager";
-  drawBands();
 });
 addEventListener("afterprint", () => {
   for (const each of opened) each.open = false;
