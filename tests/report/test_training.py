@@ -10,7 +10,7 @@ import pytest
 
 from dynamick.errors import InputError
 from dynamick.report import figures, training
-from dynamick.report.training import Comparison, Run, Section
+from dynamick.report.training import Comparison, Decision, Run, Section
 
 EVIL = "<script>alert(1)</script>"
 VOID = {"meta", "br", "img", "link", "input", "hr", "col", "wbr"}
@@ -148,12 +148,41 @@ def test_the_tables_figures(text):
     assert cells[:5] == ["98.60", "4.0", "2", "2.0", "12"]
     assert {"0.083", "9 of 12", "–", "keyboard, screen"} <= set(cells)
     chips = [" ".join(chip.split()) for chip in page.texts["li"]]
+    first = ["98.4 %answered rightlyDense: 98.6 %", "2.0 of 4weights a classDense: 4.0"]
+    assert chips[:2] == first
+    chips = chips[4:]
     # The sparsest head comes first. "Keyboard" is a part of the laptop; "screen" speaks against it, so it confirms nothing.
     assert chips[:4] == ["Keyboard ✓ +0.90", "screen −0.30", "screen ✓ +0.50", "unit 3 +0.20"]
     shown = training.table(comparison()).splitlines()
     assert " ".join(shown[0].split()) == "head accuracy weights/class most routed/input seconds mean IoU parts found"
     assert " ".join(shown[-1].split()) == "Dynamic-5 98.40 2.0 2 2.0 12 0.083 9 of 12"
     assert len({len(line) for line in shown}) == 1
+
+
+def test_the_first_screen_has_a_decision_and_the_way_to_all():
+    pixels = np.zeros((8, 8, 3), np.uint8)
+    said = "aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing"
+    made = Decision(
+        said, pixels, None, [("wing", 70), ("wheel", 30)], "explanations.html#image=3", "explanations.html", 50, [pixels] * 6
+    )
+    meanings, remarks = {"mean IoU": "how well units match"}, ["L1 has dashes: it is not dissected."]
+    page = Page(training.page(comparison(decision=made, meanings=meanings, remarks=remarks)))
+    assert [attrs["href"] for attrs in page.all("a")] == ["explanations.html#image=3", "explanations.html"]
+    assert len(page.all("img")) == 1 + 6
+    assert {said, *remarks} <= set(page.texts["p"])
+    assert "how well units match" in page.texts["dd"]
+    # Every column is explained where it stands.
+    columns = {column.split("\n")[0] for column in page.texts["th"]}
+    assert {"accuracy", "weights/class", "most", "routed/input", "seconds", "mean IoU"} <= set(page.texts["dt"]), columns
+
+
+def test_the_text_table_fits_a_terminal():
+    names = ["mean IoU", "detectors", "parts found", "parts: precision", "parts: recall", "heat: precision", "heat: recall"]
+    wide = comparison(runs=[run(extra=dict.fromkeys(names, "0.123"))])
+    lines = training.table(wide).splitlines()
+    assert max(map(len, lines)) <= 100
+    assert sum(line.startswith("Dynamic-5") for line in lines) == 2
+    assert all(name in "".join(lines) for name in names)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,9 @@ def run(demo: Demo) -> Path:
     if demo.data == "scenes":
         comparison = with_truth(comparison, demo.out)
     write(comparison, demo.out / PAGE)
-    print(f"\n{table(comparison)}\nThe page: {demo.out / PAGE}")
+    link = comparison.decision
+    also = "" if link is None else f", and the decisions: {demo.out / link.page}"
+    print(f"\n{table(comparison)}\nThe report: {demo.out / PAGE}{also}")
     return demo.out / PAGE
 
 

@@ -9,10 +9,13 @@ from dynamick.data import ComposedScenes
 from dynamick.data.broden import Broden
 from dynamick.data.sources.scenes import SEED as SCENES_SEED
 from dynamick.dissection import Dissection, dissect
-from dynamick.explanation import composition_truth, heatmap_truth, page, summarise
+from dynamick.explanation import Explanation, composition_truth, explain, heatmap, heatmap_truth, page
 from dynamick.explanation.gallery import gallery_html
-from dynamick.report.explanation import ModelSummary
-from dynamick.report.training import Comparison, Section
+from dynamick.explanation.head import find_head
+from dynamick.explanation.sentence import grouped, per_cent
+from dynamick.metrics.sparsity import THRESHOLD
+from dynamick.networks import OpenNetwork, open_network
+from dynamick.report.training import Comparison, Decision, Section
 
 LAYER = "layer3"
 SCENES = 1000
@@ -21,6 +24,20 @@ EXPLAINED_ON_PAGE = 50
 """How many are explained on the page explanations.html."""
 EXPLAINED = 500
 """How many heatmaps are compared with the masks."""
+PREVIEWED = 6
+"""How many of them the report previews."""
+EXPLANATIONS = "explanations.html"
+MEANINGS = {
+    "mean IoU": "how well a unit's activation matches its best concept's place in images, over all units; at most 1",
+    "detectors": "units whose IoU is 0.04 or more, of all",
+    "parts found": "parts that some detector is named after, of all parts of the scenes",
+    "parts: precision": "of the parts that the classes' heaviest units are named after, how many the classes really have",
+    "parts: recall": "of the parts that the classes really have, how many their heaviest units are named after",
+    "heat: precision": "of the area where the heat is strong, how much lies on the class's parts",
+    "heat: recall": "of the area of the class's parts, how much the strong heat covers",
+    "heat on parts": "how much of all heat lies on the class's parts",
+}
+NOT_DISSECTED = "L1 has dashes where units are named or compared with the true parts: only Dense and Dynamic-5 are dissected."
 DISSECTED = {"Dense": "dense", "Dynamic-5": "dynamic-5"}
 
 
@@ -35,7 +52,8 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
         scenes.write_broden(out / "scenes")
     concepts = Broden(out / "scenes")
     runs, names, sections = [], {}, []
-    twin: OpenNetwork | None = None
+    opened: dict[str, tuple[OpenNetwork, Dissection]] = {}
+    decision: Decision | None = None
     for run in comparison.runs:
         if run.title not in DISSECTED:
             runs.append(run)
@@ -47,34 +65,85 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
         names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]
         about = f"The detectors of {run.title} that score highest: the scenes that excite them most, and where."
         sections.append(Section(f"Units of {run.title}", gallery_html(model, units, concepts), about))
-        opened = replace(open_network(model), name=run.title, metrics={"top1": run.accuracy})
+        opened[run.title] = replace(open_network(model), name=run.name, metrics={"top1": run.accuracy}), units
         if run.title == "Dynamic-5":
-            explained = _explain(opened, scenes, units, concepts, twin, out / EXPLANATIONS)
-        twin = (opened, units)
+            decision = _explain(opened, scenes, concepts, out / EXPLANATIONS)
         runs.append(replace(run, extra={**run.extra, **_figures(model, units, scenes)}))
     table = {"parts": scenes.parts, "part_table": scenes.table, "unit_names": names}
-    link = '<p><a href="explanations.html">Open the explanations</a></p>'
-    about = f"{EXPLAINED_ON_PAGE} scenes, each decided by a handful of named units that can be switched off one by one."
-    sections.append(Section("Decisions of Dynamic-5", link, about))
-    return replace(comparison, runs=runs, sections=[*comparison.sections, *reversed(sections)], **table)
+    return replace(
+        comparison,
+        runs=runs,
+        sections=[*comparison.sections, *reversed(sections)],
+        decision=decision,
+        meanings=MEANINGS,
+        remarks=[*_denser(opened), NOT_DISSECTED],
+        **table,
+    )
 
 
 def _explain(
-    model: Any, scenes: ComposedScenes, units: Dissection, concepts: Broden, summaries: dict[str, ModelSummary], out: Path
-) -> None:
-    """Write the explanation page of the first scenes."""
+    opened: dict[str, tuple[OpenNetwork, Dissection]], scenes: ComposedScenes, concepts: Broden, out: Path
+) -> Decision:
+    """Write the explanation page of the first scenes, and give one of their decisions."""
+    (network, units), (dense, its_units) = opened["Dynamic-5"], opened.get("Dense", (None, None))
+    count = min(EXPLAINED_ON_PAGE, len(scenes))
+    images, truth = scenes.images[:count], scenes.labels[:count].tolist()
     page(
-        model,
-        scenes.images[:EXPLAINED_ON_PAGE],
+        network,
+        images,
         out,
         units,
         concepts=concepts,
-        truth=scenes.labels[:EXPLAINED_ON_PAGE],
-        twin=summaries.get("Dense"),
-        summary=summaries["Dynamic-5"],
-        names=[f"scene {i}" for i in range(min(EXPLAINED_ON_PAGE, len(scenes)))],
-        title="Dynamic-5 on generated scenes",
+        truth=truth,
+        twin=dense,
+        twin_units=its_units,
+        names=[f"scene {i}" for i in range(count)],
+        title=f"Generated scenes: {network.metrics['top1']:.1f}\N{NO-BREAK SPACE}% right",
     )
+    explained = explain(network.model, images, units=units, truth=truth)
+    chosen = max(explained, key=lambda each: (each.class_index == truth[each.image], _told(each), -each.image))
+    sums = grouped(list(zip(chosen.names, chosen.products, strict=True)))
+    total = sum(sums.values())
+    heat = None if chosen.maps is None else chosen.maps.sum(0)
+    image = images[chosen.image]
+    return Decision(
+        sentence=chosen.sentence,
+        image=image.permute(1, 2, 0).numpy(),
+        heat=None if heat is None else heatmap(image, heat, against=True),
+        concepts=list(zip(sums, per_cent([value / total for value in sums.values()]), strict=True)) if total > 0 else [],
+        link=f"{out.name}#image={chosen.image + 1}",
+        page=out.name,
+        count=count,
+        preview=[each.permute(1, 2, 0).numpy() for each in images[:PREVIEWED]],
+    )
+
+
+def _told(each: Explanation) -> float:
+    """The part of the evidence that is on units whose concept counts: what a person can follow."""
+    evidence = sum(each.products)
+    named = sum(p for p, of in zip(each.products, each.concepts, strict=True) if of is not None and of.detector)
+    return named / evidence if evidence > 0 else 0.0
+
+
+def _denser(opened: dict[str, tuple[OpenNetwork, Dissection]]) -> list[str]:
+    """A sentence where the dense head has the better mean score or more detectors, with the means over the units in use."""
+    if not {"Dense", "Dynamic-5"} <= opened.keys():
+        return []
+    (dense, dense_units), (sparse, units) = opened["Dense"], opened["Dynamic-5"]
+    ours, theirs = units.summary(), dense_units.summary()
+    better = [
+        *(["the higher mean IoU over all units"] if theirs.mean_score > ours.mean_score else []),
+        *(["more detectors"] if theirs.detectors > ours.detectors else []),
+    ]
+    if not better:
+        return []
+    used = [(find_head(each.model).effective_weight.abs() >= THRESHOLD).any(0).cpu().numpy() for each in (dense, sparse)]
+    means = [of.scores[which].mean() for of, which in zip((dense_units, units), used, strict=True)]
+    return [
+        f"Dense has {' and '.join(better)}. All units count there, also those that a head does not use: Dense uses "
+        f"{used[0].sum()} of {len(used[0])}, Dynamic-5 {used[1].sum()}. Over the units in use, the mean IoU is {means[0]:.3f} "
+        f"for Dense and {means[1]:.3f} for Dynamic-5."
+    ]
 
 
 def _figures(model: Any, units: Dissection, scenes: ComposedScenes) -> dict[str, float | str]:

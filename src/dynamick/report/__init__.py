@@ -9,7 +9,7 @@ from typing import Any
 from dynamick.discovery import home_of
 
 _HOME = dict.fromkeys(("environment", "render", "save"), "dynamick.report.writing")
-_MODULES = ("explanation", "figures", "study", "training")
+_MODULES = ("explanation", "figures", "study", "thumbnails", "training")
 
 
 def __getattr__(name: str) -> Any:

@@ -35,6 +35,11 @@ def data_uri(data: bytes) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(data).decode()
 
 
+def uri(pixels: Array, quality: int = _QUALITY) -> str:
+    """A picture inside a page, of uint8 pixels (H, W, 3)."""
+    return data_uri(jpeg(pixels, quality=quality))
+
+
 def strips(rows: Sequence[Sequence[tuple[Array, Array | None]]], room: float) -> list[str]:
     """One data URI a row: its images side by side, the masks outlined. Empty for a row without images.
 

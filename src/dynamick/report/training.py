@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
+from PIL import Image
 
 from dynamick import report
 from dynamick.errors import InputError
@@ -45,6 +46,30 @@ class Section:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """One decision that the report shows, and the way to the page of all of them.
+
+    Attributes:
+        sentence: the decision in words.
+        image, heat: uint8 (H, W, 3), the image and where the evidence is; heat may be None.
+        concepts: what it adds up to: a concept's name and its share in per cent, the largest first.
+        link: to this decision on the page of explanations.
+        page: that page's file, beside the report.
+        count: how many decisions it shows.
+        preview: some of its images, uint8 (H, W, 3).
+    """
+
+    sentence: str
+    image: NDArray[np.uint8]
+    heat: NDArray[np.uint8] | None
+    concepts: Sequence[tuple[str, int]]
+    link: str
+    page: str
+    count: int
+    preview: Sequence[NDArray[np.uint8]] = ()
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything the page shows."""
 
@@ -56,6 +81,9 @@ class Comparison:
     part_table: NDArray[np.bool_] | None = None  # (O, P): the true class-by-part table
     unit_names: Mapping[str, Sequence[str]] | None = None  # run name -> the name of each of its M units
     sections: Sequence[Section] = ()
+    decision: Decision | None = None
+    meanings: Mapping[str, str] = field(default_factory=dict)  # what a further column says
+    remarks: Sequence[str] = ()  # below the table: why cells are empty, where another head is better
     command: str = ""
     machine: str = ""
 
@@ -77,15 +105,22 @@ class _Unit:
     match: bool
 
 
+WIDEST = 100
+"""How many columns of a terminal the text table takes at most; what does not fit follows below."""
+
+
 def table(comparison: Comparison) -> str:
     """The plain-text table: accuracy, static weights per class, routed units per input, seconds, then the extra columns."""
     heads = ["head", *(run.title for run in comparison.runs)]
-    lines = [f"{head:<{max(map(len, heads))}}" for head in heads]
+    begun = [f"{head:<{max(map(len, heads))}}" for head in heads]
+    blocks = [begun]
     for column in _columns(comparison):
         cells = [column.title, *column.values]
         width = max(map(len, cells))
-        lines = [f"{line}  {cell:>{width}}" for line, cell in zip(lines, cells, strict=True)]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n"
+        if blocks[-1] is not begun and len(blocks[-1][0]) + 2 + width > WIDEST:
+            blocks.append(begun)
+        blocks[-1] = [f"{line}  {cell:>{width}}" for line, cell in zip(blocks[-1], cells, strict=True)]
+    return "\n".join("\n".join([lines[0], "-" * len(lines[0]), *lines[1:]]) + "\n" for lines in blocks)
 
 
 def finding(comparison: Comparison) -> str:
@@ -139,13 +174,18 @@ def page(comparison: Comparison) -> str:
         finding=finding(comparison),
         focus=focus,
         columns=_columns(comparison),
+        first=_first(comparison, focus),
+        decision=_shown(comparison.decision),
+        meanings=[*MEANINGS.items(), *comparison.meanings.items()],
         training=_charts(
-            comparison.runs, ("top1", "Top-1 accuracy in percent", "linear"), ("val_loss", "Validation loss", "linear")
+            comparison.runs,
+            ("top1", "Top-1 accuracy in percent", "linear"),
+            ("val_loss", "Validation loss in nats an image", "linear"),
         ),
         sparsity=_charts(
             comparison.runs,
-            ("sparse_share", "Head weights with |w| < 0.001, in percent", "from zero"),
-            ("weights_per_class", "Weights per class with |w| ≥ 0.001", "log"),
+            ("sparse_share", "Head weights with |w| < 0.001 in percent", "from zero"),
+            ("weights_per_class", "Weights per class with |w| ≥ 0.001, logarithmic scale", "log"),
             ("routed_units", "Units routed per input and class", "from zero"),
             ("dead_units", "Units routed for no validation image", "from zero"),
         ),
@@ -206,6 +246,54 @@ def _columns(comparison: Comparison) -> list[_Column]:
         values = [run.extra.get(title, math.nan) for run in runs]
         columns.append(_Column(title, "", [_cell(value) for value in values]))
     return columns
+
+
+MEANINGS = {
+    "accuracy": "how many validation images are answered rightly",
+    "weights/class": "weights of 0.001 and more, of either sign, per class: what a person would have to read",
+    "most": "the same for the class that has most",
+    "routed/input": "units whose products enter a class's score for one image, on average",
+    "seconds": "that the training took",
+}
+
+
+def _first(comparison: Comparison, focus: Run) -> list[tuple[str, str, str]]:
+    """The four figures of the first screen: what, how much, and beside it the densest head's."""
+    dense = _densest(comparison.runs)
+
+    def beside(value: str) -> str:
+        return "" if dense is focus else f"{dense.title}: {value}"
+
+    figures = [
+        ("answered rightly", _percent(focus.accuracy), beside(_percent(dense.accuracy))),
+        ("weights a class", _of(focus), beside(_number(dense.weights_per_class, 1))),
+        ("units that decide for a class, per image", _number(focus.routed, 1), beside(_number(dense.routed, 1))),
+    ]
+    shared = next((key for key in focus.extra if key in dense.extra and key != "mean IoU"), None)
+    found = "parts found" if "parts found" in focus.extra else shared
+    if found is None:
+        return [*figures, ("seconds of training", _number(focus.seconds, 0), beside(_number(dense.seconds, 0)))]
+    return [*figures, (found, _cell(focus.extra[found]), beside(_cell(dense.extra.get(found, math.nan))))]
+
+
+def _shown(decision: Decision | None) -> dict[str, Any] | None:
+    """A decision with its pictures as addresses."""
+    if decision is None:
+        return None
+    uri = report.thumbnails.uri
+    pictures = [decision.image, *([] if decision.heat is None else [decision.heat])]
+    return {
+        **{name: getattr(decision, name) for name in ("sentence", "concepts", "link", "page", "count")},
+        "pictures": [uri(_enlarged(each), 90) for each in pictures],
+        "preview": [uri(each, 80) for each in decision.preview],
+    }
+
+
+def _enlarged(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A small image enlarged smoothly to about 256 pixels, as a screen would do less well."""
+    times = max(1, 256 // max(image.shape[:2]))
+    size = (image.shape[1] * times, image.shape[0] * times)
+    return np.asarray(Image.fromarray(image).resize(size, Image.Resampling.BICUBIC))
 
 
 def _charts(runs: Sequence[Run], *wanted: tuple[str, str, Axis]) -> list[str]:
