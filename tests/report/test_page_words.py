@@ -215,7 +215,7 @@ def test_without_names_units_are_known_by_their_pictures(browser: Any, tmp_path:
     page = example()
     units = [replace(unit, label="", category="", score=None, detector=False) for unit in page.units]
     opened(browser, tmp_path, units=units)
-    assert says(browser).startswith("aeroplane: unit 1 40 %, unit 2 30 %, unit 3 30 %; 4.4 ahead of car")
+    assert says(browser).startswith("aeroplane: unit 1 with 40 %, unit 2 with 30 %, unit 3 with 30 %; 4.4 ahead of car")
     bare = all_of(browser, "#products .members > li, #unit-list > li, #composition li", "each.querySelectorAll('.top').length")
     assert min(bare) >= 1
     assert "dynamick dissect" in text_of(browser, "#classes")
