@@ -27,8 +27,8 @@ class Recipe:
 
     model: str = key(
         "res18-d5a",
-        "the network: res8, res18-d5a (K of 5), capsnet-em, ..., a name of torchvision's, timm:NAME, efficientnet-lite0, "
-        "package.module:function, or a file or folder that was written here",
+        "the network: res8, res18-d5a (K of 5), capsnet-em, ...; a torchvision name, timm:NAME, package.module:function; or a "
+        "file or folder that was written here",
     )
     stem: str = key(
         "cifar", "first layers of a res...: cifar for 32x32, imagenet for 224x224; compact and patch are cheap", models.STEMS
