@@ -2,7 +2,6 @@
 
 from typing import Any
 
-# Before lightning, which imports torchvision.
 import lightning as L
 import torch
 
