@@ -15,10 +15,10 @@ from dynamick.comparison.heads import HEADS, stepped, ucbm
 from dynamick.comparison.heads.elastic_net import ALPHA
 from dynamick.comparison.heads.factorising import factorise
 from dynamick.comparison.heads.gradual_pruning import GradualPruning, weights_left
-from dynamick.comparison.heads.l1_proximal import FLOOR, Proximal, mean_weights, weakest_within
+from dynamick.comparison.heads.l1_proximal import FLOOR, Proximal, mean_weights, soft_threshold_, weakest_within
 from dynamick.comparison.heads.static_top_k import StaticTopK
-from dynamick.comparison.heads.stepped import Stepped, descend, trained_weight
-from dynamick.comparison.logistic import violation
+from dynamick.comparison.heads.stepped import Stepped, descend, rates, trained_weight
+from dynamick.comparison.logistic import standardise, violation
 from dynamick.comparison.measuring import measure
 
 ODD = st.one_of(st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-30, 1e30]), st.floats(-3, 3, width=32))
@@ -68,9 +68,9 @@ def test_the_smallest_weights_go_and_stay_away(features: Features, monkeypatch: 
     seen: list[tuple[Tensor, Tensor]] = []
 
     class Watched(GradualPruning):
-        def after_step(self, layer: Any, progress: float, rate: float) -> None:
+        def after_step(self, layer: Any, progress: float, optimizer: torch.optim.Optimizer) -> None:
             before = layer.parametrizations.weight[0].kept
-            super().after_step(layer, progress, rate)
+            super().after_step(layer, progress, optimizer)
             after = layer.parametrizations.weight[0].kept
             size = trained_weight(layer).detach().abs()
             assert (after <= before).all()
@@ -96,7 +96,7 @@ def test_every_class_keeps_exactly_so_many(features: Features, name: str, budget
     assert found.about["decay"] in stepped.DECAYS
 
 
-@pytest.mark.parametrize("name", ["static-top-k", "gradual-pruning", "l1-proximal"])
+@pytest.mark.parametrize("name", ["static-top-k", "gradual-pruning"])
 def test_two_units_a_class_are_found(features: Features, name: str) -> None:
     [found] = HEADS[name].fit(features.x, features.labels, 3, [2])
     assert (found.head(features.x).argmax(1) == features.labels).double().mean() > 0.75
@@ -112,34 +112,40 @@ def test_a_decay_is_chosen_by_images_that_the_head_has_not_seen(features: Featur
         assert found.about["decay"] == decay
 
 
-@given(st.lists(ODD, min_size=1, max_size=8), st.floats(0, 2), st.floats(0, 2))
-def test_a_proximal_step_is_soft_thresholding(weights: list[float], rate: float, strength: float) -> None:
-    layer = nn.Linear(len(weights), 1)
-    with torch.no_grad():
-        layer.weight.copy_(rows_of(weights, 1))
-    before = layer.weight.detach().clone()
-    Proximal(strength).after_step(layer, 0.5, rate)
-    for w, new in zip(before[0].tolist(), layer.weight[0].tolist(), strict=True):
-        # What is nearest to w and has little |w|: it minimises (new - w)^2 / 2 + amount |new|.
-        expected = max(abs(w) - rate * strength, 0.0) * (1 if w > 0 else -1)
-        assert new == pytest.approx(expected, rel=1e-5, abs=1e-6)
+@given(st.lists(st.tuples(ODD, st.floats(0, 2)), min_size=1, max_size=8))
+def test_soft_thresholding(given: list[tuple[float, float]]) -> None:
+    weight, amounts = (torch.tensor(each) for each in zip(*given, strict=True))
+    new = weight.clone()
+    soft_threshold_(new, amounts)
+    for w, amount, found in zip(weight.tolist(), amounts.tolist(), new.tolist(), strict=True):
+        # It minimises (found - w)^2 / 2 + amount |found|.
+        assert found == pytest.approx(max(abs(w) - amount, 0.0) * (1 if w > 0 else -1), rel=1e-5, abs=1e-6)
 
 
-def test_proximal_steps_of_plain_gradient_descent_reach_the_penaltys_minimum(features: Features) -> None:
-    """The conditions of Karush, Kuhn and Tucker, with the bias free: the step after a gradient step is the penalty's own."""
-    x, y, kind = features.x - features.x.mean(0), features.labels, Proximal(0.02)
+def test_a_weight_moves_by_its_own_rate() -> None:
+    """AdamW's formula, written out over three steps."""
+    weight = nn.Parameter(torch.tensor([1.0, -2.0, 3.0]))
+    optimizer = torch.optim.AdamW([{"params": [weight], "weight_decay": 0.0}], lr=0.1)
+    v = torch.zeros(3)
+    for step in range(1, 4):
+        weight.grad = torch.tensor([0.1, -5.0, 0.0]) * step
+        v = 0.999 * v + 0.001 * weight.grad**2
+        optimizer.step()
+        torch.testing.assert_close(rates(optimizer, weight), 0.1 / ((v / (1 - 0.999**step)).sqrt() + 1e-8))
+
+
+def test_proximal_steps_reach_the_penaltys_minimum(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conditions of Karush, Kuhn and Tucker. Every step sees all images, so it is no matter of chance."""
+    monkeypatch.setattr(stepped, "STEPS", 600)
+    monkeypatch.setattr(stepped, "RATE", 0.1)
+    monkeypatch.setattr(stepped, "BATCH", 600)
+    x, y = standardise(features.x)[0], features.labels
     layer: Any = nn.Linear(12, 3)
-    for _ in range(3000):
-        layer.zero_grad()
-        F.cross_entropy(layer(x), y).backward()
-        with torch.no_grad():
-            for parameter in layer.parameters():
-                parameter -= 2.0 * parameter.grad
-        kind.after_step(layer, 0.5, 2.0)
+    descend(Proximal(0.02), layer, x, y, 0.0, 0)
     layer.zero_grad()
     F.cross_entropy(layer(x), y).backward()
     assert 0 < mean_weights(layer) < 12
-    assert violation(layer.weight, layer.weight.grad, layer.bias.grad, 0.02, 0.0) < 1e-4
+    assert violation(layer.weight, layer.weight.grad, layer.bias.grad, 0.02, 0.0) < 1e-6
 
 
 @given(st.floats(1e-6, 1e3), st.integers(0, 12))

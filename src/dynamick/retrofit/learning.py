@@ -157,7 +157,7 @@ def learn(
             loss.backward()
             optimizer.step()
             done += 1
-            kind.after_step(net.head, done / steps, optimizer.param_groups[-1]["lr"])
+            kind.after_step(net.head, done / steps, optimizer)
             schedule.step()
         if progress is not None:
             progress(len(rows))

@@ -39,9 +39,9 @@ class Falling(Routed):
     """The same, with K scheduled downwards: many units learn first, and few are left."""
 
     def begin(self, layer: Any) -> None:
-        self.after_step(layer, 0.0, 0.0)
+        layer.k = scheduled_k(self.k, layer.in_features, 0.0)
 
-    def after_step(self, layer: Any, progress: float, rate: float) -> None:
+    def after_step(self, layer: Any, progress: float, optimizer: torch.optim.Optimizer) -> None:
         layer.k = scheduled_k(self.k, layer.in_features, progress)
 
     def end(self, layer: Any) -> None:

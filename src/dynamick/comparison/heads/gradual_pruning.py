@@ -29,7 +29,7 @@ class GradualPruning(Stepped):
     def begin(self, layer: Any) -> None:
         parametrize.register_parametrization(layer, "weight", Kept(layer.weight))
 
-    def after_step(self, layer: Any, progress: float, rate: float) -> None:
+    def after_step(self, layer: Any, progress: float, optimizer: torch.optim.Optimizer) -> None:
         mask, weight = layer.parametrizations.weight[0], trained_weight(layer).detach()
         left = weights_left(weight.shape[1], self.k, progress)
         mask.kept = keep_largest_per_class(torch.where(mask.kept, weight.abs(), -1.0), left)
@@ -67,4 +67,4 @@ def fit(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: i
 
 
 TITLE = "gradual magnitude pruning"
-COMPARED = (ComparedHead("gradual-pruning", TITLE, fit, "static", 1500, True, place=9, colour=6, marker="X"),)
+COMPARED = (ComparedHead("gradual-pruning", TITLE, fit, "static", 200, True, place=9, colour=6, marker="X"),)

@@ -1,18 +1,22 @@
-"""L1 by proximal steps: after each step of the optimiser every weight moves towards zero, and stops there."""
+"""L1 by proximal steps: after each step of the optimiser every weight moves towards zero, and stops there.
+
+A weight moves by the strength times its own rate: the penalty's step in the optimiser's metric (Yun, Lozano and Yang 2021).
+AdamW's steps have about one length, so by one amount for all either every weight would stay, or none.
+"""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.fitted import Clock, Fitted
-from dynamick.comparison.heads.stepped import Begun, Stepped
-from dynamick.models.heads.l1 import soft_threshold_
+from dynamick.comparison.heads.stepped import Begun, Stepped, rates
 
-FIRST, FACTOR = 0.1, 4.0
+FIRST, FACTOR = 0.03, 4.0
 """The first strength that is tried, and by how much the next one differs until one is within the budget and one beyond it."""
 BISECTIONS = 5
 FLOOR = 1e-4
@@ -26,13 +30,19 @@ class Proximal(Stepped):
     """A head under an L1 penalty. Zeros are exact.
 
     Attributes:
-        strength: a weight moves by this times the rate, in each step.
+        strength: the penalty is this times the sum of all |w|, beside the mean loss.
     """
 
     strength: float
 
-    def after_step(self, layer: Any, progress: float, rate: float) -> None:
-        soft_threshold_(layer.weight, rate * self.strength)
+    def after_step(self, layer: Any, progress: float, optimizer: torch.optim.Optimizer) -> None:
+        soft_threshold_(layer.weight, self.strength * rates(optimizer, layer.weight))
+
+
+@torch.no_grad()
+def soft_threshold_(weight: Tensor, amounts: Tensor) -> None:
+    """Move every weight towards zero by an amount of its own, in place; it stops there."""
+    weight.sub_(weight.clamp(-amounts, amounts))
 
 
 def weakest_within(
@@ -104,4 +114,4 @@ def fit(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: i
         yield Fitted(budget, head, shared + sum(spent.values()), {"strength": strength})
 
 
-COMPARED = (ComparedHead("l1-proximal", "L1 by proximal steps", fit, "static", 3500, True, place=10, colour=5, marker="p"),)
+COMPARED = (ComparedHead("l1-proximal", "L1 by proximal steps", fit, "static", 150, True, place=10, colour=5, marker="p"),)

@@ -47,4 +47,4 @@ def fit(x: Tensor, labels: Tensor, classes: int, budgets: Sequence[int], seed: i
 
 
 TITLE = "static top-K, straight through"
-COMPARED = (ComparedHead("static-top-k", TITLE, fit, "static", 1500, True, place=8, colour=3, marker="P"),)
+COMPARED = (ComparedHead("static-top-k", TITLE, fit, "static", 200, True, place=8, colour=3, marker="P"),)

@@ -32,13 +32,13 @@ class Stepped:
     def begin(self, layer: Any) -> None:
         """Before the first step, once the layer has its first weights. What is trained is `trained_weight` from here on."""
 
-    def after_step(self, layer: Any, progress: float, rate: float) -> None:
+    def after_step(self, layer: Any, progress: float, optimizer: torch.optim.Optimizer) -> None:
         """After each step of the optimiser.
 
         Args:
             layer: what is trained.
             progress: the share of the steps that are done, 0..1.
-            rate: of the weight, in this step.
+            optimizer: it has just made a step.
         """
 
     def end(self, layer: Any) -> None:
@@ -51,6 +51,14 @@ def trained_weight(layer: Any) -> Tensor:
     """The weight that an optimiser changes. A head may compute with another one, made of it."""
     weight: Tensor = layer.parametrizations.weight.original if parametrize.is_parametrized(layer, "weight") else layer.weight
     return weight
+
+
+def rates(optimizer: torch.optim.Optimizer, weight: Tensor) -> Tensor:
+    """By what AdamW's last step multiplied the gradient's running mean, for each entry of a weight: lr / (sqrt(v) + eps)."""
+    group = next(each for each in optimizer.param_groups if any(one is weight for one in each["params"]))
+    state = optimizer.state[weight]
+    v: Tensor = state["exp_avg_sq"] / (1 - group["betas"][1] ** float(state["step"]))
+    return group["lr"] / (v.sqrt() + group["eps"])
 
 
 def descend(head: Stepped, layer: nn.Linear, x: Tensor, labels: Tensor, decay: float, seed: int, epochs: int = EPOCHS) -> None:
@@ -80,7 +88,7 @@ def descend(head: Stepped, layer: nn.Linear, x: Tensor, labels: Tensor, decay: f
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        head.after_step(layer, (step + 1) / steps, optimizer.param_groups[0]["lr"])
+        head.after_step(layer, (step + 1) / steps, optimizer)
         schedule.step()
     head.end(layer)
 

@@ -24,7 +24,7 @@ A_CLASS = 5
 """Concepts for each class, as theirs for Places365; never more than features."""
 IMAGES = 5000
 """Of more images, so many, evenly spaced, give the directions."""
-STRENGTHS = (3e-3, 8e-4, 4e-4, 1e-4)
+STRENGTHS = (1e-2, 3e-3, 8e-4, 4e-4, 1e-4)
 """Of the elastic net, to choose from; the last three are theirs."""
 
 
@@ -125,4 +125,4 @@ def empty(tensors: dict[str, Tensor], k: int) -> nn.Sequential:
 
 
 TITLE = "UCBM's way: k concepts a picture"
-COMPARED = (ComparedHead("ucbm", TITLE, fit, "routed", 800, True, place=3, colour=3, marker="P", empty=empty),)
+COMPARED = (ComparedHead("ucbm", TITLE, fit, "routed", 60, True, place=3, colour=3, marker="P", empty=empty),)
