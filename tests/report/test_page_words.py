@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from selenium.webdriver.support.ui import WebDriverWait
 
 from dynamick.explanation.sentence import Side, sentence
 from dynamick.report.explanation import (
@@ -200,7 +201,8 @@ def test_names_pictures_and_colours(browser: Any, tmp_path: Path) -> None:
     assert len(colours) > 3
     assert len(set(colours)) == 1, "one colour a concept over the whole page"
     browser.execute_script("document.querySelector('[data-key=\"group-wing|part\"]').focus()")
-    lit = all_of(browser, ".lit", "each.dataset.concept")
+    # A window that has just come up may hear of the focus a moment later.
+    lit = WebDriverWait(browser, 10).until(lambda _: all_of(browser, ".lit", "each.dataset.concept"))
     assert len(lit) > 2
     assert set(lit) == {"wing|part"}
     sizes = all_of(browser, ".top", "each.getBoundingClientRect().width")
@@ -248,7 +250,8 @@ def test_a_decision_on_paper(browser: Any, tmp_path: Path) -> None:
     for gone in ("Copy link", "Explain", "Compare with", "Image only", "Switch all on", "Search"):
         assert gone not in " ".join(sheets), gone
     assert "Details: the formulae" in first, "what is folded is open on paper"
-    lines = re.findall(r"(?:wing|wheel unit 3|Bias, the same for every image) ?([+\u2212]?\d+\.\d)", first)
+    decision = first.partition("Details: the formulae")[0]
+    lines = re.findall(r"(?:wing|wheel unit 3|Bias, the same for every image) ?([+\u2212]?\d+\.\d)", decision)
     total = re.search(r"Sum: the logit ?(\d+\.\d)", first)
     assert total
     assert sum(float(each.replace("\u2212", "-")) for each in lines) == pytest.approx(float(total[1]), abs=1e-9)
