@@ -215,3 +215,16 @@ def test_parts_that_run_in_turn(parts: list[nn.Module], at: str) -> None:
     dk.revert(model)
     assert torch.equal(model(x), before)
     assert set(model.state_dict()) == keys
+
+
+def test_units_on_a_heads_input_stay_when_its_k_changes() -> None:
+    """In a network that runs its parts in turn they are the head's own, and the head is replaced."""
+    x = torch.rand(2, 3, 12, 12)
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveMaxPool2d(1), nn.Flatten(), nn.Linear(8, 4)).eval()
+    before = model(x)
+    converted = dk.convert(model, k=4, units=6, example=x).eval()
+    routed = converted(x)
+    again = dk.convert(converted, k=6)
+    assert {name for name in again.state_dict() if "units" in name}
+    assert torch.equal(dk.convert(again, k=4)(x), routed)
+    assert torch.equal(dk.revert(again)(x), before)

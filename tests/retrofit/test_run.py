@@ -1,6 +1,9 @@
 """`dynamick retrofit`: a network gets units and a head of them, and its file does what the command printed."""
 
 import json
+import subprocess
+import sys
+import textwrap
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -240,3 +243,29 @@ def test_one_estimate_comes_before_the_first_image_and_every_stage_has_a_bar(
     retrofit(opened(weights), data, tmp_path / "out", 2, 8, tell=told.append)
     err = capsys.readouterr().err
     assert all(f"{stage}:" in err for stage in ("maps/train", "dense linear probe", "units, dense head", "units, Dynamic-2"))
+
+
+def test_two_processes_share_the_maps_and_learn_together(data: Path, weights: Path, tmp_path: Path) -> None:
+    """Each keeps the maps of its half, in a cache of its own; the head is about as good as that of one process."""
+    program = """
+        from dynamick.cli.main import main
+        from dynamick.retrofit import heads, probe, run
+        probe.LEAST_STEPS, probe.EPOCHS, heads.DECAYS, run.ROUTED, run.DENSE = 30, 1, (1.0,), (2.0,), (1.0,)
+        main()
+    """
+    (tmp_path / "quick.py").write_text(textwrap.dedent(program))
+    given = ["--model", "res8", "--weights", str(weights), "--size", "16", "--data", str(data), *FEW]
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "quick.py"]
+    out = tmp_path / "shared"
+    done = subprocess.run([*launcher, "retrofit", *given, "--out", str(out)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("top-1 after") == 1
+    names = {path.name for path in (out / "maps" / "train").iterdir()}
+    assert {"share-1-of-2", "share-2-of-2"} <= names
+    alone = retrofit(opened(weights), data, tmp_path / "alone", 2, 8)
+    shared = json.loads((out / "retrofit.json").read_text())
+    assert shared["changed"] == 0
+    assert alone.report is not None
+    assert shared["rows"][1]["top1"] == alone.report.rows[1].top1
+    assert abs(shared["after"]["top1"] - alone.after["top1"]) <= 25
+    assert dk.load(out / "weights.safetensors")(torch.rand(1, 3, 16, 16)).shape == (1, 2)

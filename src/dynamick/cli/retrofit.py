@@ -1,6 +1,7 @@
 """`dynamick retrofit --model resnet50 --weights F --data DIR --out DIR`: learnt units and a Dynamic-K head for any network."""
 
 import argparse
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,7 +56,8 @@ def run(args: argparse.Namespace) -> None:
         page=args.page,
         tell=partial(print, flush=True),
     )
-    print("\n".join(_lines(made, args)))
+    if int(os.environ.get("RANK", 0)) == 0:
+        print("\n".join(_lines(made, args)))
 
 
 def _lines(made: "Retrofitted", args: argparse.Namespace) -> list[str]:

@@ -209,5 +209,8 @@ def _share(old: nn.Module, new: nn.Module) -> nn.Module:
     new.weight, new.bias = old.weight, old.bias
     if isinstance(old, DYNAMIC) and isinstance(new, DYNAMIC):
         new.mask = old.mask
+    for name, inside in old.named_children():
+        # Such as learnt units on the layer's input.
+        new.add_module(name, inside)
     torch_internals.move_hooks(old, new)
     return new.train(old.training)

@@ -17,6 +17,7 @@ from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
 from dynamick.retrofit.maps import Maps, means
 from dynamick.retrofit.probe import DECAYS, fit_probe
 from dynamick.retrofit.report import Row
+from dynamick.retrofit.shares import agreed
 from dynamick.retrofit.tuning import Choice, Trial, accuracy, choose, split
 from dynamick.training.pruning import prune_head
 
@@ -87,7 +88,7 @@ def tuned_probe(work: Work) -> TunedProbe:
 
     def trial(decay: float) -> Trial:
         logits[decay] = fit_probe(x[learnt], y[learnt], work.classes, decay, work.seed, progress=work.tell).logits(x)
-        return Trial(accuracy(logits[decay][held], y[held]))
+        return agreed(Trial(accuracy(logits[decay][held], y[held])))
 
     choice = choose(DECAYS, trial)
     began = time.monotonic()
@@ -117,7 +118,7 @@ def tuned_units(
         settings_now = replace(settings, decay=decay)
         net = learn(images.maps, images.labels, work.classes, settings_now, part, learnt, work.tell)
         top1 = accuracy(net.head(pooled(net, images.maps, held)), images.labels[held])
-        return Trial(top1, sparsity(net.head.get_parameter("weight")).weights_per_class)
+        return agreed(Trial(top1, sparsity(net.head.get_parameter("weight")).weights_per_class))
 
     kind = settings.kind
     choice = choose(decays, trial, SPARE * kind.k if isinstance(kind, Routed) else math.inf)

@@ -15,6 +15,7 @@ from dynamick.nn import UnitLayer
 from dynamick.ops import torch_internals
 from dynamick.retrofit.maps import Maps
 from dynamick.retrofit.probe import passes
+from dynamick.retrofit.shares import average_buffers, average_gradients, own_part
 from dynamick.seeding import seed_of
 
 MOST_STEPS = 4000
@@ -147,7 +148,7 @@ def learn(
         order = rows[torch.randperm(len(rows), generator=generator)]
         for chosen in order[: len(rows) // batch * batch].view(-1, batch):
             # Maps are read in the order in which they lie.
-            places = chosen.sort().values
+            places = own_part(chosen.sort().values)
             logits = net(maps[places].to(dtype))
             loss = F.cross_entropy(logits, labels[places], label_smoothing=settings.smoothing)
             if soft is not None:
@@ -155,6 +156,7 @@ def learn(
                 loss = (1 - settings.teacher) * loss + settings.teacher * apart
             optimizer.zero_grad()
             loss.backward()
+            average_gradients(net, len(places) / batch)
             optimizer.step()
             done += 1
             kind.after_step(net.head, done / steps, optimizer)
@@ -162,6 +164,7 @@ def learn(
         if progress is not None:
             progress(len(rows))
     kind.end(net.head)
+    average_buffers(net)
     return net.eval().requires_grad_(False)
 
 

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -13,8 +13,10 @@ from dynamick.comparison.cache import Enter, fill_cache, open_chunks, usual_batc
 from dynamick.comparison.entering import entering, network_key
 from dynamick.data.labelled import LabelledImages
 from dynamick.data.loading import taken_ahead
+from dynamick.dissection.shards import active, rank
 from dynamick.nn import Place
 from dynamick.preprocessing import Preprocessing
+from dynamick.retrofit.shares import Share, rows_of, wait
 
 BYTES = 2
 """Of a number in bfloat16."""
@@ -38,21 +40,23 @@ class StoredMaps:
     """Maps in memory or in memory-mapped files.
 
     Args:
-        chunks: of so many images each, but for the last; (n, P, C).
+        chunks: in the order of the images; (n, P, C).
         kept: the places of the images that count, int64, ascending; None for all.
     """
 
     def __init__(self, chunks: Sequence[Tensor], kept: Tensor | None = None) -> None:
-        self.chunks, self.size = list(chunks), len(chunks[0])
+        self.chunks = list(chunks)
+        self.ends = torch.tensor([len(each) for each in self.chunks]).cumsum(0)
         _, P, C = chunks[0].shape
         self.kept = torch.arange(sum(map(len, chunks))) if kept is None else kept
         self.shape = (len(self.kept), P, C)
 
     def __getitem__(self, rows: Tensor) -> Tensor:
         rows = self.kept[rows]
-        numbers, counts = (rows // self.size).unique_consecutive(return_counts=True)
-        parts = (rows % self.size).split(counts.tolist())
-        return torch.cat([self.chunks[n][part] for n, part in zip(numbers.tolist(), parts, strict=True)])
+        numbers, counts = torch.bucketize(rows, self.ends, right=True).unique_consecutive(return_counts=True)
+        starts = self.ends[numbers] - torch.tensor([len(self.chunks[number]) for number in numbers.tolist()])
+        parts = zip(numbers.tolist(), starts.tolist(), rows.split(counts.tolist()), strict=True)
+        return torch.cat([self.chunks[number][part - start] for number, start, part in parts])
 
 
 class LiveMaps:
@@ -100,7 +104,7 @@ def open_maps(
         place: where the maps are (`dynamick.nn.find_place`); vectors are maps of one location.
         data: the images.
         prepare: as the model's images are prepared.
-        folder: for the cache; one process fills it at a time.
+        folder: for the cache; one process fills it at a time. Under torchrun each one fills a folder in it with its share.
         stored: False keeps nothing, and runs the network whenever maps are asked for.
         batch_size: images a forward pass; None takes what the device does fast.
 
@@ -118,10 +122,17 @@ def open_maps(
         kept = (labels >= 0).nonzero().flatten()
         live = LiveMaps(enter, data, batch_size, max(1, place.cells), place.channels, kept)
         return live, labels[kept], _names(data, labels < 0)
-    key = {**network_key(model, head, prepare), "data": data.fingerprint(), "dtype": "bfloat16"}
+    key = {**network_key(model, head, prepare), "dtype": "bfloat16"}
     key["place"] = f"{place.side} of {place.module}"
-    fill_cache(folder, key, data, enter, batch_size, progress=True, skip=True)
-    chunks = open_chunks(folder)[1]
+    shares = rows_of(len(data))
+    folders = [folder / f"share-{number}-of-{len(shares)}" for number in range(1, len(shares) + 1)] if active() else [folder]
+    if len(shares[rank()]):
+        # The whole of it, where one process is alone.
+        own: Any = Share(data, shares[rank()]) if active() else data
+        own_key = {**key, "data": own.fingerprint()}
+        fill_cache(folders[rank()], own_key, own, enter, batch_size, progress=rank() == 0, skip=True)
+    wait()
+    chunks = [chunk for each, rows in zip(folders, shares, strict=True) if len(rows) for chunk in open_chunks(each)[1]]
     labels = torch.cat([each for _, each in chunks])
     kept = (labels >= 0).nonzero().flatten()
     return StoredMaps([x for x, _ in chunks], kept), labels[kept], _names(data, labels < 0)

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -16,6 +17,7 @@ from dynamick.comparison.measuring import measure
 from dynamick.data.labelled import LabelledImages
 from dynamick.data.loading import first_readable
 from dynamick.data.recipe import folder_recipe
+from dynamick.dissection.shards import processes, world
 from dynamick.durations import in_words
 from dynamick.errors import InputError
 from dynamick.explanation.folder import explain_folder
@@ -34,6 +36,7 @@ from dynamick.retrofit.maps import SPARE, Maps, maps_entering, open_maps, room_f
 from dynamick.retrofit.own_head import order_looks_wrong, own_head
 from dynamick.retrofit.probe import BATCH, DECAYS, EPOCHS, passes
 from dynamick.retrofit.report import Report, Retrofitted, Row
+from dynamick.retrofit.shares import first, only_first, own_device, wait
 from dynamick.retrofit.tuning import split
 
 TEACHERS = ("probe", "network", "none")
@@ -61,7 +64,7 @@ def retrofit(
 
     Every decay, the dense heads' too, is chosen on a fifth of the training images; then it learns from all.
     Writes weights.safetensors, which `dynamick.load` opens, and retrofit.json into the folder, and keeps the maps there: the
-    same call goes on after an interruption.
+    same call goes on after an interruption. Under torchrun each process keeps the maps of its share, and all train together.
 
     Args:
         network: as `dynamick.open_network` opens it; its model is changed.
@@ -92,13 +95,19 @@ def retrofit(
         pages.check({"--out": Path(out)})
     if (reason := why_no_folder(Path(out))) is not None:
         raise InputError(f"{out}: cannot be written ({reason}); give another --out")
-    with alone(Path(out)):
+    tell = only_first(tell)
+    with processes(), alone(Path(out)) if first() else nullcontext():
+        # No other process looks into the folder before.
+        wait()
+        device = own_device(device)
+        if units is None and world() > 1:
+            raise InputError("--units none: is for one process; give a number of units, or leave torchrun out")
         if units is None:
             made = retrofit_head(network, data, out, k, rule, seed=seed, dtype=dtype, device=device, tell=tell)
         else:
             settings = Settings(units=units, k=k, rule=rule, seed=seed)
             made = _retrofit_units(network, data, Path(out), settings, teacher, device, tell)
-    if pages is not None:
+    if pages is not None and first():
         opened = replace(open_network(network.model), name=network.name, metrics={"top1": made.after["top1"]})
         explain_folder(opened, Path(data) / "val", pages)
     return made
@@ -159,8 +168,11 @@ def _retrofit_units(
     _install(network, head, place, net)
     about = {"model": network.name, "data": Path(shown.root).name, "k": settings.k, "rows": [asdict(row) for row in rows]}
     metrics = {"top1": rows[-1].top1, "top5": rows[-1].top5}
-    save(model, out / WEIGHTS, {"retrofit": about, "recipe": {"data": asdict(shown)}, "metrics": metrics}, vouch=True)
-    write_json(out / FIGURES, {"before": before, "after": after, **report.to_dict(), **made})
+    if first():
+        save(model, out / WEIGHTS, {"retrofit": about, "recipe": {"data": asdict(shown)}, "metrics": metrics}, vouch=True)
+        write_json(out / FIGURES, {"before": before, "after": after, **report.to_dict(), **made})
+    # No process ends before: the folder is whole then.
+    wait()
     return Retrofitted(before, after, outputs, model.classes, report)
 
 
@@ -194,6 +206,8 @@ def _tell_estimate(
     """Say how long all of it takes, before the first image is kept."""
     count = len(images["train"])
     left = sum(len(each) - images_done(folder / name) for name, each in images.items()) if stored else len(images["val"])
+    # Several processes share the pass.
+    left = left // world()
     blank = BlankMaps((count, max(1, place.cells), place.channels))
     heads = seconds_of_heads(blank, len(images["train"].classes), [replace(settings, k=None), settings], DECAYS_OF)
     # Without kept maps each epoch is another pass.
@@ -253,7 +267,7 @@ def _heads(
 
 def _progress(name: str, count: float, epochs: int, images: int) -> Any:
     """A bar of about so many trainings; how many there are is known at their end."""
-    return bar(name, round(count * epochs * images))
+    return bar(name, round(count * epochs * images), show=first())
 
 
 def _install(network: OpenNetwork, head: str, place: Place, net: UnitHead) -> None:

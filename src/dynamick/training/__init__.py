@@ -11,6 +11,7 @@ _HOME = {
     "Images": "dynamick.training.data",
     "OptimRecipe": "dynamick.training.recipe",
     "Pruned": "dynamick.training.pruning",
+    "Readable": "dynamick.training.readable",
     "Recipe": "dynamick.training.recipe",
     "load_images": "dynamick.training.data",
     "prune": "dynamick.training.pruning",

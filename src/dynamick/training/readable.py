@@ -1,0 +1,56 @@
+"""For a Lightning training of one's own: K falls, and at the end what no image routes is removed."""
+
+# isort: off
+from collections.abc import Callable, Iterable
+from typing import Any
+
+# Before lightning, which imports torchvision.
+from dynamick.torchvision_shim import torchvision  # noqa: F401
+import lightning as L
+
+# isort: on
+
+from torch import Tensor, nn
+
+from dynamick.nn import find_classifier
+from dynamick.optim import KSchedule
+from dynamick.training.pruning import Pruned, prune
+
+
+class Readable(L.Callback):
+    """A Lightning callback for a converted network: `dynamick.KSchedule` in the training, `dynamick.prune` at its end.
+
+    The decay of the head is the optimiser's: give it `dynamick.parameter_groups(model)`.
+
+    Args:
+        model: the converted network; the LightningModule holds it.
+        images: gives all training images as they are evaluated, prepared, in batches of (B, C, H, W). None prunes nothing.
+        k_start: K of the first step; None leaves K as it is.
+
+    Attributes:
+        pruned: what was removed, after the training.
+    """
+
+    pruned: Pruned | None = None
+
+    def __init__(
+        self, model: nn.Module, images: Callable[[], Iterable[Tensor]] | None = None, k_start: int | None = None
+    ) -> None:
+        self.model, self.images, self.k_start = model, images, k_start
+        self.schedule: KSchedule | None = None
+        self.k = getattr(model.get_submodule(find_classifier(model)), "k", 1)
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.k_start is not None:
+            self.schedule = KSchedule(self.model, self.k_start, self.k, int(trainer.estimated_stepping_batches))
+            # A training that goes on is not at its first step.
+            self.schedule.load_state_dict({"done": trainer.global_step})
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
+        if self.schedule is not None:
+            self.schedule.load_state_dict({"done": trainer.global_step})
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
+        if self.images is not None:
+            device = next(self.model.parameters()).device
+            self.pruned = prune(self.model, (batch.to(device) for batch in self.images()))
