@@ -125,4 +125,4 @@ def empty(tensors: dict[str, Tensor], k: int) -> nn.Sequential:
 
 
 TITLE = "UCBM's way: k concepts a picture"
-COMPARED = (ComparedHead("ucbm", TITLE, fit, "routed", 60, True, place=3, colour=3, marker="P", empty=empty),)
+COMPARED = (ComparedHead("ucbm", TITLE, fit, "routed", 150, True, place=3, colour=3, marker="P", empty=empty),)
