@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from benchmarks.results.tables import spread, table
 from dynamick import dissect, open_network, save
+from dynamick.comparison.heads import elastic_net, ucbm
 from dynamick.comparison.heads.gradual_pruning import GradualPruning
 from dynamick.comparison.heads.l1_proximal import Proximal
 from dynamick.comparison.heads.static_top_k import StaticTopK
@@ -36,10 +37,12 @@ from dynamick.files import read_json, write_atomically, write_json
 from dynamick.networks.published import SHIPPED
 from dynamick.nn import DynamicLinear, UnitLayer, add_units, find_place
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units, units_within
-from dynamick.retrofit.learning import Settings, learn, pooled
+from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
 from dynamick.retrofit.maps import open_maps
 from dynamick.retrofit.probe import fit_probe
+from dynamick.retrofit.report import Row
 from dynamick.retrofit.run import features
+from dynamick.retrofit.tuning import accuracy
 
 FAINT = 1e-3
 """A weight below it does not count."""
@@ -88,11 +91,19 @@ WAYS = {
     "units, dense": Way(Settings(k=None), DENSE, taught=False),
     "units, dense, taught": Way(Settings(k=None), DENSE),
     **{f"units, Dynamic-{k}": routed(k) for k in (1, 3, 5, 10)},
+    "units, Dynamic-5, decay 4": Way(Settings(k=5), (4.0,)),
     "units, static 5": Way(Settings(head=StaticTopK(5)), ROUTED),
     "units, pruned to 5": Way(Settings(head=GradualPruning(5)), (0.05, 0.5, 1.5, 3.0, 6.0)),
     "units, L1": Way(Settings(), ()),
     "units, Dynamic-5, unseen": replace(routed(5), unseen=True),
 }
+
+FITTED = {
+    "features, elastic-net path to 5": ("features", elastic_net.fit),
+    "dense units, elastic-net path to 5": ("units, dense", elastic_net.fit),
+    "features, UCBM's way, k = 5": ("features", ucbm.fit),
+}
+"""Heads that are fitted on what does not change: on the network's features, or on the units of a way."""
 
 
 def learn_all(name: str, data: Path, out: Path, seeds: list[int], only: list[str]) -> None:
@@ -103,7 +114,10 @@ def learn_all(name: str, data: Path, out: Path, seeds: list[int], only: list[str
         probe = done(out / f"probe-{seed}", lambda now=now, seed=seed: learn_probe(now, out, seed))
         lessons = safetensors.torch.load_file(out / f"probe-{seed}.safetensors")
         print(f"probe, seed {seed}: {probe['row']['top1']:.2f} %", flush=True)
-        for title in only or WAYS:
+        for title in only or [*WAYS, *FITTED]:
+            if title in FITTED:
+                done(out / f"{slug(title)}-{seed}", lambda now=now, title=title, seed=seed: fit_one(now, out, title, seed))
+                continue
             way = WAYS[title]
             if way.unseen and name != "miniplaces":
                 continue
@@ -184,6 +198,39 @@ def learn_one(work: Work, file: Path, way: Way, lessons: dict[str, Tensor], rows
         "negative": float(((weight < 0) & kept).sum() / kept.sum()),
         "measured": measure(net.head, features(x, work.val.labels, [str(c) for c in range(work.classes)])),
     }
+
+
+def fit_one(work: Work, out: Path, title: str, seed: int) -> dict[str, Any]:
+    """A head of five weights a class, or of five concepts a picture."""
+    on, fit = FITTED[title]
+    x, seen = work.train.means, work.val.means
+    if on != "features":
+        net = learnt_units(out / f"{slug(on)}-{seed}.safetensors", x.shape[1])
+        x, seen = pooled(net, work.train.maps), pooled(net, work.val.maps)
+    found = next(fit(x, work.train.labels, work.classes, [5], seed))
+    with torch.no_grad():
+        top5 = accuracy(found.head(seen), work.val.labels, 5)
+    figures = measure(found.head, features(seen, work.val.labels, [str(c) for c in range(work.classes)]))
+    weight = (found.head[1] if isinstance(found.head, nn.Sequential) else found.head).weight
+    row = Row(
+        title, figures["top1"], top5, figures["nec"], int(figures["max_per_class"]), int(figures["units"]), None, found.seconds
+    )
+    print(f"{title}, seed {seed}: {row.top1:.2f} %, {row.weights:.2f} weights a class", flush=True)
+    return {
+        "row": asdict(row),
+        "negative": float((weight < 0).sum() / (weight != 0).sum()),
+        "measured": figures,
+        "about": found.about,
+    }
+
+
+def learnt_units(file: Path, channels: int) -> UnitHead:
+    """The units and the head of a way, from its file."""
+    tensors = safetensors.torch.load_file(file)
+    head = nn.Linear(tensors["head.weight"].shape[1], len(tensors["head.weight"]))
+    net = UnitHead(channels, head.in_features, head)
+    net.load_state_dict({name if name.startswith("head.") else f"units.{name}": each for name, each in tensors.items()})
+    return net.eval().requires_grad_(False)
 
 
 class Some:
@@ -303,7 +350,10 @@ def seen_by(weight: Tensor, units: Dissection) -> dict[str, float]:
 
 def print_table(out: Path) -> None:
     """Markdown: mean and deviation over the seeds."""
-    groups = {title: [read_json(file) for file in sorted(out.glob(f"{slug(title)}-[0-9].json"))] for title in ("probe", *WAYS)}
+    groups = {
+        title: [read_json(file) for file in sorted(out.glob(f"{slug(title)}-[0-9].json"))]
+        for title in ("probe", *WAYS, *FITTED)
+    }
     best = statistics.fmean(each["row"]["top1"] for each in groups["probe"])
     print(table(HEADS, [cells(title, found, best) for title, found in groups.items() if found]))
     seen = {title: [read_json(file) for file in sorted(out.glob(f"{slug(title)}-[0-9].units.json"))] for title in WAYS}
@@ -328,7 +378,7 @@ def cells(title: str, found: list[dict[str, Any]], best: float) -> list[Any]:
         spread([row["top5"] for row in rows], 2),
     ]
     line += [spread([row["weights"] for row in rows], 2), max(row["max_per_class"] for row in rows)]
-    line += [spread([row["units"] for row in rows], 0), f"{rows[0]['decay']:g}"]
+    line += [spread([row["units"] for row in rows], 0), "" if rows[0]["decay"] is None else f"{rows[0]['decay']:g}"]
     if "negative" not in found[0]:
         return [*line, "", ""]
     return [
@@ -346,7 +396,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("data"))
     parser.add_argument("--out", type=Path, default=Path("runs/pretrained"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--only", nargs="+", default=[], choices=WAYS)
+    parser.add_argument("--only", nargs="+", default=[], choices=[*WAYS, *FITTED])
     args = parser.parse_args()
     out = args.out / args.set
     out.mkdir(parents=True, exist_ok=True)
