@@ -62,6 +62,8 @@ HEADS = [
     "n98",
 ]
 SETS = {"miniplaces": DataRecipe("folder", "miniplaces64", 128), "cifar10": DataRecipe("cifar10", ".", 96)}
+DECAYS = (1.0, 2.0, 4.0)
+"""Of routed and of static sparse heads."""
 NETWORK = ("efficientnet-lite0", "DEFAULT")
 
 
@@ -84,7 +86,7 @@ class Way:
 
 def routed(k: int) -> Way:
     """A Dynamic-K head."""
-    return Way(Settings(k=k), ROUTED)
+    return Way(Settings(k=k), DECAYS)
 
 
 WAYS = {
@@ -92,10 +94,10 @@ WAYS = {
     "units, dense, taught": Way(Settings(k=None), DENSE),
     **{f"units, Dynamic-{k}": routed(k) for k in (1, 3, 5, 10)},
     "units, Dynamic-5, decay 4": Way(Settings(k=5), (4.0,)),
-    "units, static 5": Way(Settings(head=StaticTopK(5)), ROUTED),
+    "units, static 5": Way(Settings(head=StaticTopK(5)), DECAYS),
     "units, pruned to 5": Way(Settings(head=GradualPruning(5)), (0.05, 0.5, 1.5, 3.0, 6.0)),
     "units, L1": Way(Settings(), ()),
-    "units, Dynamic-5, unseen": replace(routed(5), unseen=True),
+    "units, Dynamic-5, unseen": replace(routed(5), decays=ROUTED, unseen=True),
 }
 
 FITTED = {
@@ -207,11 +209,12 @@ def fit_one(work: Work, out: Path, title: str, seed: int) -> dict[str, Any]:
     if on != "features":
         net = learnt_units(out / f"{slug(on)}-{seed}.safetensors", x.shape[1])
         x, seen = pooled(net, work.train.maps), pooled(net, work.val.maps)
-    found = next(fit(x, work.train.labels, work.classes, [5], seed))
+    found = next(iter(fit(x, work.train.labels, work.classes, [5], seed)))
     with torch.no_grad():
         top5 = accuracy(found.head(seen), work.val.labels, 5)
-    figures = measure(found.head, features(seen, work.val.labels, [str(c) for c in range(work.classes)]))
-    weight = (found.head[1] if isinstance(found.head, nn.Sequential) else found.head).weight
+    figures: dict[str, Any] = measure(found.head, features(seen, work.val.labels, [str(c) for c in range(work.classes)]))
+    head: Any = found.head[1] if isinstance(found.head, nn.Sequential) else found.head
+    weight: Tensor = head.weight
     row = Row(
         title, figures["top1"], top5, figures["nec"], int(figures["max_per_class"]), int(figures["units"]), None, found.seconds
     )

@@ -42,7 +42,7 @@ def screen(page: Path, heading: str, width: int, most: int) -> bytes:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("page", type=Path)
     parser.add_argument("heading")
     parser.add_argument("--out", type=Path, required=True)

