@@ -22,7 +22,7 @@ from dynamick.comparison.cache import cache_features, open_features
 from dynamick.data.broden import Broden
 from dynamick.data.checking import check, open_concepts
 from dynamick.data.images import ImageTensors
-from dynamick.data.recipe import folder_recipe, open_images
+from dynamick.data.recipe import DataRecipe, folder_recipe, open_images
 from dynamick.data.scenes import ComposedScenes
 from dynamick.demo.budget import begun
 from dynamick.dissection import saving
@@ -198,6 +198,23 @@ def use_classes(folder: Path) -> None:
         images.take(range(len(images)))
 
 
+def write_table(folder: Path) -> None:
+    """Images of several labels each."""
+    for split in ("train", "val"):
+        lines = ["file,cat,dog"]
+        for number in range(4):
+            name = f"{split}-{number}.png"
+            Image.fromarray(np.full((8, 8, 3), 40 * number, np.uint8)).save(folder / name)
+            lines.append(f"{name},{number % 2},{number // 2}")
+        (folder / f"{split}.csv").write_text("\n".join(lines))
+
+
+def use_table(folder: Path) -> None:
+    for split in ("train", "val"):
+        images = open_images(DataRecipe("csv", str(folder), 8, in_memory=False), split)
+        images.take(range(len(images)))
+
+
 RECIPE: dict[str, Any] = {
     "model": "res8-d2a",
     "stem": "patch",
@@ -276,6 +293,7 @@ SUBJECTS: dict[str, Subject] = {
     "Broden directory": Subject(write_broden, use_concepts),
     "masks": Subject(write_masks, use_concepts),
     "folders of classes": Subject(write_classes, use_classes),
+    "table of images": Subject(write_table, use_table),
     "recipe": Subject(write_recipe, lambda f: Recipe.read(f / "recipe.yaml")),
     "run folder": Subject(make_run, use_run, "*.*"),
     "state of a training": Subject(make_run, use_checkpoint, "last.ckpt"),
