@@ -1,15 +1,9 @@
 """For a Lightning training of one's own: K falls, and at the end what no image routes is removed."""
 
-# isort: off
 from collections.abc import Callable, Iterable
 from typing import Any
 
-# Before lightning, which imports torchvision.
-from dynamick.torchvision_shim import torchvision  # noqa: F401
 import lightning as L
-
-# isort: on
-
 from torch import Tensor, nn
 
 from dynamick.nn import find_classifier

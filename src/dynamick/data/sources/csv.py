@@ -1,6 +1,7 @@
 """Images with several labels each, or none: ROOT/train.csv and ROOT/val.csv say which."""
 
 import csv
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -55,8 +56,9 @@ def _sample(root: Path, where: str, line: Sequence[str], order: Sequence[int]) -
     if odd := next((cell for cell in cells[1:] if cell not in ("0", "1")), None):
         raise InputError(f"{where}: {odd[:50]!r} is neither 0 nor 1; {FORM}")
     file = root / cells[0]
-    if not file.is_file():
-        raise InputError(f"{where}: {file}: no such image; give its name below {root}")
+    # Path.is_file raises for a name that is too long.
+    if not os.path.isfile(file):  # noqa: PTH113
+        raise InputError(f"{where}: {str(file)[:200]}: no such image; give its name below {root}")
     return str(file), tuple(int(cells[place]) for place in order)
 
 
