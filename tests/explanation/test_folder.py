@@ -15,6 +15,7 @@ from PIL import Image
 import dynamick as dk
 from dynamick.errors import InputError
 from dynamick.explanation import Outputs, explain_folder
+from dynamick.explanation.pages import title_of
 
 EVERYTHING = {"out": "p.html", "json": "e.json", "pictures": "pictures", "study": "s.html", "three_way": "t.svg"}
 
@@ -128,3 +129,9 @@ def test_a_folder_that_cannot_be_written_is_refused_first(place: Path, tmp_path:
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(InputError, match="cannot be written"):
         explained(place, tmp_path, out="p.html")
+
+
+def test_a_heading_says_how_often_it_is_right_only_of_images_whose_classes_are_known() -> None:
+    seen: Any = None
+    assert title_of("photos", seen, [None, None], 0.374) == "Decisions on photos"
+    assert title_of("places", seen, [1, None], 0.374) == "places: 37.4\N{NO-BREAK SPACE}% right"
