@@ -12,7 +12,6 @@ with seed 0, on a fifth of the training images that is held out; the validation 
 import argparse
 import csv
 import re
-import statistics
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.results.tables import spread, table
+from benchmarks.results.pretrained_tables import FAINT, part_of, print_table, seen_by, slug, slug_of
 from dynamick import dissect, open_network, save
 from dynamick.comparison.heads import elastic_net, ucbm
 from dynamick.comparison.heads.gradual_pruning import GradualPruning
@@ -31,8 +30,6 @@ from dynamick.comparison.heads.static_top_k import StaticTopK
 from dynamick.comparison.measuring import measure
 from dynamick.data import open_concepts
 from dynamick.data.recipe import DataRecipe, open_images
-from dynamick.dissection import Dissection
-from dynamick.explanation import composition, share_covered
 from dynamick.files import read_json, write_atomically, write_json
 from dynamick.networks.published import SHIPPED
 from dynamick.nn import DynamicLinear, UnitLayer, add_units, find_place
@@ -44,23 +41,7 @@ from dynamick.retrofit.report import Row
 from dynamick.retrofit.run import features
 from dynamick.retrofit.tuning import accuracy
 
-FAINT = 1e-3
-"""A weight below it does not count."""
-DETECTOR = 0.04
 SHOWN = re.compile(r"miniplaces/train_\w_(\w+)_(\d{8})\.jpg")
-HEADS = [
-    "head",
-    "seeds",
-    "top-1, %",
-    "of the probe, %",
-    "top-5, %",
-    "weights/class",
-    "most",
-    "inputs",
-    "decay",
-    "negative, %",
-    "n98",
-]
 SETS = {"miniplaces": DataRecipe("folder", "miniplaces64", 128), "cifar10": DataRecipe("cifar10", ".", 96)}
 DECAYS = (1.0, 2.0, 4.0)
 """Of routed and of static sparse heads."""
@@ -270,16 +251,6 @@ def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:
     write_atomically(file.with_name(f"{file.name}.safetensors"), data)
 
 
-def slug(title: str) -> str:
-    """A way's name in names of files: `units-dynamic-5`."""
-    return re.sub(r"[^a-z0-9]+", "-", title.lower())
-
-
-def slug_of(file: Path) -> str:
-    """The same of a file that ends with a seed."""
-    return file.name.rpartition("-")[0]
-
-
 def dissect_all(side: int, data: Path, out: Path) -> None:
     """Dissect the units of all ways and seeds at once, as one wide layer; a unit's figures do not depend on the others."""
     network = open_network(*NETWORK, size=side)
@@ -329,68 +300,6 @@ def ship(name: str, data: Path, out: Path, way: str = "units, Dynamic-5") -> Non
     print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 
-def part_of(whole: Dissection, first: int, end: int) -> Dissection:
-    """The dissection of some units in a row."""
-    rows = [row._replace(unit=number) for number, row in enumerate(whole.rows[first:end], 1)]
-    names = ("thresholds", "intersections", "areas", "top_images", "top_values", "nan_counts")
-    return replace(whole, rows=rows, **{name: getattr(whole, name)[first:end] for name in names})
-
-
-def seen_by(weight: Tensor, units: Dissection) -> dict[str, float]:
-    """What the units see that a head (C, M) keeps: mean score and detectors, with scene labels and without; classes covered."""
-    kept = (weight.abs() >= FAINT).any(0)
-    scores = {"": [row.score for row in units.rows]}
-    others = [column for column, name in enumerate(units.columns) if name != "scene"]
-    scores["_without_scenes"] = [max(row.matches[column].iou for column in others) for row in units.rows]
-    result: dict[str, float] = {}
-    for which, values in scores.items():
-        used = torch.tensor(values)[kept]
-        result |= {f"score{which}": used.mean().item(), f"detectors{which}": int((used >= DETECTOR).sum())}
-    model = nn.Sequential(nn.Linear(weight.shape[1], len(weight)))
-    model[0].weight = nn.Parameter(weight * (weight.abs() >= FAINT))
-    return result | {"covered": share_covered(composition(model, units), 5)}
-
-
-def print_table(out: Path) -> None:
-    """Markdown: mean and deviation over the seeds."""
-    groups = {
-        title: [read_json(file) for file in sorted(out.glob(f"{slug(title)}-[0-9].json"))]
-        for title in ("probe", *WAYS, *FITTED)
-    }
-    best = statistics.fmean(each["row"]["top1"] for each in groups["probe"])
-    print(table(HEADS, [cells(title, found, best) for title, found in groups.items() if found]))
-    seen = {title: [read_json(file) for file in sorted(out.glob(f"{slug(title)}-[0-9].units.json"))] for title in WAYS}
-    names = list(next((found[0] for found in seen.values() if found), {}))
-    lines = [
-        [title, len(found), *(spread([each[name] for each in found], 3) for name in names)]
-        for title, found in seen.items()
-        if found
-    ]
-    print(table(["head", "seeds", *names], lines))
-
-
-def cells(title: str, found: list[dict[str, Any]], best: float) -> list[Any]:
-    """A line of the table."""
-    rows = [each["row"] for each in found]
-    top1 = [row["top1"] for row in rows]
-    line = [
-        title,
-        len(found),
-        spread(top1, 2),
-        f"{100 * statistics.fmean(top1) / best:.1f}",
-        spread([row["top5"] for row in rows], 2),
-    ]
-    line += [spread([row["weights"] for row in rows], 2), max(row["max_per_class"] for row in rows)]
-    line += [spread([row["units"] for row in rows], 0), "" if rows[0]["decay"] is None else f"{rows[0]['decay']:g}"]
-    if "negative" not in found[0]:
-        return [*line, "", ""]
-    return [
-        *line,
-        f"{100 * statistics.fmean(each['negative'] for each in found):.0f}",
-        spread([each["measured"]["n98"] for each in found], 1),
-    ]
-
-
 def main() -> None:
     """Learn, dissect, or print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -412,7 +321,7 @@ def main() -> None:
     elif args.step == "ship":
         ship(args.set, args.data, out)
     else:
-        print_table(out)
+        print_table(out, [*WAYS, *FITTED])
 
 
 if __name__ == "__main__":

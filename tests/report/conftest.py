@@ -39,5 +39,7 @@ def browser() -> Iterator[Any]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = Browser(options=options, service=webdriver.ChromeService(driver))
+    # Without a window nothing has the focus, and a page would not hear of it.
+    opened.execute_cdp_cmd("Emulation.setFocusEmulationEnabled", {"enabled": True})
     yield opened
     opened.quit()
