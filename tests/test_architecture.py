@@ -17,6 +17,7 @@ ANYONE = {
     "errors",
     "files",
     "preprocessing",
+    "processes",
     "progress",
     "seeding",
     "settings",

@@ -32,7 +32,8 @@ from pathlib import Path
 import torch
 sys.path.insert(0, sys.argv[1])
 from conftest import Table, random_case
-from dynamick.dissection import dissect, first_pass, saving, shards
+from dynamick import processes
+from dynamick.dissection import dissect, first_pass, saving
 
 maps, dataset = random_case(30, images=60, units=5, ties=True)
 saving.SAVE_EVERY = 0
@@ -43,9 +44,9 @@ class Slow(Table):
         return super().forward(x)
 type(dataset).maps = lambda self, i: time.sleep(pause / 10) or self[i].maps
 state = Path(sys.argv[4]) if len(sys.argv) > 4 else None
-with shards.processes():
+with processes.joined():
     result = dissect(Slow(maps), "layer", dataset, "lite", quantile=0.95, batch_size=4, state=state, progress=False)
-    Path(f"{sys.argv[2]}-{shards.rank()}").write_text(result.to_json())
+    Path(f"{sys.argv[2]}-{processes.rank()}").write_text(result.to_json())
 """
 
 

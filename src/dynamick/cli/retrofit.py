@@ -1,7 +1,6 @@
 """`dynamick retrofit --model resnet50 --weights F --data DIR --out DIR`: learnt units and a Dynamic-K head for any network."""
 
 import argparse
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +37,7 @@ def _number_or_none(text: str) -> int | None:
 def run(args: argparse.Namespace) -> None:
     from dynamick.devices import open_device
     from dynamick.networks import open_network
+    from dynamick.processes import first
     from dynamick.retrofit import retrofit
 
     open_device(args.device)
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> None:
         page=args.page,
         tell=partial(print, flush=True),
     )
-    if int(os.environ.get("RANK", 0)) == 0:
+    if first():
         print("\n".join(_lines(made, args)))
 
 

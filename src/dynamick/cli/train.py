@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import sys
 from functools import reduce
 from pathlib import Path
@@ -54,6 +53,7 @@ class _Help(argparse.Action):
 
 
 def run(args: argparse.Namespace) -> None:
+    from dynamick.processes import first
     from dynamick.settings import keys_of
     from dynamick.training import Recipe, train
     from dynamick.training.callbacks import score_of
@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> None:
     if args.settings:
         _refuse(args.settings)
     recipe = Recipe.read(args.recipe, {name: value for name, value in vars(args).items() if name in keys_of(Recipe)})
-    if (said := recipe.data.how_split) is not None and int(os.environ.get("RANK", 0)) == 0:
+    if (said := recipe.data.how_split) is not None and first():
         print(said, flush=True)
     rows = train(recipe, args.out, args.restart, progress=sys.stderr.isatty(), logger=args.logger)
     last, (what, score) = rows[-1], score_of(rows[-1])

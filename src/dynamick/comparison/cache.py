@@ -198,7 +198,7 @@ def open_chunks(folder: Path) -> tuple[dict[str, Any], list[tuple[Tensor, Tensor
 def images_done(folder: Path) -> int:
     """How many images a folder's cache holds; it may be of anything, and damaged."""
     try:
-        return min(_chunks_done(folder) * (state := read_state(folder))["chunk"], len(state["names"]))
+        return _rows_done(folder, read_state(folder))
     except InputError:
         return 0
 
@@ -258,7 +258,7 @@ def _check_same(folder: Path, key: dict[str, str], data: LabelledImages, enter: 
     if not (folder / STATE).exists() or (folder / OLD).exists():
         return 0
     state = read_state(folder)
-    done = min(_chunks_done(folder) * state["chunk"], len(state["names"]))
+    done = _rows_done(folder, state)
     odd = [name for name, value in key.items() if state["key"].get(name) != value]
     if done and not odd:
         rows = [(place, *_row(folder, state, place)) for place in evenly_spaced(done, ASKED)]
@@ -356,6 +356,10 @@ def _is_state(state: Any) -> bool:
 
 def _chunk(folder: Path, number: int) -> Path:
     return folder / f"chunk-{number:05}.safetensors"
+
+
+def _rows_done(folder: Path, state: dict[str, Any]) -> int:
+    return min(_chunks_done(folder) * state["chunk"], len(state["names"]))
 
 
 def _chunks_done(folder: Path) -> int:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from dynamick import processes
 from dynamick.data.concepts import ConceptDataset, Label, image_of, maps_of, name_of
 from dynamick.data.images import evenly_spaced
 from dynamick.dissection import shards
@@ -125,7 +126,7 @@ def dissect(
         if state:
             stack.enter_context(alone(own_folder(state)))
         saved = Saved(state, settings | run.identity(concepts) if state else settings, restart)
-        if keep == 1 and shards.rank() == 0:
+        if keep == 1 and processes.first():
             warnings.warn(Note(_too_few(layer, len(dataset), shape, quantile)), stacklevel=2)
         survivors = _survivors(saved, shape, keep, memory, passes, stack)
         first = FirstPass(TopValues(shape[0], keep, device), survivors, min(top, len(dataset)), len(dataset))
@@ -176,8 +177,8 @@ class _Run:
         self.model, self.taken, self.dataset, self.preprocessing = model, taken, dataset, preprocessing
         self.device, self.batch_size, self.workers = device, batch_size, workers
         self.dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-        self.show = progress and shards.rank() == 0
-        self.batches = range(shards.rank(), -(-len(dataset) // batch_size), shards.world())
+        self.show = progress and processes.first()
+        self.batches = range(processes.rank(), -(-len(dataset) // batch_size), processes.world())
         self.seconds: defaultdict[str, float] = defaultdict(float)
 
     def probe(self) -> tuple[int, int, int]:

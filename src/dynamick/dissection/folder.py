@@ -6,9 +6,10 @@ from typing import Any
 
 from torch import nn
 
+from dynamick import processes
 from dynamick.data.checking import open_concepts
 from dynamick.data.concepts import ConceptDataset
-from dynamick.dissection import gallery, shards
+from dynamick.dissection import gallery
 from dynamick.dissection.engine import dissect
 from dynamick.dissection.result import Dissection
 from dynamick.errors import InputError
@@ -49,8 +50,8 @@ def dissect_into(
     if (why := why_no_folder(out)) is not None:
         raise InputError(f"--out {out}: {why}; give a folder of your own")
     dataset = open_concepts(data) if isinstance(data, str | Path) else data
-    with shards.processes():
-        first = shards.rank() == 0
+    with processes.joined():
+        first = processes.first()
         with alone(out) if first else nullcontext():
             result = dissect(model, layer, dataset, rule, preprocessing=preprocessing, state=out / "state", **options)
             if first:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynamick.dissection import shards
+from dynamick import processes
 from dynamick.dissection.counting import Counts
 from dynamick.dissection.first_pass import FirstPass
 from dynamick.errors import InputError
@@ -24,7 +24,7 @@ SAVE_EVERY = 30.0
 
 def own_folder(state: str | Path) -> Path:
     """Where this process keeps its part of a dissection's state."""
-    return Path(state) / f"process-{shards.rank()}-of-{shards.world()}"
+    return Path(state) / f"process-{processes.rank()}-of-{processes.world()}"
 
 
 class Saved:
@@ -56,7 +56,7 @@ class Saved:
             shutil.rmtree(self.folder / "maps", ignore_errors=True)
             # Also what runs with another number of processes left. This run's other processes remove their own.
             for each in self.folder.parent.glob("process-*"):
-                if not each.name.endswith(f"-of-{shards.world()}"):
+                if not each.name.endswith(f"-of-{processes.world()}"):
                     shutil.rmtree(each, ignore_errors=True)
         self.folder.mkdir(parents=True, exist_ok=True)
         # Of a process that was killed while it saved.

@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from dynamick.errors import InputError
@@ -53,6 +54,16 @@ def outputs_of(model: nn.Module, head: str | None) -> int | None:
     """How many classes the head puts out; None without one."""
     weight: Any = None if head is None else getattr(model.get_submodule(head), "weight", None)
     return None if weight is None else len(weight)
+
+
+@torch.no_grad()
+def reorder(head: Any, order: list[int]) -> None:
+    """Put a head's outputs in another order, in place: weight, bias, and the mask of a Dynamic-K head."""
+    for values in (head.weight, head.bias):
+        if values is not None:
+            values.copy_(values[order])
+    if getattr(head, "mask", None) is not None:
+        head.set_mask(head.mask[order])
 
 
 def routed_layers(model: nn.Module) -> dict[str, dict[str, Any]]:

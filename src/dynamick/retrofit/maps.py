@@ -13,10 +13,10 @@ from dynamick.comparison.cache import Enter, fill_cache, open_chunks, usual_batc
 from dynamick.comparison.entering import entering, network_key
 from dynamick.data.labelled import LabelledImages
 from dynamick.data.loading import taken_ahead
-from dynamick.dissection.shards import active, rank
 from dynamick.nn import Place
 from dynamick.preprocessing import Preprocessing
-from dynamick.retrofit.shares import Share, rows_of, wait
+from dynamick.processes import active, first, rank, wait
+from dynamick.retrofit.shares import Share, rows_of
 
 BYTES = 2
 """Of a number in bfloat16."""
@@ -130,7 +130,7 @@ def open_maps(
         # The whole of it, where one process is alone.
         own: Any = Share(data, shares[rank()]) if active() else data
         own_key = {**key, "data": own.fingerprint()}
-        fill_cache(folders[rank()], own_key, own, enter, batch_size, progress=rank() == 0, skip=True)
+        fill_cache(folders[rank()], own_key, own, enter, batch_size, progress=first(), skip=True)
     wait()
     chunks = [chunk for each, rows in zip(folders, shares, strict=True) if len(rows) for chunk in open_chunks(each)[1]]
     labels = torch.cat([each for _, each in chunks])

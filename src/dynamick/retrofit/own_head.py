@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from dynamick.networks import OpenNetwork
+from dynamick.networks.layers import reorder
 
 LOOKS_RIGHT = 50.0
 """In %: a head that is less often right, and would be more often right in another order, looks as if it were in that."""
@@ -15,11 +16,7 @@ LOOKS_RIGHT = 50.0
 def own_head(network: OpenNetwork, order: list[int]) -> Any:
     """A copy of the network's head, float32, with its outputs in the order of the classes."""
     head: Any = copy.deepcopy(network.model.get_submodule(network.need_head())).float().requires_grad_(False)
-    for name in ("weight", "bias"):
-        if getattr(head, name) is not None:
-            setattr(head, name, torch.nn.Parameter(getattr(head, name)[order], requires_grad=False))
-    if getattr(head, "mask", None) is not None:
-        head.set_mask(head.mask[order])
+    reorder(head, order)
     return head
 
 

@@ -1,8 +1,8 @@
 """Units learnt on a trained network's frozen maps, with a head of a few of them a class; the network itself stays as it is."""
 
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from dynamick.comparison.measuring import measure
 from dynamick.data.labelled import LabelledImages
 from dynamick.data.loading import first_readable
 from dynamick.data.recipe import folder_recipe
-from dynamick.dissection.shards import processes, world
 from dynamick.durations import in_words
 from dynamick.errors import InputError
 from dynamick.explanation.folder import explain_folder
@@ -26,6 +25,7 @@ from dynamick.files import alone, why_no_folder, write_json
 from dynamick.networks import OpenNetwork, open_network, save
 from dynamick.networks.running import like_input, right_channels
 from dynamick.nn import Place, UnitLayer, add_units, find_place, unit_layer
+from dynamick.processes import first, joined, wait, world
 from dynamick.progress import bar
 from dynamick.retrofit.checks import FIGURES, WEIGHTS, check_images, check_options, check_same, open_splits, tell_left_out
 from dynamick.retrofit.estimate import BlankMaps, seconds_of_heads, seconds_of_pass, trainings
@@ -36,7 +36,7 @@ from dynamick.retrofit.maps import SPARE, Maps, maps_entering, open_maps, room_f
 from dynamick.retrofit.own_head import order_looks_wrong, own_head
 from dynamick.retrofit.probe import BATCH, DECAYS, EPOCHS, passes
 from dynamick.retrofit.report import Report, Retrofitted, Row
-from dynamick.retrofit.shares import first, only_first, own_device, wait
+from dynamick.retrofit.shares import only_first, own_device
 from dynamick.retrofit.tuning import split
 
 TEACHERS = ("probe", "network", "none")
@@ -96,7 +96,7 @@ def retrofit(
     if (reason := why_no_folder(Path(out))) is not None:
         raise InputError(f"{out}: cannot be written ({reason}); give another --out")
     tell = only_first(tell)
-    with processes(), alone(Path(out)) if first() else nullcontext():
+    with joined(), alone(Path(out)) if first() else nullcontext():
         # No other process looks into the folder before.
         wait()
         device = own_device(device)
@@ -241,7 +241,6 @@ def _heads(
     tell(f"learning: {in_words(seconds_of_heads(work.train.maps, work.classes, each, DECAYS_OF).seconds)}")
     with _progress(PROBE, trainings(len(DECAYS)), passes(EPOCHS, len(y), min(BATCH, len(y))), len(y)) as shown:
         probe = tuned_probe(replace(work, tell=shown.update))
-        shown.total = shown.n
     rows.append(probe.row)
     lessons: dict[str, tuple[Tensor | None, Tensor | None]] = {
         "probe": (probe.logits, probe.unseen),
@@ -256,7 +255,6 @@ def _heads(
         whole, part = (None, None) if k is None else lessons[teacher]
         with _progress(name, trainings(len(decays)), epochs, len(y)) as shown:
             net, choice, seconds = tuned_units(replace(work, tell=shown.update), replace(settings, k=k), decays, whole, part)
-            shown.total = shown.n
         # Rounded as the network's own weights are, before it is measured.
         net.to(work.dtype).float()
         changed = 0 if k is None else prune_units(net, work.train.maps)
@@ -265,9 +263,12 @@ def _heads(
     return net, rows, tried, changed
 
 
-def _progress(name: str, count: float, epochs: int, images: int) -> Any:
+@contextmanager
+def _progress(name: str, count: float, epochs: int, images: int) -> Iterator[Any]:
     """A bar of about so many trainings; how many there are is known at their end."""
-    return bar(name, round(count * epochs * images), show=first())
+    with bar(name, round(count * epochs * images), show=first()) as shown:
+        yield shown
+        shown.total = shown.n
 
 
 def _install(network: OpenNetwork, head: str, place: Place, net: UnitHead) -> None:

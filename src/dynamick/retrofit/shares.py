@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dynamick.data.labelled import LabelledImages
-from dynamick.dissection.shards import active, rank, world
+from dynamick.processes import active, first, rank, world
 
 T = TypeVar("T")
 
@@ -57,12 +57,6 @@ def agreed(value: T) -> T:
     return held[0]
 
 
-def wait() -> None:
-    """Until all processes are here."""
-    if active():
-        dist.barrier()
-
-
 def own_part(places: Tensor) -> Tensor:
     """This process's part of a batch. One with fewer than two images a process is not divided: each computes all of it."""
     return places[rank() :: world()] if len(places) >= 2 * world() else places
@@ -93,11 +87,6 @@ def average_buffers(net: nn.Module) -> None:
             if buffer.is_floating_point():
                 dist.all_reduce(buffer)
                 buffer /= world()
-
-
-def first() -> bool:
-    """Whether this process writes and speaks for all."""
-    return int(os.environ.get("RANK", 0)) == 0
 
 
 def only_first(tell: Callable[[str], None]) -> Callable[[str], None]:

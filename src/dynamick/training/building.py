@@ -13,6 +13,7 @@ from dynamick.data.recipe import USUAL_SIZE
 from dynamick.errors import InputError, Note
 from dynamick.models.heads import TrainedHead, head_of_layer, heads
 from dynamick.networks import OpenNetwork, new_network, open_network
+from dynamick.networks.layers import reorder
 from dynamick.networks.opening import is_place
 from dynamick.networks.preparing import preprocessing_that_counts
 from dynamick.networks.running import logits_of, right_channels
@@ -113,7 +114,7 @@ def _give_head(model: Any, recipe: Recipe, network: OpenNetwork, images: Labelle
     k, rule = getattr(old, "k", None), getattr(old, "rule", recipe.rule)
     order = network.order_of(images.classes)
     if recipe.head is None and order is not None:
-        _reorder(old, order)
+        reorder(old, order)
         return kind
     if recipe.head is not None:
         (kind, k), rule = models.parse_head(recipe.head), recipe.rule
@@ -126,16 +127,6 @@ def _give_head(model: Any, recipe: Recipe, network: OpenNetwork, images: Labelle
         raise InputError(f"head: {recipe.head} needs a linear classifier, and that of {network.name} is a 1x1 convolution")
     model.set_submodule(model.head_name, new)
     return kind
-
-
-@torch.no_grad()
-def _reorder(head: Any, order: list[int]) -> None:
-    """Put a head's outputs in another order, in place."""
-    head.weight.copy_(head.weight[order])
-    if head.bias is not None:
-        head.bias.copy_(head.bias[order])
-    if getattr(head, "mask", None) is not None:
-        head.set_mask(head.mask[order])
 
 
 def _give_units(built: Built, recipe: Recipe, images: LabelledImages, two: Tensor) -> None:

@@ -1,7 +1,6 @@
 """A run's folder: which run it holds, what is in it, and how it begins again."""
 
 import errno
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from dynamick import processes
 from dynamick.errors import InputError
 from dynamick.files import alone, is_utf8, why_no_folder, write_atomically
 from dynamick.settings import read_yaml
@@ -32,7 +32,7 @@ def held(out: Path) -> Iterator[None]:
         raise InputError(f"{str(out)!a}: is no name in UTF-8, which TensorBoard's logs need; give another folder")
     if (why := why_no_folder(out)) is not None:
         raise InputError(f"{out}: cannot be written ({why}); give a folder that can")
-    if int(os.environ.get("RANK", 0)):
+    if not processes.first():
         yield
         return
     with alone(out):

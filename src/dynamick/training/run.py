@@ -13,7 +13,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, TQDMProgressBar
 
-from dynamick import models, networks
+from dynamick import models, networks, processes
 from dynamick.errors import InputError
 from dynamick.files import write_json
 from dynamick.networks import OpenNetwork
@@ -86,11 +86,10 @@ def train(
         images = images or Images(whole)
         classifier = _classifier(whole, network, images)
         # Only now: a run that cannot begin leaves the folder as it was.
-        if int(os.environ.get("RANK", 0)) == 0:
+        if processes.first():
             open_folder(out, recipe, restart)
-        if torch.distributed.is_initialized():
-            # No process looks into the folder before the first one has made it fit.
-            torch.distributed.barrier()
+        # No process looks into the folder before the first one has made it fit.
+        processes.wait()
         keeper = Keeper(out, whole.to_dict())
         added = [*stages(whole, classifier), keeper, *(callbacks or [])]
         with quiet():

@@ -44,11 +44,22 @@ def choose_l2(problem: Problem, mask: Tensor, start: tuple[Tensor, Tensor]) -> f
     Args:
         problem, mask, start: as in `logistic.solve_within`.
     """
-    held = torch.arange(len(problem.y), device=problem.y.device) % HELD_OUT == 0
-    fitted, asked = (replace(problem, x=problem.x[rows], y=problem.y[rows]) for rows in (~held, held))
+    fitted, asked = parted(problem)
     losses = []
     for l2 in L2S:
         found = solve_within(fitted, mask, l2, start, COARSE)
         start = (found.weight, found.bias)
         losses.append(asked.gradient(asked.logits(*start))[0])
     return L2S[losses.index(min(losses))]
+
+
+def held_out(labels: Tensor) -> Tensor:
+    """Which of the training images, labels (N,), a choice is made on: boolean, shape (N,)."""
+    return torch.arange(len(labels), device=labels.device) % HELD_OUT == 0
+
+
+def parted(problem: Problem) -> tuple[Problem, Problem]:
+    """A problem of the images that are fitted, and one of those that are held out."""
+    held = held_out(problem.y)
+    fitted, asked = (replace(problem, x=problem.x[rows], y=problem.y[rows]) for rows in (~held, held))
+    return fitted, asked

@@ -7,7 +7,6 @@ their dropout and their learnt offset, which begins at almost 0.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from dynamick.comparison.heads.compared import ComparedHead
 from dynamick.comparison.heads.elastic_net import ALPHA, Point, first, follow
 from dynamick.comparison.heads.factorising import factorise
 from dynamick.comparison.heads.fitted import Clock, Fitted, linear
-from dynamick.comparison.heads.tuning import HELD_OUT
+from dynamick.comparison.heads.tuning import parted
 from dynamick.comparison.logistic import Problem, Solution, standardise
 
 A_CLASS = 5
@@ -98,8 +97,7 @@ def fit_concepts(found: Tensor, x: Tensor, labels: Tensor, classes: int, k: int)
     """
     concepts = Concepts.of(found, x, k)
     problem = Problem(concepts(x), labels, classes)
-    held = torch.arange(len(x), device=x.device) % HELD_OUT == 0
-    part, asked = (replace(problem, x=problem.x[rows], y=labels[rows]) for rows in (~held, held))
+    part, asked = parted(problem)
     begin = first(problem, ALPHA)
     # A class may have no image in the part: its bias is then looked for from that of all images.
     apart = first(part, ALPHA, (begin.solution.weight, begin.solution.bias))
