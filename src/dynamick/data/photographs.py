@@ -48,13 +48,9 @@ def fitted(image: Image.Image, size: int | None = None, center_crop: bool = Fals
     return image.crop((left, top, left + size, top + size))
 
 
-def display_image(path: str | Path, size: int, center_crop: bool, longest: int) -> Image.Image:
-    """The part of an image file that `read_image` gives a network, in the file's own pixels, or shrunk to `longest` a side.
-
-    Raises:
-        InputError: it is no image, or damaged.
-    """
-    image = decode.open_image(Path(path))
+def display_image(image: Image.Image, size: int, center_crop: bool, longest: int) -> Image.Image:
+    """The part of a whole image that `fitted` gives a network, in the image's own pixels, or shrunk to `longest` a side."""
+    image = image.copy()
     if image.size != (size, size):
         side = min(image.size) * (7 / 8 if center_crop else 1)
         left, top = (image.width - side) / 2, (image.height - side) / 2

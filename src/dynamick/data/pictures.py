@@ -74,9 +74,10 @@ def read_pictures(
     for path in passing("reading images", chosen, show=progress):
         try:
             # If the model has no size of its own, all images get the first one's shorter side: they pass the network together.
-            size = size or min(read_image(path).size)
-            images.append(torch.from_numpy(np.array(read_image(path, size, center_crop))).permute(2, 0, 1))
-            displayed.append(np.array(display_image(path, size, center_crop, DISPLAYED)))
+            image = read_image(path)
+            size = size or min(image.size)
+            images.append(torch.from_numpy(np.array(fitted(image, size, center_crop))).permute(2, 0, 1))
+            displayed.append(np.array(display_image(image, size, center_crop, DISPLAYED)))
             files.append(path)
         except InputError as error:
             refused.append(str(error))

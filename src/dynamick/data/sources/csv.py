@@ -3,13 +3,13 @@
 import csv
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from dynamick.data.class_folders import FolderImages, decoded
-from dynamick.data.in_memory import Augmentation, ImageTensors
-from dynamick.data.recipe import LEAST_CROP, DataRecipe
+from dynamick.data.class_folders import FolderImages
 from dynamick.data.sources import Source
+from dynamick.data.sources.folder import center_crop, opened
 from dynamick.errors import InputError
 from dynamick.files import read_table
 
@@ -62,16 +62,4 @@ def _sample(root: Path, where: str, line: Sequence[str], order: Sequence[int]) -
     return str(file), tuple(int(cells[place]) for place in order)
 
 
-def _open(recipe: DataRecipe, split: str) -> ImageTensors | FolderImages:
-    if not recipe.in_memory:
-        crop = LEAST_CROP if recipe.crop is None else recipe.crop
-        return TableImages(recipe.root, split, recipe.side, crop=crop, flip=recipe.flip)
-    images = decoded(TableImages(recipe.root, split, recipe.side))
-    return replace(images, augmentation=Augmentation(recipe.pad, recipe.flip))
-
-
-def _center_crop(recipe: DataRecipe) -> bool:
-    return not recipe.in_memory
-
-
-SOURCE = Source("a table of images", _open, center_crop=_center_crop, named_by_root=True)
+SOURCE = Source("a table of images", partial(opened, TableImages), center_crop=center_crop, named_by_root=True)

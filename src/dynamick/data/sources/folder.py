@@ -1,21 +1,24 @@
 """A folder of images by class, ROOT/SPLIT/CLASS/* or ROOT/CLASS/*: decoded into memory, or when asked for (Places365)."""
 
 from dataclasses import replace
+from functools import partial
 
-from dynamick.data.class_folders import FolderImages, how_split, image_folder
+from dynamick.data.class_folders import FolderImages, decoded, how_split
 from dynamick.data.in_memory import Augmentation, ImageTensors
 from dynamick.data.recipe import LEAST_CROP, DataRecipe
 from dynamick.data.sources import Source
 
 
-def _open(recipe: DataRecipe, split: str) -> ImageTensors | FolderImages:
-    if not recipe.in_memory:
-        crop = LEAST_CROP if recipe.crop is None else recipe.crop
-        return FolderImages(recipe.root, split, recipe.side, crop=crop, flip=recipe.flip)
-    return replace(image_folder(recipe.root, split, recipe.side), augmentation=Augmentation(recipe.pad, recipe.flip))
+def opened(kind: type[FolderImages], recipe: DataRecipe, split: str) -> ImageTensors | FolderImages:
+    """Images in files as a recipe wants them: decoded into memory, or when they are asked for."""
+    if recipe.in_memory:
+        return replace(decoded(kind(recipe.root, split, recipe.side)), augmentation=Augmentation(recipe.pad, recipe.flip))
+    crop = LEAST_CROP if recipe.crop is None else recipe.crop
+    return kind(recipe.root, split, recipe.side, crop=crop, flip=recipe.flip)
 
 
-def _center_crop(recipe: DataRecipe) -> bool:
+def center_crop(recipe: DataRecipe) -> bool:
+    """Files that are decoded when they are asked for are evaluated on their middle 7/8."""
     return not recipe.in_memory
 
 
@@ -23,4 +26,6 @@ def _how_split(recipe: DataRecipe) -> str | None:
     return how_split(recipe.root)
 
 
-SOURCE = Source("a folder of images", _open, center_crop=_center_crop, how_split=_how_split, named_by_root=True)
+SOURCE = Source(
+    "a folder of images", partial(opened, FolderImages), center_crop=center_crop, how_split=_how_split, named_by_root=True
+)
