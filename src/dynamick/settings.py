@@ -53,14 +53,18 @@ class Key:
     @property
     def wanted(self) -> str:
         """What its value must be, in words."""
-        return " or ".join(sorted((WORDS[kind] for kind in self.kinds), key=lambda word: word == WORDS[NoneType]))
+        return " or ".join(self._named(WORDS))
 
     @property
     def shown(self) -> str:
         """What its value must be, in short: for the lines of `--help`."""
         if self.choices:
             return f"{{{','.join(self.choices)}}}"
-        return "|".join(sorted((SHORT[kind] for kind in self.kinds), key=lambda word: word == SHORT[NoneType]))
+        return "|".join(self._named(SHORT))
+
+    def _named(self, names: Mapping[Any, str]) -> list[str]:
+        """What the types are called; null is said last."""
+        return [names[kind] for kind in sorted(self.kinds, key=lambda kind: kind is NoneType)]
 
     @property
     def choices(self) -> tuple[str, ...]:

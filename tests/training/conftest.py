@@ -2,14 +2,17 @@
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from dynamick.cli.main import main
+from dynamick.training.module import Classifier
 
 TINY: dict[str, Any] = {
     "model": "res8-d3a",
@@ -50,3 +53,23 @@ def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
         return 0, capsys.readouterr().err
 
     return run
+
+
+@pytest.fixture
+def stopped(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A context in which a training stops, with an error that it expects, in the second step of the second epoch."""
+    step = Classifier.training_step
+
+    def stop(self: Classifier, batch: Any, index: int) -> torch.Tensor:
+        if (self.current_epoch, index) == (1, 1):
+            raise RuntimeError("stopped")
+        return step(self, batch, index)
+
+    @contextmanager
+    def within() -> Iterator[None]:
+        with monkeypatch.context() as patch:
+            patch.setattr(Classifier, "training_step", stop)
+            with pytest.raises(RuntimeError, match="stopped"):
+                yield
+
+    return within

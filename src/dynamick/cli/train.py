@@ -17,6 +17,7 @@ TAKES_SETTINGS = True
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     from dynamick.settings import keys_of
+    from dynamick.training.folder import TRACKED
     from dynamick.training.recipe import Recipe
 
     parser.usage = "dynamick train RECIPE --out DIR [--restart] [--logger NAME] [--KEY VALUE ...]"
@@ -27,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--logger",
         default="tensorboard",
-        choices=("csv", "tensorboard", "mlflow", "wandb"),
+        choices=TRACKED,
         help="the experiment tracker, where its package is installed; it writes into the run's folder (default: tensorboard)",
     )
     group = parser.add_argument_group("keys of the recipe, to change them")

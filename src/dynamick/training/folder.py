@@ -16,7 +16,7 @@ from dynamick.training.recipe import Recipe, differences
 
 CONFIG, RESULT, METRICS, STATE = "config.yaml", "result.json", "metrics.csv", "last.ckpt"
 TRACKED = ("tensorboard", "csv", "mlflow", "wandb")
-"""Folders of experiment trackers."""
+"""The experiment trackers, and the folders that they write."""
 # They are removed in this order. The recipe is last: a killed restart must not leave a state without its recipe.
 OURS = (RESULT, STATE, METRICS, "last.safetensors", "best.safetensors", "pruned.safetensors", *TRACKED, CONFIG)
 

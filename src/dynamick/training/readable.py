@@ -7,8 +7,8 @@ import lightning as L
 from torch import Tensor, nn
 
 from dynamick.nn import find_classifier
-from dynamick.optim import KSchedule
 from dynamick.training.pruning import Pruned, prune
+from dynamick.training.stages import FallingK
 
 
 class Readable(L.Callback):
@@ -30,19 +30,17 @@ class Readable(L.Callback):
     def __init__(
         self, model: nn.Module, images: Callable[[], Iterable[Tensor]] | None = None, k_start: int | None = None
     ) -> None:
-        self.model, self.images, self.k_start = model, images, k_start
-        self.schedule: KSchedule | None = None
-        self.k = getattr(model.get_submodule(find_classifier(model)), "k", 1)
+        self.model, self.images = model, images
+        k = getattr(model.get_submodule(find_classifier(model)), "k", 1)
+        self.falling = None if k_start is None else FallingK(model, k_start, k)
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        if self.k_start is not None:
-            self.schedule = KSchedule(self.model, self.k_start, self.k, int(trainer.estimated_stepping_batches))
-            # A training that goes on is not at its first step.
-            self.schedule.load_state_dict({"done": trainer.global_step})
+        if self.falling is not None:
+            self.falling.on_train_start(trainer, pl_module)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        if self.schedule is not None:
-            self.schedule.load_state_dict({"done": trainer.global_step})
+        if self.falling is not None:
+            self.falling.on_train_batch_end(trainer, pl_module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: Any) -> None:
         if self.images is not None:

@@ -121,7 +121,7 @@ def stages(recipe: Recipe, classifier: Classifier) -> list[Callback]:
     if recipe.freeze:
         found.append(Frozen(recipe.freeze))
     if recipe.k_start is not None:
-        found.append(FallingK(recipe.k_start, classifier.head.k))
+        found.append(FallingK(classifier.model, recipe.k_start, classifier.head.k))
     if recipe.static_after is not None:
         found.append(StaticAfter(recipe.static_after, optim.weight_decay))
     if optim.stop_after is not None:

@@ -37,19 +37,24 @@ class FallingK(L.Callback):
     """K falls from its first value to the head's own in half of the steps (`dynamick.KSchedule`).
 
     Args:
+        model: the network that trains; its average, if the module has one, goes with it.
         k_start, k: the first and the last value.
     """
 
-    def __init__(self, k_start: int, k: int) -> None:
-        self.k_start, self.k = k_start, k
+    def __init__(self, model: nn.Module, k_start: int, k: int) -> None:
+        self.model, self.k_start, self.k = model, k_start, k
 
     def on_train_start(self, trainer: L.Trainer, pl_module: Any) -> None:
-        networks = nn.ModuleList([pl_module.model, *pl_module.averaged])
+        networks = nn.ModuleList([self.model, *getattr(pl_module, "averaged", [])])
         self.schedule = KSchedule(networks, self.k_start, self.k, int(trainer.estimated_stepping_batches))
-        self.schedule.load_state_dict({"done": trainer.global_step})
+        # A training that goes on is not at its first step.
+        self._follow(trainer)
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: Any, *_: Any) -> None:
-        self.schedule.step()
+        self._follow(trainer)
+
+    def _follow(self, trainer: L.Trainer) -> None:
+        self.schedule.load_state_dict({"done": trainer.global_step})
 
 
 class Stopping(EarlyStopping):
