@@ -1,13 +1,13 @@
 """Rows as a table of pandas, which is an extra."""
 
 import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from dynamick.errors import InputError
 
 
-def frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+def frame(rows: Sequence[Sequence[Any]], columns: Sequence[str]) -> Any:
     """A pandas.DataFrame of some rows; it has the columns also if there is no row.
 
     Raises:

@@ -115,7 +115,7 @@ class Dissection:
         """
         found = zip(self.rows, self.scores.tolist(), self.detectors.tolist(), strict=True)
         rows = [(row.unit, row.label, row.category, score, detector) for row, score, detector in found]
-        return frame([dict(zip(COLUMNS, row, strict=True)) for row in rows], COLUMNS)
+        return frame(rows, COLUMNS)
 
     def write_tally(self, path: str | Path) -> None:
         """Write tally.csv (docs/definitions.md, "Network Dissection"), best units first."""

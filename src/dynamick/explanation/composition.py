@@ -89,15 +89,9 @@ class Composition:
         """
         return frame(self._rows(), COLUMNS)
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[tuple[Any, ...]]:
         return [
-            dict(
-                zip(
-                    COLUMNS,
-                    (self.class_name, of.label, of.category, of.share, link.unit, link.weight, link.score, link.detector),
-                    strict=True,
-                )
-            )
+            (self.class_name, of.label, of.category, of.share, link.unit, link.weight, link.score, link.detector)
             for of in self.concepts
             for link in of.units
         ]

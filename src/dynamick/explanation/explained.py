@@ -181,22 +181,21 @@ class Explanation:
     def _repr_html_(self) -> str:
         return Explanations([self])._repr_html_()
 
-    def _rows(self) -> list[dict[str, Any]]:
+    def _rows(self) -> list[tuple[Any, ...]]:
         routed, all_units = self.shares["share_of_routed"], self.shares["share_of_all"]
         rows = []
         for place, (unit, product, concept) in enumerate(zip(self.units, self.products, self.concepts, strict=True)):
             label, category, score = (None, None, None) if concept is None else (concept.label, concept.category, concept.score)
             shares = (routed[place], all_units[place])
-            values = (self.image, self.class_name, unit, label, category, score, product, *shares)
-            rows.append(dict(zip(UNIT_COLUMNS, values, strict=True)))
+            rows.append((self.image, self.class_name, unit, label, category, score, product, *shares))
         return rows
 
-    def _row(self) -> dict[str, Any]:
+    def _row(self) -> tuple[Any, ...]:
         other, right = self.runner_up, None if self.truth is None else self.predicted == self.truth
         lead = None if other is None else self.logit - other.logit
         beside = None if other is None else other.class_name
         values = (self.image, self.class_name, self.logit, self.bias, self.class_index == self.predicted, right)
-        return dict(zip(COLUMNS, (*values, beside, lead, len(self.indices), self.n98, self.sentence), strict=True))
+        return (*values, beside, lead, len(self.indices), self.n98, self.sentence)
 
 
 UNIT_COLUMNS = ("image", "class", "unit", "concept", "category", "score", "product", "share_of_routed", "share_of_all")

@@ -75,9 +75,7 @@ def figure(explanations: Sequence[Explanation]) -> Figure:
     whole = Plot(figsize=(max(1.6 * columns, 6.4), 2.5 * len(explanations)), layout="constrained")
     rows = whole.subfigures(len(explanations), 1, squeeze=False)[:, 0]
     for row, explanation, found in zip(rows, explanations, shown, strict=True):
-        # A number and its per cent stay on one line.
-        unbroken = explanation.sentence.replace(" %", "\N{NO-BREAK SPACE}%")
-        said = "\n".join(textwrap.wrap(unbroken, max(66, 16 * columns)))
+        said = "\n".join(textwrap.wrap(parts.unbroken(explanation.sentence), max(66, 16 * columns)))
         row.suptitle(said, x=0.01, ha="left", fontsize=9, parse_math=False)
         _row(row, explanation, found, columns)
     return whole

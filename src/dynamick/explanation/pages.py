@@ -139,7 +139,7 @@ def page_of(
     said = _said(class_names(reader.model, reader.head))
     pictures = [image.permute(1, 2, 0).numpy() for image in seen.images] if displayed is None else displayed
     named = [(spoken(each.label), each) if each is not None else ("", None) for each in _concepts(reader, units)]
-    made = Page(
+    return Page(
         title=title_of(f"{len(names)} image{'s' if len(names) > 1 else ''}", seen, truth) if title is None else title,
         model=summary,
         head=_head(reader.head),
@@ -152,7 +152,6 @@ def page_of(
         raw={name: raw for name, raw in [*said, *((name, of.label) for name, of in named if of is not None)] if name != raw},
         notes=notes,
     )
-    return made
 
 
 def title_of(data: str, seen: Seen, truth: Sequence[int | None], accuracy: float | None = None) -> str:
@@ -238,16 +237,16 @@ def _units(
 ) -> list[parts.Unit]:
     """Every unit with its top images: from the dissected data if it is given, else among the explained images."""
     reader = seen.reader
-    dissected = units is not None and concepts is not None and units.top_images.size
-    pictures = from_dissection(reader, units, concepts) if dissected and units is not None and concepts is not None else {}
+    pictures: dict[int, list[parts.TopImage]] = {}
+    if units is not None and concepts is not None and units.top_images.size:
+        pictures = from_dissection(reader, units, concepts)
     used = (reader.head.effective_weight.abs().amax(0) >= THRESHOLD).nonzero().flatten().tolist()
     pictures |= among(seen, displayed, [unit for unit in used if unit not in pictures])
+    nothing = ("", None if units is None else 0.0, False)
     found = []
     for u, (label, concept) in enumerate(named):
-        category, score, detector = (
-            ("", None, False) if concept is None else (concept.category, concept.score, concept.detector)
-        )
-        found.append(parts.Unit(u, label, category, score if units is None else score or 0.0, detector, pictures.get(u, ())))
+        about = nothing if concept is None else (concept.category, concept.score, concept.detector)
+        found.append(parts.Unit(u, label, *about, pictures.get(u, ())))
     return found
 
 

@@ -52,14 +52,14 @@ def render_decisions(decisions: Sequence[Decision], more: int = 0) -> str:
         decisions: those that are shown.
         more: how many more there are.
     """
-    return render("decisions.html.j2", decisions=decisions, more=more, uri=_uri, number=_number, unbroken=_unbroken)
+    return render("decisions.html.j2", decisions=decisions, more=more, uri=_uri, number=_number, unbroken=unbroken)
 
 
 def _uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
 
-def _unbroken(text: str) -> str:
+def unbroken(text: str) -> str:
     """A number and its per cent stay on one line."""
     return text.replace(" %", "\N{NO-BREAK SPACE}%")
 

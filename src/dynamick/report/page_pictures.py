@@ -1,6 +1,6 @@
 """The explanation page's pictures: those inside it as good as its size allows, or as files beside it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,15 +82,7 @@ def pictures_beside(page: Page, folder: str) -> Pictures:
 
     for number, each in enumerate(page.instances, start=1):
         add(each.image, f"image-{number:04}.jpg")
-    places: dict[int, int] = {}
-    for row in rows:
-        made = []
-        for top in row:
-            place = places.get(id(top.image)) if top.instance is None else top.instance
-            if place is None:
-                place = places[id(top.image)] = add(top.image, f"top-{len(places) + 1:04}.jpg")
-            made.append((place, _outline(top)))
-        found.tops.append(made)
+    found.tops += _tops(rows, lambda image, number: add(image, f"top-{number:04}.jpg"))
     return found
 
 
@@ -98,25 +90,33 @@ def _with_tops(
     shown: list[tuple[str, int, int]], rows: Sequence[Sequence[TopImage]], side: int, quality: int, room: float
 ) -> Pictures | None:
     """With the units' top images, each picture once; None if they take more than the room."""
-    found, places, used = Pictures(list(shown)), dict[int, int](), 0
+    found, used = Pictures(list(shown)), 0
+
+    def add(image: Array, _: int) -> int:
+        nonlocal used
+        found.sources.append(_inside(image, side, quality))
+        used += len(found.sources[-1][0]) + 16
+        return len(found.sources) - 1
+
+    for row in _tops(rows, add):
+        used += sum(len(path) + 12 for _, path in row)
+        if used > room:
+            return None
+        found.tops.append(row)
+    return found
+
+
+def _tops(rows: Sequence[Sequence[TopImage]], add: Callable[[Array, int], int]) -> Iterator[list[tuple[int, str]]]:
+    """For each unit its pictures' places and outlines; `add` takes each new picture with its number, and gives its place."""
+    places: dict[int, int] = {}
     for row in rows:
         made = []
         for top in row:
             place = places.get(id(top.image)) if top.instance is None else top.instance
             if place is None:
-                place = places[id(top.image)] = len(found.sources)
-                found.sources.append(_inside(top.image, side, quality))
-                used += len(found.sources[-1][0]) + 16
-            made.append((place, _outline(top)))
-            used += len(made[-1][1]) + 12
-        if used > room:
-            return None
-        found.tops.append(made)
-    return found
-
-
-def _outline(top: TopImage) -> str:
-    return "" if top.mask is None else outline(top.mask)
+                place = places[id(top.image)] = add(top.image, len(places) + 1)
+            made.append((place, "" if top.mask is None else outline(top.mask)))
+        yield made
 
 
 def _inside(image: Array, side: int, quality: int) -> tuple[str, int, int]:

@@ -26,8 +26,12 @@ function showClass() {
   drawBands();
 }
 
+/** A class's concepts, computed when they are first asked for: no switch changes them. */
+const madeOf = c => (MADE[c] ??= composed(c));
+const MADE = [];
+
 /** A class's concepts by their part of its positive weight, in whole per cent; what they lack to 100 is of units too light to list. */
-function madeOf(c) {
+function composed(c) {
   const {units, positive} = data.compositions[c], groups = new Map();
   if (!units.length) return [];
   for (const [unit, weight] of units) {

@@ -4,7 +4,7 @@ function showDifferences(instance, c, other) {
   for (const id of ["versus-heading", "differences"]) byId(id).hidden = other === undefined;
   byId("compared").closest(".controls").hidden = other === undefined;
   if (other === undefined) return;
-  const [mine, theirs] = [c, other].map(each => new Map(grouped(contributions(instance, each)).map(group => [group.key, group])));
+  const [mine, theirs] = [c, other].map(each => groupsOf(instance, each));
   const rows = [...new Set([...mine.keys(), ...theirs.keys()])].map(key => {
     const [a, b] = [mine.get(key), theirs.get(key)];
     return {key, name: (a ?? b).name, unit: (a ?? b).pairs[0].unit, a, b, d: (a?.p ?? 0) - (b?.p ?? 0), shown: (a?.shown ?? 0) - (b?.shown ?? 0)};

@@ -65,6 +65,9 @@ function grouped(pairs) {
   return [...groups.values()].sort((a, b) => descending(Math.abs(a.p), Math.abs(b.p)));
 }
 
+/** The groups of what a class sums, by their keys. */
+const groupsOf = (instance, c) => new Map(grouped(contributions(instance, c)).map(group => [group.key, group]));
+
 /** Colours: one for each of the concepts that hold most of the classes' weight, grey for all others. */
 const COLOURS = 9;
 const colours = (() => {
@@ -130,7 +133,7 @@ function leadText(instance, c, other) {
 
 /** What the other class lacks or has: the concept on which the two differ most in the direction of the lead. */
 function reason(instance, c, other, ahead) {
-  const [mine, theirs] = [c, other].map(each => new Map(grouped(contributions(instance, each)).map(group => [group.key, group])));
+  const [mine, theirs] = [c, other].map(each => groupsOf(instance, each));
   const gap = key => (mine.get(key)?.p ?? 0) - (theirs.get(key)?.p ?? 0);
   const keys = [...new Set([...mine.keys(), ...theirs.keys()])].sort((a, b) => (ahead ? gap(b) - gap(a) : gap(a) - gap(b)));
   if (!keys.length || !(ahead ? gap(keys[0]) > 0 : gap(keys[0]) < 0)) return ahead ? "by its bias" : "by the bias";
