@@ -11,17 +11,26 @@ import sys
 from pathlib import Path
 
 
-def main(places: Path, broden: Path, out: Path) -> None:
-    """Link what only MiniPlaces has, and say how many images were left out."""
+def shown_in(broden: Path) -> set[tuple[str, ...]]:
+    """The training images of MiniPlaces that minibroden shows: place and number."""
     with (broden / "index.csv").open(newline="") as file:
         found = [re.fullmatch(r"miniplaces/train_\w_(\w+)_(\d{8})\.jpg", row["image"]) for row in csv.DictReader(file)]
-    shown = {match.groups() for match in found if match}
+    return {match.groups() for match in found if match}
+
+
+def place_and_number(image: Path) -> tuple[str, str]:
+    """Of a file PLACE/NUMBER of MiniPlaces, as minibroden writes them: "bakery-shop" here is "bakery_shop" there."""
+    return image.parent.name.replace("-", "_"), image.stem
+
+
+def main(places: Path, broden: Path, out: Path) -> None:
+    """Link what only MiniPlaces has, and say how many images were left out."""
+    shown = shown_in(broden)
     (out / "train").mkdir(parents=True)
     (out / "val").symlink_to((places / "val").resolve())
     left_out = 0
     for image in sorted((places / "train").glob("*/*")):
-        # "bakery-shop" here is "bakery_shop" there.
-        if (image.parent.name.replace("-", "_"), image.stem) in shown:
+        if place_and_number(image) in shown:
             left_out += 1
             continue
         folder = out / "train" / image.parent.name

@@ -10,9 +10,8 @@ with seed 0, on a fifth of the training images that is held out; the validation 
 """
 
 import argparse
-import csv
-import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from benchmarks.results.pretrained_tables import FAINT, part_of, print_table, seen_by, slug, slug_of
+from benchmarks.prepare.without_overlap import place_and_number, shown_in
+from benchmarks.results.pretrained_tables import part_of, print_table, seen_by, slug, slug_of
 from dynamick import dissect, open_network, save
 from dynamick.comparison.heads import elastic_net, ucbm
 from dynamick.comparison.heads.gradual_pruning import GradualPruning
@@ -31,17 +31,17 @@ from dynamick.comparison.measuring import measure
 from dynamick.data import open_concepts
 from dynamick.data.recipe import DataRecipe, open_images
 from dynamick.files import read_json, write_atomically, write_json
+from dynamick.metrics.sparsity import THRESHOLD
 from dynamick.networks.published import SHIPPED
 from dynamick.nn import DynamicLinear, UnitLayer, add_units, find_place
 from dynamick.retrofit.heads import DENSE, ROUTED, Images, Work, prune_units, row_of, tuned_probe, tuned_units, units_within
 from dynamick.retrofit.learning import Settings, UnitHead, learn, pooled
-from dynamick.retrofit.maps import open_maps
+from dynamick.retrofit.maps import StoredMaps, open_maps
 from dynamick.retrofit.probe import fit_probe
 from dynamick.retrofit.report import Row
 from dynamick.retrofit.run import features
 from dynamick.retrofit.tuning import accuracy
 
-SHOWN = re.compile(r"miniplaces/train_\w_(\w+)_(\d{8})\.jpg")
 SETS = {"miniplaces": DataRecipe("folder", "miniplaces64", 128), "cifar10": DataRecipe("cifar10", ".", 96)}
 DECAYS = (1.0, 2.0, 4.0)
 """Of routed and of static sparse heads."""
@@ -113,7 +113,7 @@ def learn_all(name: str, data: Path, out: Path, seeds: list[int], only: list[str
             print(f"{title}, seed {seed}: {row['top1']:.2f} %, {row['weights']:.2f} weights a class", flush=True)
 
 
-def opened(name: str, data: Path, out: Path) -> tuple[Work, list[str]]:
+def opened(name: str, data: Path, out: Path) -> tuple[Work, Sequence[str]]:
     """The maps of a set's images, and the training images' names."""
     recipe, found = SETS[name], {}
     network = open_network(*NETWORK, size=recipe.size)
@@ -124,8 +124,7 @@ def opened(name: str, data: Path, out: Path) -> tuple[Work, list[str]]:
     for part, each in images.items():
         maps, labels, _ = open_maps(network.model, head, place, each, prepare, out / "maps" / part)
         found[part] = Images.of(maps, labels)
-    names = [images["train"].names[row] for row in range(len(images["train"]))]
-    return Work(found["train"], found["val"], len(images["train"].classes)), names
+    return Work(found["train"], found["val"], len(images["train"].classes)), images["train"].names
 
 
 def done(file: Path, make: Any) -> dict[str, Any]:
@@ -153,8 +152,10 @@ def learn_probe(work: Work, out: Path, seed: int) -> dict[str, Any]:
 def learn_one(work: Work, file: Path, way: Way, lessons: dict[str, Tensor], rows: Tensor | None) -> dict[str, Any]:
     """One way, one seed. Seed 0 chooses the decay."""
     if rows is not None:
-        train = work.train
-        work = replace(work, train=Images(Some(train.maps, rows), train.means[rows], train.labels[rows]))
+        train, maps = work.train, work.train.maps
+        assert isinstance(maps, StoredMaps)
+        some = StoredMaps(maps.chunks, maps.kept[rows])
+        work = replace(work, train=Images(some, train.means[rows], train.labels[rows]))
         lessons = {name: logits[rows] for name, logits in lessons.items()}
     settings = replace(way.settings, seed=work.seed)
     whole, part = (lessons["logits"], lessons.get("unseen")) if way.taught else (None, None)
@@ -172,7 +173,7 @@ def learn_one(work: Work, file: Path, way: Way, lessons: dict[str, Tensor], rows
         net, decay, seconds = units_within(work, settings, 5, whole)
     changed = prune_units(net, work.train.maps) if isinstance(net.head, DynamicLinear) else 0
     x, weight = pooled(net, work.val.maps), net.head.get_parameter("weight")
-    kept = weight.abs() >= FAINT
+    kept = weight.abs() >= THRESHOLD
     write_tensors(file, {**net.units.state_dict(), "head.weight": weight, "head.bias": net.head.get_parameter("bias")})
     return {
         "row": asdict(row_of(file.name, net.head, x, work.val.labels, decay, seconds)),
@@ -217,32 +218,10 @@ def learnt_units(file: Path, channels: int) -> UnitHead:
     return net.eval().requires_grad_(False)
 
 
-class Some:
-    """The maps of some of the images.
-
-    Args:
-        maps: of all.
-        rows: which, int64, in ascending order.
-    """
-
-    def __init__(self, maps: Any, rows: Tensor) -> None:
-        self.maps, self.rows = maps, rows
-        self.shape = (len(rows), *maps.shape[1:])
-
-    def __getitem__(self, places: Tensor) -> Tensor:
-        maps: Tensor = self.maps[self.rows[places]]
-        return maps
-
-
-def not_shown(names: list[str], broden: Path) -> Tensor:
+def not_shown(names: Sequence[str], broden: Path) -> Tensor:
     """The places of the training images that are not in minibroden."""
-    with (broden / "index.csv").open(newline="") as file:
-        found = [SHOWN.fullmatch(row["image"]) for row in csv.DictReader(file)]
-    shown = {match.groups() for match in found if match}
-    # "bakery-shop" here is "bakery_shop" there.
-    parts = [Path(name) for name in names]
-    kept = [(each.parent.name.replace("-", "_"), each.stem) not in shown for each in parts]
-    return torch.tensor(kept).nonzero().flatten()
+    shown = shown_in(broden)
+    return torch.tensor([place_and_number(Path(name)) not in shown for name in names]).nonzero().flatten()
 
 
 def write_tensors(file: Path, tensors: dict[str, Tensor]) -> None:

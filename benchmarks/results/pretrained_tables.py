@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from benchmarks.results.tables import spread, table
 from dynamick.dissection import Dissection
+from dynamick.dissection.result import DETECTOR
 from dynamick.explanation import composition, share_covered
 from dynamick.files import read_json
+from dynamick.metrics.sparsity import THRESHOLD
 
-FAINT = 1e-3
-"""A weight below it does not count."""
-DETECTOR = 0.04
 HEADS = [
     "head",
     "seeds",
@@ -52,7 +51,7 @@ def part_of(whole: Dissection, first: int, end: int) -> Dissection:
 
 def seen_by(weight: Tensor, units: Dissection) -> dict[str, float]:
     """What the units see that a head (C, M) keeps: mean score and detectors, with scene labels and without; classes covered."""
-    kept = (weight.abs() >= FAINT).any(0)
+    kept = (weight.abs() >= THRESHOLD).any(0)
     scores = {"": [row.score for row in units.rows]}
     others = [column for column, name in enumerate(units.columns) if name != "scene"]
     scores["_without_scenes"] = [max(row.matches[column].iou for column in others) for row in units.rows]
@@ -61,7 +60,7 @@ def seen_by(weight: Tensor, units: Dissection) -> dict[str, float]:
         used = torch.tensor(values)[kept]
         result |= {f"score{which}": used.mean().item(), f"detectors{which}": int((used >= DETECTOR).sum())}
     model = nn.Sequential(nn.Linear(weight.shape[1], len(weight)))
-    model[0].weight = nn.Parameter(weight * (weight.abs() >= FAINT))
+    model[0].weight = nn.Parameter(weight * (weight.abs() >= THRESHOLD))
     return result | {"covered": share_covered(composition(model, units), 5)}
 
 
