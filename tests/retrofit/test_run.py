@@ -1,6 +1,7 @@
 """`dynamick retrofit`: a network gets units and a head of them, and its file does what the command printed."""
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -246,19 +247,30 @@ def test_one_estimate_comes_before_the_first_image_and_every_stage_has_a_bar(
 
 
 def test_two_processes_share_the_maps_and_learn_together(data: Path, weights: Path, tmp_path: Path) -> None:
-    """Each keeps the maps of its half, in a cache of its own; the head is about as good as that of one process."""
+    """Each keeps the maps of its half, in a cache of its own; the head is about as good as that of one process.
+
+    One of them is killed when the maps are there: the same command goes on from them.
+    """
     program = """
+        import os, signal
         from dynamick.cli.main import main
         from dynamick.retrofit import heads, probe, run
         probe.LEAST_STEPS, probe.EPOCHS, heads.DECAYS, run.ROUTED, run.DENSE = 30, 1, (1.0,), (2.0,), (1.0,)
+        if os.environ["RANK"] == os.environ.get("KILLED"):
+            run._heads = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
         main()
     """
     (tmp_path / "quick.py").write_text(textwrap.dedent(program))
     given = ["--model", "res8", "--weights", str(weights), "--size", "16", "--data", str(data), *FEW]
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "quick.py"]
     out = tmp_path / "shared"
-    done = subprocess.run([*launcher, "retrofit", *given, "--out", str(out)], capture_output=True, text=True)
+    command = [*launcher, "retrofit", *given, "--out", str(out)]
+    assert subprocess.run(command, env={**os.environ, "KILLED": "1"}, capture_output=True).returncode != 0
+    written = {path: path.stat().st_mtime_ns for path in out.rglob("share-*/**/*.safetensors")}
+    assert len(written) == 4
+    done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert {path: path.stat().st_mtime_ns for path in written} == written
     assert done.stdout.count("top-1 after") == 1
     names = {path.name for path in (out / "maps" / "train").iterdir()}
     assert {"share-1-of-2", "share-2-of-2"} <= names
