@@ -1,4 +1,4 @@
-"""`dynamick retrofit --units none` of networks that are odd in some way: served as they are, or refused in one line."""
+"""`dynamick retrofit` of networks that are odd in some way: served as they are, or refused in one line."""
 
 import json
 from pathlib import Path
@@ -13,6 +13,7 @@ import dynamick as dk
 from dynamick.cli.main import main
 from dynamick.comparison.heads import stepped
 from dynamick.data.class_folders import image_folder
+from dynamick.retrofit import heads, probe
 
 
 @pytest.fixture
@@ -48,6 +49,9 @@ from builtins import ODD
 def plain(): return ODD()
 def permuted(): return ODD(True)
 def half(): return ODD().bfloat16()
+def one_location():
+    parts = nn.Conv2d(3, 8, 16), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 2)
+    return nn.Sequential(*parts).half()
 def double(): return ODD().double()
 def half_head():
     class Half(ODD):
@@ -75,14 +79,20 @@ def nan():
 
 
 def retrofitted(
-    function: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *more: str, out: str = "out"
+    function: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *more: str,
+    out: str = "out",
+    units: str = "none",
 ) -> dict[str, torch.Tensor]:
     (tmp_path / "oddnets.py").write_text(FACTORIES)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.ODD", Odd, raising=False)
     torch.manual_seed(0)
     given = ["--size", "16", "--mean", "0", "0", "0", "--std", "1", "1", "1", "--k", "2", "--out", out, *more]
-    main(["retrofit", "--units", "none", "--model", f"oddnets:{function}", "--data", str(data), *given])
+    main(["retrofit", "--units", units, "--model", f"oddnets:{function}", "--data", str(data), *given])
     return safetensors.torch.load_file(tmp_path / out / "weights.safetensors")
 
 
@@ -108,6 +118,21 @@ def test_the_layer_that_is_named_is_replaced_as_it_was(
     right = model((whole.images.float() / 255).to(dtype))["logits"].argmax(1) == whole.labels
     written = json.loads((tmp_path / "out" / "retrofit.json").read_text())
     assert 100 * right.double().mean().item() == pytest.approx(written["after"]["top1"])
+
+
+def test_units_on_maps_of_one_location_in_half_precision(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(probe, "LEAST_STEPS", 60)
+    monkeypatch.setattr(heads, "ROUTED", (2.0,))
+    monkeypatch.setattr(heads, "DENSE", (1.0,))
+    tensors = retrofitted("one_location", data, tmp_path, monkeypatch, units="8")
+    assert {each.dtype for each in tensors.values() if each.is_floating_point()} == {torch.float16}
+    assert json.loads((tmp_path / "out" / "retrofit.json").read_text())["after"]["top1"] >= 75
+    main(
+        ["explain", "--model", "oddnets:one_location", "--weights", "out", "--images", str(data / "val"), "--out", "page.html"]
+    )
+    assert "16 images explained" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

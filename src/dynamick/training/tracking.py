@@ -10,10 +10,16 @@ from lightning.pytorch.loggers.logger import Logger
 
 from dynamick.errors import InputError
 
+
+def _mlflow(out: Path) -> Logger:
+    """MLflow keeps its runs in a database; its plain files are no longer taken."""
+    return MLFlowLogger(out.name, tracking_uri=f"sqlite:///{out / 'mlflow.db'}", artifact_location=(out / "mlflow").as_uri())
+
+
 LOGGERS: dict[str, Callable[[Path], Logger]] = {
     "tensorboard": lambda out: TensorBoardLogger(out, name=None, version="tensorboard"),
     "csv": lambda out: CSVLogger(out, name=None, version="csv"),
-    "mlflow": lambda out: MLFlowLogger(out.name, tracking_uri=(out.absolute() / "mlflow").as_uri()),
+    "mlflow": lambda out: _mlflow(out.absolute()),
     "wandb": lambda out: WandbLogger(out.name, save_dir=out),
 }
 """Makes a tracker for a run's folder, by its name."""
