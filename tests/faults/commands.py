@@ -28,9 +28,9 @@ def image(path: Path, seed: int, label: int = 0) -> None:
 
 def photographs(folder: Path) -> None:
     """A folder of images in two classes."""
-    for split, first in (("train", 0), ("val", 1000)):
+    for split, first, count in (("train", 0, 12), ("val", 1000, 4)):
         for label, name in enumerate("ab"):
-            for number in range(12):
+            for number in range(count):
                 image(folder / "images" / split / name / f"{number}.png", first + 100 * label + number, label)
 
 

@@ -1,7 +1,6 @@
 """Two plots that are never mixed: accuracy against static non-zeros a class, and against products routed for each input."""
 
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ from matplotlib.figure import Figure
 
 from dynamick.comparison.heads import HEADS
 from dynamick.comparison.table import AVERAGED, averages
-from dynamick.dissection.plots import COLOURS
-from dynamick.files import write_by
+from dynamick.dissection.plots import COLOURS, svg
+from dynamick.files import write_atomically
 
 LABELS = {"static": "static non-zeros a class", "routed": "K: products routed for each input"}
 NEAR = (1.0, 0.5)
@@ -52,7 +51,7 @@ def accuracy(table: Sequence[dict[str, Any]], axis: str) -> Figure:
 def write(table: Sequence[dict[str, Any]], folder: Path) -> None:
     """Write static.svg and routed.svg."""
     for axis in LABELS:
-        write_by(folder / f"{axis}.svg", partial(accuracy(table, axis).savefig, format="svg"))
+        write_atomically(folder / f"{axis}.svg", svg(accuracy(table, axis)))
 
 
 def _ticks(table: Sequence[dict[str, Any]]) -> dict[int, str]:

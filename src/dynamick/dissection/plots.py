@@ -1,10 +1,12 @@
 """Figures of dissections: detectors a category, scores over training (Fig. 5c), the best scores of models (Fig. 5d)."""
 
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import mean, stdev
 from typing import Any
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -89,3 +91,11 @@ def _finish(figure: Figure, axes: Axes) -> Figure:
     axes.grid(axis="y", color="#dddddd", linewidth=0.8)
     axes.set_axisbelow(True)
     return figure
+
+
+def svg(figure: Figure) -> bytes:
+    """A drawing as an SVG file's content. The same drawing gives the same bytes."""
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "dynamick"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return buffer.getvalue()

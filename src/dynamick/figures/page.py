@@ -1,6 +1,5 @@
 """A figure's page: its numbers as JSON, its drawing as SVG, and Markdown that shows both."""
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,6 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from dynamick.dissection.plots import svg
 from dynamick.figures.averages import Row, spread
 from dynamick.files import write_atomically, write_json
 
@@ -86,10 +86,3 @@ def spreads(columns: Mapping[str, tuple[str, int]], **options: Any) -> dict[str,
         options: further ones of `dynamick.figures.averages.spread`.
     """
     return {title: partial(spread, name=name, digits=digits, **options) for name, (title, digits) in columns.items()}
-
-
-def svg(figure: Figure) -> bytes:
-    """A drawing as an SVG file's content."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg")
-    return buffer.getvalue()
