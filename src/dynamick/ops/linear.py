@@ -27,11 +27,25 @@ def dynamic_linear(
         Outputs (B, O) in x's dtype, and the routed indices (B, O, min(k, M)), or None if they were not formed.
     """
     served = select(implementation, x, weight)
+    if torch_internals.exports_to_onnx():
+        return _in_plain_operators(x, weight, bias, mask, k, rule), None
     if torch_internals.is_transformed() or torch_internals.has_tangent(x, weight, bias):
         return _by_torch_func(x, weight, bias, mask, k, rule, implementation)
     if served.sum is None or x.dtype == torch.float64:
         return dynamic_linear_routed(x, weight, bias, mask, k, rule, implementation)
     return served.sum(x, weight, bias, mask, k, rule).to(x.dtype), None
+
+
+def _in_plain_operators(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, k: int, rule: str) -> Tensor:
+    """The same in operators that every runtime of ONNX has. What is routed beside equal products does not change a sum."""
+    dtype = compute_dtype(x.dtype)
+    products = x.to(dtype)[:, None] * weight.to(dtype)
+    if rule == "at_most":
+        products = products.clamp(min=0)
+    if mask is not None:
+        products = torch.where(mask, products, 0 if rule == "at_most" else -torch.inf)
+    values = products.topk(min(k, weight.shape[1])).values
+    return add_bias(torch.where(values == -torch.inf, 0, values).sum(-1), bias).to(x.dtype)
 
 
 def add_bias(y: Tensor, bias: Tensor | None) -> Tensor:

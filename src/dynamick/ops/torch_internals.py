@@ -34,6 +34,7 @@ UNWRAPPED = _find("_C._functorch.get_unwrapped")
 IS_BATCHED = _find("_C._functorch.is_batchedtensor")
 IS_LEGACY_BATCHED = _find("_C._functorch.is_legacy_batchedtensor")
 DISPATCH_MODES = _find("_C._len_torch_dispatch_stack")
+IS_EXPORTING = _find("compiler.is_exporting")
 BF16_SUPPORTED = _find("cpu._is_avx512_bf16_supported")
 
 HOOKS = [name for name in vars(nn.Module()) if "hook" in name]
@@ -53,6 +54,15 @@ def is_transformed() -> bool:
     Without it: yes, always. All calls then take PyTorch's own operators, which every transform understands, and are slower.
     """
     return TRANSFORMS_ACTIVE is None or bool(TRANSFORMS_ACTIVE())
+
+
+def exports_to_onnx() -> bool:
+    """Whether torch.onnx.export is writing a file, by either of its two ways.
+
+    Without it: `torch.onnx.export` says that it does not know this project's operators.
+    """
+    traced = torch.jit.is_tracing() or (IS_EXPORTING is not None and IS_EXPORTING())
+    return traced and torch.onnx.is_in_onnx_export()
 
 
 def is_followed(each: Tensor | None) -> bool:
