@@ -19,7 +19,32 @@ LACKS = 0.01
 """A class that has less than this part of the other's evidence lacks the concept: shares are said in whole per cent."""
 
 _SCENE, _COLOURS = "-s", ["black", "blue", "brown", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow"]
-_KINDS = re.compile(r"-(indoor|outdoor|interior|exterior)$")
+_WHERE = ("indoor", "outdoor", "interior", "exterior")
+_KINDS = {
+    "arena": ("hockey", "performance", "rodeo"),
+    "atrium": ("public",),
+    "bakery": ("shop",),
+    "canal": ("natural", "urban"),
+    "car_interior": ("backseat", "frontseat"),
+    "cubicle": ("office",),
+    "desert": ("sand", "vegetation"),
+    "dinette": ("home", "vehicle"),
+    "elevator": ("door",),
+    "field": ("cultivated", "wild"),
+    "forest": ("broadleaf", "needleleaf"),
+    "lake": ("natural",),
+    "moat": ("water",),
+    "poolroom": ("establishment", "home"),
+    "stadium": ("baseball", "football", "soccer"),
+    "subway_station": ("platform",),
+    "temple": ("asia", "east_asia", "south_asia"),
+    "theater": ("indoor_procenium", "indoor_seats"),
+    "train_station": ("platform",),
+    "underwater": ("coral_reef", "ocean_deep"),
+    "waterfall": ("block", "cascade", "cataract", "fan", "plunge"),
+    "wine_cellar": ("barrel_storage", "bottle_storage"),
+}
+"""Scenes of SUN and Places of which there are several kinds, beside those in `_WHERE`. MiniPlaces puts a hyphen between."""
 _LETTER = re.compile(r"^/?[a-z]/")
 
 
@@ -41,17 +66,23 @@ class Side:
 def spoken(name: str) -> str:
     """A label or a class's name as people say it: `swimming_pool-outdoor-s` is "swimming pool, outdoor".
 
-    Broden marks scenes by `-s` and colours by `-c`; Places writes `/b/bakery/shop`. Other hyphens stay: "t-shirt".
+    Broden marks scenes by `-s` and colours by `-c`; Places writes `/b/bakery/shop`, MiniPlaces `bakery-shop`. Other hyphens
+    stay: "t-shirt".
 
-    >>> spoken("swimming_pool-outdoor-s"), spoken("red-c"), spoken("t-shirt"), spoken("/s/swimming_pool/outdoor")
-    ('swimming pool, outdoor', 'red', 't-shirt', 'swimming pool, outdoor')
+    >>> spoken("swimming_pool-outdoor-s"), spoken("red-c"), spoken("t-shirt"), spoken("/b/bakery/shop")
+    ('swimming pool, outdoor', 'red', 't-shirt', 'bakery, shop')
+    >>> spoken("temple-east_asia")
+    'temple, east asia'
     """
     plain = _LETTER.sub("", name)
     if plain.endswith(_SCENE):
         plain = plain.removesuffix(_SCENE).replace("-", "/")
     elif plain.removesuffix("-c") in _COLOURS:
         plain = plain.removesuffix("-c")
-    parts = [" ".join(part.replace("_", " ").split()) for part in _KINDS.sub(r"/\1", plain).split("/")]
+    scene, _, kind = plain.rpartition("-")
+    if scene and (kind in _WHERE or kind in _KINDS.get(scene, ())):
+        plain = f"{scene}/{kind}"
+    parts = [" ".join(part.replace("_", " ").split()) for part in plain.split("/")]
     return ", ".join(filter(None, parts)) or name
 
 
