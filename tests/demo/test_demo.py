@@ -45,7 +45,7 @@ def test_the_demo_goes_from_nothing_to_a_page(
     for column in ("parts found", "parts: precision", "parts: recall", "heat: precision", "heat: recall"):
         assert column in page
     assert 'href="explanations.html"' in page
-    assert "scene 39" in (out / "explanations.html").read_text()
+    assert "scene 40" in (out / "explanations.html").read_text()
     assert not re.search(r'(src|href)="https?://', page)
     assert len(read_history(out / "dynamic-5")) == 2
     assert len((out / "dynamic-5" / "tally.csv").read_text().splitlines()) == 33

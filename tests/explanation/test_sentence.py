@@ -48,6 +48,8 @@ WING, WHEEL, SKY = ("wing", 3.5), ("wheel", 1.5), ("sky", 1.0)
         ([WING], None, False, "aeroplane: wing 100 %"),
         ([WING], Side("car", 5.0, [WING]), False, "aeroplane: wing 100 %; level with car"),
         ([WING], Side("car", 4.98, []), False, "aeroplane: wing 100 %; 0.02 ahead of car, which lacks wing"),
+        # 5.0 less 0.6, as both logits are shown.
+        ([WING], Side("car", 0.56, []), False, "aeroplane: wing 100 %; 4.4 ahead of car, which lacks wing"),
         ([WING, ("sky", -0.5)], None, False, "aeroplane: wing 117 %, sky −17 %"),
         ([("wing", -0.5), ("sky", -1.25)], None, False, "aeroplane: sky −1.2, wing −0.5"),
         ([("wing", 9.0), ("sky", -8.9)], None, False, "aeroplane: wing +9.0, sky −8.9"),
@@ -135,8 +137,9 @@ def test_an_explanation_says_its_own_numbers() -> None:
         assert first[1] == each.class_name
         assert first[2] == next(iter(sums), None)
         assert each.runner_up is not None
-        lead = each.logit - each.runner_up.logit
-        assert lead < 0.05 or f"{lead:.1f} ahead of {each.runner_up.class_name}" in said
+        # Small logits have three decimals, and the lead is theirs.
+        lead = round(each.logit, 3) - round(each.runner_up.logit, 3)
+        assert lead < 1e-3 or f"{lead:.3f} ahead of {each.runner_up.class_name}" in said
 
 
 def test_its_examples_are_true() -> None:

@@ -244,6 +244,12 @@ def test_axe_finds_no_violation(browser: Any, tmp_path: Path, width: int, scheme
         if selector:
             click(browser, selector)
         assert browser.violations() == []
+    windows = [("#show-keys", "#keys .close"), (".top", "#enlarged .close")] if (width, scheme) != (1280, "dark") else []
+    for opens, closes in windows:
+        click(browser, opens)
+        assert browser.execute_script("return document.querySelector('dialog[open]') !== null")
+        assert browser.violations() == []
+        click(browser, closes)
     hidden = all_of(browser, "html, .scroll, #products, #differences", "each.scrollWidth - each.clientWidth")
     assert hidden == [0] * len(hidden), "nothing is cut off or scrolled for, on a phone neither"
 
@@ -267,7 +273,7 @@ def test_every_class_is_seen_at_a_glance(browser: Any, tmp_path: Path) -> None:
     show(browser, replace(page, units=[replace(unit, detector=unit.index != 2) for unit in page.units]), tmp_path)
     lines = all_of(browser, "#glance li", "each.textContent.replaceAll('\u00a0', ' ')")
     # A unit whose label does not count stands for itself.
-    assert lines == [f"class {c}part 0 50 %, part 1 25 %, unit 3 25 %" for c in range(24)]
+    assert lines == [f"class {c}part 0 with 50 %, part 1 with 25 %, unit 3 with 25 %" for c in range(24)]
     click(browser, "#glance-all")
     assert len(elements(browser, "#glance li")) == 30
     assert all_of(browser, "#glance li:last-child .stack > span", "each.style.width") == ["50%", "25%", "25%"]

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from selenium.webdriver.support.ui import WebDriverWait
 
+import dynamick as dk
 from dynamick.explanation.sentence import Side, sentence
 from dynamick.report.explanation import (
     Beside,
@@ -91,6 +93,23 @@ def test_the_sentence(browser: Any, tmp_path: Path) -> None:
     assert says(browser) == "car: wheel 100 %; 2.5 behind aeroplane, which has wing."
     pick(browser, "explained", 2)
     assert says(browser).startswith("swimming pool, outdoor: no unit speaks for it; 2.0 behind aeroplane, which has wing")
+
+
+def test_the_page_and_python_say_the_same_of_every_image(browser: Any, tmp_path: Path) -> None:
+    scenes = dk.data.ComposedScenes("val", 24, image_size=32)
+    torch.manual_seed(0)
+    model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes).eval()
+    with torch.no_grad():
+        model.fc.weight *= 30
+        model.fc.bias *= 30
+    page = dk.explanation.page(model, scenes.images, tmp_path / "page.html", truth=scenes.labels, twin=model)
+    explained = [f"{each.said(page.digits)}." for each in dk.explain(model, scenes.images, truth=scenes.labels)]
+    browser.show(tmp_path / "page.html")
+    each_of = (
+        "return instances.map(each => { choose(each.index); return byId(arguments[0]).textContent.replaceAll('\u00a0', ' ') })"
+    )
+    assert browser.execute_script(each_of, "sentence") == explained
+    assert browser.execute_script(each_of, "beside-sentence") == explained
 
 
 def test_units_of_one_concept_have_one_switch(browser: Any, tmp_path: Path) -> None:

@@ -1,3 +1,5 @@
+import base64
+import io
 import math
 import re
 import subprocess
@@ -148,7 +150,7 @@ def test_the_tables_figures(text):
     assert cells[:5] == ["98.60", "4.0", "2", "2.0", "12"]
     assert {"0.083", "9 of 12", "–", "keyboard, screen"} <= set(cells)
     chips = [" ".join(chip.split()) for chip in page.texts["li"]]
-    first = ["98.4 %answered rightlyDense: 98.6 %", "2.0 of 4weights a classDense: 4.0"]
+    first = ["98.4 %right answersDense: 98.6 %", "2.0 of 4weights a classDense: 4.0"]
     assert chips[:2] == first
     chips = chips[4:]
     # The sparsest head comes first. "Keyboard" is a part of the laptop; "screen" speaks against it, so it confirms nothing.
@@ -163,13 +165,20 @@ def test_the_first_screen_has_a_decision_and_the_way_to_all():
     pixels = np.zeros((8, 8, 3), np.uint8)
     said = "aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing"
     made = Decision(
-        said, pixels, None, [("wing", 70), ("wheel", 30)], "explanations.html#image=3", "explanations.html", 50, [pixels] * 6
+        said,
+        pixels,
+        None,
+        [("wing", "70 %", 0.7), ("wheel", "30 %", 0.3)],
+        "explanations.html#image=3",
+        "explanations.html",
+        50,
+        [pixels] * 6,
     )
     meanings, remarks = {"mean IoU": "how well units match"}, ["L1 has dashes: it is not dissected."]
     page = Page(training.page(comparison(decision=made, meanings=meanings, remarks=remarks)))
     assert [attrs["href"] for attrs in page.all("a")] == ["explanations.html#image=3", "explanations.html"]
     assert len(page.all("img")) == 1 + 6
-    assert {said, *remarks} <= set(page.texts["p"])
+    assert {said, *remarks} <= {text.replace("\xa0", " ") for text in page.texts["p"]}
     assert "how well units match" in page.texts["dd"]
     # Every column is explained where it stands.
     columns = {column.split("\n")[0] for column in page.texts["th"]}
@@ -307,6 +316,7 @@ def test_people_can_use_the_page(browser, tmp_path, width, scheme):
     names = ["mean IoU", "detectors", "parts found", "parts: precision", "parts: recall", "heat: precision", "heat: recall"]
     runs = [replace(each, extra=dict.fromkeys([*names, "heat on parts"], "0.123")) for each in comparison().runs]
     training.write(comparison(runs=runs), tmp_path / "page.html")
+    pypdf = pytest.importorskip("pypdf")
     browser.show(tmp_path / "page.html", width, scheme)
     assert browser.violations() == []
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
@@ -315,3 +325,8 @@ def test_people_can_use_the_page(browser, tmp_path, width, scheme):
             browser.execute_script("const box = document.querySelector('.scroll'); return box.scrollWidth - box.clientWidth")
             == 0
         ), "the table fits"
+        printed = browser.execute_cdp_cmd("Page.printToPDF", {"paperWidth": 8.27, "paperHeight": 11.69})["data"]
+        sheets = pypdf.PdfReader(io.BytesIO(base64.b64decode(printed))).pages
+        assert " ".join("".join(sheet.extract_text() for sheet in sheets).split()).count("0.123") >= 8 * len(runs), (
+            "nothing is cut"
+        )

@@ -136,4 +136,5 @@ def _describe(data: str, images: Images) -> str:
 
 def _machine() -> str:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    return f"{device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}"
+    threads = torch.get_num_threads()
+    return f"{device}, {threads} thread{'s' if threads > 1 else ''}, PyTorch {torch.__version__}"

@@ -12,7 +12,7 @@ from dynamick.dissection import Dissection, dissect
 from dynamick.explanation import Explanation, composition_truth, explain, heatmap, heatmap_truth, page
 from dynamick.explanation.gallery import gallery_html
 from dynamick.explanation.head import find_head
-from dynamick.explanation.sentence import grouped, per_cent
+from dynamick.explanation.sentence import evidence, grouped
 from dynamick.metrics.sparsity import THRESHOLD
 from dynamick.networks import OpenNetwork, open_network
 from dynamick.report.training import Comparison, Decision, Section
@@ -65,7 +65,7 @@ def with_truth(comparison: Comparison, out: Path) -> Comparison:
         names[run.name] = [label if found else "" for label, found in zip(units.labels, units.detectors, strict=True)]
         about = f"The detectors of {run.title} that score highest: the scenes that excite them most, and where."
         sections.append(Section(f"Units of {run.title}", gallery_html(model, units, concepts), about))
-        opened[run.title] = replace(open_network(model), name=run.name, metrics={"top1": run.accuracy}), units
+        opened[run.title] = replace(open_network(model), name=run.title, metrics={"top1": run.accuracy}), units
         if run.title == "Dynamic-5":
             decision = _explain(opened, scenes, concepts, out / EXPLANATIONS)
         runs.append(replace(run, extra={**run.extra, **_figures(model, units, scenes)}))
@@ -88,7 +88,7 @@ def _explain(
     (network, units), (dense, its_units) = opened["Dynamic-5"], opened.get("Dense", (None, None))
     count = min(EXPLAINED_ON_PAGE, len(scenes))
     images, truth = scenes.images[:count], scenes.labels[:count].tolist()
-    page(
+    shown = page(
         network,
         images,
         out,
@@ -97,20 +97,19 @@ def _explain(
         truth=truth,
         twin=dense,
         twin_units=its_units,
-        names=[f"scene {i}" for i in range(count)],
+        names=[f"scene {i}" for i in range(1, count + 1)],
         title=f"Generated scenes: {network.metrics['top1']:.1f}\N{NO-BREAK SPACE}% right",
     )
     explained = explain(network.model, images, units=units, truth=truth)
     chosen = max(explained, key=lambda each: (each.class_index == truth[each.image], _told(each), -each.image))
-    sums = grouped(list(zip(chosen.names, chosen.products, strict=True)))
-    total = sum(sums.values())
+    said = evidence(list(zip(chosen.names, chosen.products, strict=True))) if sum(chosen.products) > 0 else []
     heat = None if chosen.maps is None else chosen.maps.sum(0)
     image = images[chosen.image]
     return Decision(
-        sentence=chosen.sentence,
+        sentence=chosen.said(shown.digits),
         image=image.permute(1, 2, 0).numpy(),
         heat=None if heat is None else heatmap(image, heat, against=True),
-        concepts=list(zip(sums, per_cent([value / total for value in sums.values()]), strict=True)) if total > 0 else [],
+        concepts=[(each.name, each.text, each.value / sum(chosen.products)) for each in said],
         link=f"{out.name}#image={chosen.image + 1}",
         page=out.name,
         count=count,
@@ -119,10 +118,10 @@ def _explain(
 
 
 def _told(each: Explanation) -> float:
-    """The part of the evidence that is on units whose concept counts: what a person can follow."""
-    evidence = sum(each.products)
-    named = sum(p for p, of in zip(each.products, each.concepts, strict=True) if of is not None and of.detector)
-    return named / evidence if evidence > 0 else 0.0
+    """How much of the evidence a person can follow: the part on concepts that count, of which none counts above two thirds."""
+    total = sum(each.products)
+    named = grouped([(of.label, p) for p, of in zip(each.products, each.concepts, strict=True) if of and of.detector])
+    return sum(min(value / total, 2 / 3) for value in named.values()) if total > 0 else 0.0
 
 
 def _denser(opened: dict[str, tuple[OpenNetwork, Dissection]]) -> list[str]:

@@ -15,7 +15,9 @@ from dynamick.report.explanation import Beside, ModelSummary, OtherConcept, Othe
 RANKED, CONCEPTS = 3, 5
 
 
-def beside(seen: Seen, units: Dissection | None, summary: ModelSummary, truth: Sequence[int | None]) -> Beside:
+def beside(
+    seen: Seen, units: Dissection | None, summary: ModelSummary, truth: Sequence[int | None], digits: int | None = None
+) -> Beside:
     """What the page shows of another network.
 
     Args:
@@ -23,6 +25,7 @@ def beside(seen: Seen, units: Dissection | None, summary: ModelSummary, truth: S
         units: its dissection, or None.
         summary: its figures.
         truth: the images' true classes; None if one is not known.
+        digits: decimals of the page's logits; None takes as many as each lead needs.
 
     Raises:
         InputError: the dissection is of another layer or number of units.
@@ -39,17 +42,19 @@ def beside(seen: Seen, units: Dissection | None, summary: ModelSummary, truth: S
         for row, order in enumerate(best.tolist()):
             ranking = [(names[c], float(logits[row, c]), float(chances[row, c])) for c in order]
             where = None if spots is None else spots[row].float().cpu().numpy()
-            decisions.append(_decision(explained[len(decisions)], ranking, where))
+            decisions.append(_decision(explained[len(decisions)], ranking, where, digits))
     how = "sums the evidence of all its units" if reader.head.k is None else f"sums at most {reader.head.k} units a class"
     if reader.head.rule == "exactly":
         how = f"sums exactly {reader.head.k} units a class"
     return Beside(summary, how, decisions)
 
 
-def _decision(why: Explanation, ranking: list[tuple[str, float, float]], where: NDArray[np.float32] | None) -> OtherDecision:
+def _decision(
+    why: Explanation, ranking: list[tuple[str, float, float]], where: NDArray[np.float32] | None, digits: int | None
+) -> OtherDecision:
     concepts = [
         OtherConcept(name, value, [unit for unit, its in zip(why.indices, why.names, strict=True) if its == name])
         for name, value in list(grouped(list(zip(why.names, why.products, strict=True))).items())[:CONCEPTS]
     ]
     rest = exact_sum(why.products) - exact_sum([each.evidence for each in concepts])
-    return OtherDecision(why.sentence, ranking, concepts, rest, why.bias, where)
+    return OtherDecision(why.said(digits), ranking, concepts, rest, why.bias, where)

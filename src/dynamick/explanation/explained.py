@@ -129,14 +129,18 @@ class Explanation:
     @property
     def sentence(self) -> str:
         """The decision in words, such as "aeroplane: wing 70 %, wheel 30 %; 4.4 ahead of car, which lacks wing"."""
+        return self.said()
+
+    def said(self, digits: int | None = None) -> str:
+        """`sentence` with so many decimals, as a page of several decisions says it (`Page.digits`)."""
         mine = dict(zip(self.indices, self.products, strict=True))
         answer = Side(self.class_name, self.logit, list(zip(self.names, self.products, strict=True)))
         other = self.runner_up
         if other is None:
-            return sentence(answer)
+            return sentence(answer, digits=digits)
         theirs = [mine.get(index, 0.0) - apart for index, apart in zip(other.indices, other.differences, strict=True)]
         routed = list(zip(_names(other.units, other.concepts), theirs, strict=True))
-        return sentence(answer, Side(other.class_name, other.logit, routed), self.wrong)
+        return sentence(answer, Side(other.class_name, other.logit, routed), self.wrong, digits)
 
     def largest(self, n: int | None = None) -> list[int]:
         """Positions in `units` and `products` of the n largest |p|, descending (None: as many as reach 98 %, else all)."""

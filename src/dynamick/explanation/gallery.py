@@ -46,5 +46,5 @@ def gallery_html(
             f'<figure style="margin:0;min-width:0"><img src="{uri}" alt="Top images of {caption}" '
             f'style="display:block;width:100%;height:auto"><figcaption>{caption}</figcaption></figure>'
         )
-    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,480px),1fr));gap:1rem"
+    grid = "display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,var(--strip,480px)),1fr));gap:1rem"
     return f'<div style="{grid}">{"".join(figures)}</div>'

@@ -25,6 +25,7 @@ from dynamick.networks import OpenNetwork
 from dynamick.networks.running import unwrapped
 from dynamick.report import explanation as parts
 from dynamick.report.explanation import ModelSummary, Page, write_page
+from dynamick.report.explanation_parts import digits_of
 
 FEW_CONCEPTS = 5
 """A person can keep a class of at most this many concepts in mind (the paper: more than 95 % of classes)."""
@@ -139,16 +140,18 @@ def page_of(
     said = _said(class_names(reader.model, reader.head))
     pictures = [image.permute(1, 2, 0).numpy() for image in seen.images] if displayed is None else displayed
     named = [(spoken(each.label), each) if each is not None else ("", None) for each in _concepts(reader, units)]
+    instances = _instances(seen, pictures, names, truth)
+    digits = digits_of(each.logits.tolist() for each in instances)
     return Page(
         title=title_of(f"{len(names)} image{'s' if len(names) > 1 else ''}", seen, truth) if title is None else title,
         model=summary,
         head=_head(reader.head),
         classes=[name for name, _ in said],
-        instances=_instances(seen, pictures, names, truth),
+        instances=instances,
         units=_units(seen, pictures, units, concepts, named),
         compositions=_compositions(reader.model, units, said),
         twin=twin,
-        beside=None if other is None else beside_of(other.seen, other.units, other.summary, truth),
+        beside=None if other is None else beside_of(other.seen, other.units, other.summary, truth, digits),
         raw={name: raw for name, raw in [*said, *((name, of.label) for name, of in named if of is not None)] if name != raw},
         notes=notes,
     )

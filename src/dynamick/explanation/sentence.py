@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from dynamick.report.explanation_parts import digits_of
+
 MOST_NAMED = 5
 """A person can keep about so many things in mind; the sentence sums up the rest."""
 LEAST_NAMED = 0.005
@@ -163,7 +165,7 @@ def per_cent(shares: Sequence[float]) -> list[int]:
     return floors
 
 
-def sentence(answer: Side, rival: Side | None = None, wrong: bool = False) -> str:
+def sentence(answer: Side, rival: Side | None = None, wrong: bool = False, digits: int | None = None) -> str:
     """One decision in words.
 
     Units of one name are summed. Their shares of the evidence (the logit minus the bias) add up to 100 %; what is beyond
@@ -173,6 +175,7 @@ def sentence(answer: Side, rival: Side | None = None, wrong: bool = False) -> st
         answer: the class that is explained.
         rival: what it is compared with: the best other class, or the true one if the answer is wrong.
         wrong: whether the answer is wrong; the rival must then be the true class.
+        digits: decimals of both logits, whose difference is said; None takes as many as this lead needs.
 
     >>> wing, wheel = ("wing", 3.5), ("wheel", 1.5)
     >>> sentence(Side("aeroplane", 5.0, [wing, wheel]), Side("car", 0.6, [wheel]))
@@ -183,15 +186,21 @@ def sentence(answer: Side, rival: Side | None = None, wrong: bool = False) -> st
     truth = f" (wrong: it is {spoken(rival.name)})" if wrong and rival is not None else ""
     parts = ", ".join(each.words for each in evidence(answer.parts)) or "no unit speaks for it"
     said = f"{spoken(answer.name)}{truth}: {parts}"
-    return said if rival is None else f"{said}; {_lead(answer, rival)}"
+    return said if rival is None else f"{said}; {_lead(answer, rival, digits)}"
 
 
-def _lead(answer: Side, rival: Side) -> str:
-    lead, name = answer.logit - rival.logit, spoken(rival.name)
-    size = abs(lead)
-    if not size >= 0.005:
-        return f"level with {name}" if math.isfinite(lead) else f"beside {name}"
-    by = f"{size:.1f}" if size >= 0.05 else f"{size:.2f}"
+def _lead(answer: Side, rival: Side, digits: int | None) -> str:
+    name = spoken(rival.name)
+    if digits is None:
+        digits = digits_of([[answer.logit, rival.logit]])
+    ours, theirs = 10**digits * answer.logit, 10**digits * rival.logit
+    if not math.isfinite(ours - theirs):
+        return f"beside {name}"
+    # Of the logits as they are shown: whoever subtracts one from the other gets this lead.
+    lead = math.floor(ours + 0.5) - math.floor(theirs + 0.5)
+    if lead == 0:
+        return f"level with {name}"
+    by = f"{abs(lead) / 10**digits:.{digits}f}"
     return f"{by} {'ahead of' if lead > 0 else 'behind'} {name}, {_because(answer, rival, lead > 0)}"
 
 

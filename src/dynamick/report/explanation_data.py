@@ -40,6 +40,7 @@ def page_data(page: Page, kept: list[int]) -> dict[str, Any]:
         "raw": dict(page.raw),
         "rule": page.head.rule,
         "k": page.head.k,
+        "digits": page.digits,
         "head": _head(page.head, kept),
         "units": [[unit.label, unit.category, _finite(unit.score), unit.detector] for unit in page.units],
         "compositions": [

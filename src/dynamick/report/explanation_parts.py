@@ -1,12 +1,30 @@
 """What the explanation page shows, as plain dataclasses."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
 Array = NDArray[Any]
+
+
+def digits_of(logits: Iterable[Sequence[float]]) -> int:
+    """How many decimals evidence and logits are said with: the fewest with which no lead reads as nothing.
+
+    Args:
+        logits: of each decision those that are compared; its lead is the largest one's before the second.
+
+    >>> digits_of([[11.34, 6.86]]), digits_of([[11.34, 11.31]])
+    (1, 2)
+    """
+    known = [sorted((value for value in each if not math.isnan(value)), reverse=True) for each in logits]
+    largest = max((abs(value) for each in known for value in each if math.isfinite(value)), default=0.0)
+    leads = [each[0] - each[1] for each in known if len(each) > 1]
+    if largest < 2:
+        return 4 if largest < 0.2 else 3
+    return 2 if any(0 < lead < 0.05 for lead in leads) else 1
 
 
 @dataclass(frozen=True)
@@ -196,6 +214,11 @@ class Page:
     beside: Beside | None = None
     raw: Mapping[str, str] = field(default_factory=dict)
     notes: Sequence[str] = field(default_factory=tuple)
+
+    @property
+    def digits(self) -> int:
+        """With how many decimals the page says evidence and logits: `digits_of` all its decisions."""
+        return digits_of(each.logits.tolist() for each in self.instances)
 
     @property
     def columns(self) -> list[ModelSummary]:

@@ -60,7 +60,7 @@ def strips(rows: Sequence[Sequence[tuple[Array, Array | None]]], room: float) ->
 
 
 def _side_by_side(tiles: Sequence[Array]) -> Array:
-    gap = np.full((TILE, _GAP, 3), 255, np.uint8)
+    gap = np.full((TILE, _GAP, 3), 128, np.uint8)  # neither a light page nor a dark one makes it glare
     return np.concatenate([part for tile in tiles for part in (gap, tile)][1:], axis=1)
 
 

@@ -52,7 +52,7 @@ class Decision:
     Attributes:
         sentence: the decision in words.
         image, heat: uint8 (H, W, 3), the image and where the evidence is; heat may be None.
-        concepts: what it adds up to: a concept's name and its share in per cent, the largest first.
+        concepts: what it adds up to, as its sentence says it: a name, its share in words, and the share itself; 1 is all.
         link: to this decision on the page of explanations.
         page: that page's file, beside the report.
         count: how many decisions it shows.
@@ -62,7 +62,7 @@ class Decision:
     sentence: str
     image: NDArray[np.uint8]
     heat: NDArray[np.uint8] | None
-    concepts: Sequence[tuple[str, int]]
+    concepts: Sequence[tuple[str, str, float]]
     link: str
     page: str
     count: int
@@ -249,7 +249,7 @@ def _columns(comparison: Comparison) -> list[_Column]:
 
 
 MEANINGS = {
-    "accuracy": "how many validation images are answered rightly",
+    "accuracy": "how many validation images are answered correctly",
     "weights/class": "weights of 0.001 and more, of either sign, per class: what a person would have to read",
     "most": "the same for the class that has most",
     "routed/input": "units whose products enter a class's score for one image, on average",
@@ -265,7 +265,7 @@ def _first(comparison: Comparison, focus: Run) -> list[tuple[str, str, str]]:
         return "" if dense is focus else f"{dense.title}: {value}"
 
     figures = [
-        ("answered rightly", _percent(focus.accuracy), beside(_percent(dense.accuracy))),
+        ("right answers", _percent(focus.accuracy), beside(_percent(dense.accuracy))),
         ("weights a class", _of(focus), beside(_number(dense.weights_per_class, 1))),
         ("units that decide for a class, per image", _number(focus.routed, 1), beside(_number(dense.routed, 1))),
     ]

@@ -29,7 +29,7 @@ function showBeside(instance) {
   if (!data.beside) return;
   const decision = data.beside.decisions[instance.index], {ranking, concepts, rest, bias, heat} = decision;
   const [name, logit, chance] = ranking[0], same = name === data.classes[saidOf(instance).c];
-  byId("beside-sentence").textContent = `${decision.sentence}.`;
+  byId("beside-sentence").textContent = `${decision.sentence.replaceAll(" %", "\u00a0%")}.`;
   byId("beside-note").textContent = `Both networks as they are, without the switches. ${same ? "They agree" : "They disagree"}: ${data.beside.name} says ${name} (${percent(chance)}).`;
   byId("beside-image").src = data.pictures[instance.index][0];
   byId("beside-stage").style.setProperty("aspect-ratio", `${data.pictures[instance.index][1]} / ${data.pictures[instance.index][2]}`);

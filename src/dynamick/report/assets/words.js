@@ -20,14 +20,9 @@ const iouText = (score, counts) => { for (let digits = 3; ; digits++) if (counts
 /** A name as people say it; the raw one on hover, where the two differ. */
 const say = (name, attributes = {}) => make("span", {title: data.raw[name] ?? null, ...attributes}, name);
 
-// ---- evidence in whole steps: the smallest digits with which no lead reads as nothing
+// ---- evidence in whole steps, of as many digits as the network's own sentences are said with
 
-const DIGITS = (() => {
-  const leads = instances.map(({said}) => { const [a, b] = [...said].sort((p, q) => descending(p, q)); return Math.abs(a - (b ?? 0)); }).filter(Number.isFinite);
-  const largest = instances.reduce((peak, {said}) => said.reduce((p, each) => (Number.isFinite(each) ? Math.max(p, Math.abs(each)) : p), peak), 0);
-  const least = Math.min(...leads.filter(lead => lead > 0), Infinity);
-  return largest < 0.2 ? 4 : largest < 2 ? 3 : least < 0.05 ? 2 : 1;
-})();
+const DIGITS = data.digits;
 const STEP = 10 ** DIGITS;
 const steps = value => Math.round(value * STEP);
 const amount = inSteps => number(inSteps / STEP, DIGITS);
