@@ -15,7 +15,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-SOURCE = "csrc/dynamic_k.cpp"
+SOURCES = ["csrc/dynamic_k.cpp", "csrc/convolution.cpp"]
 PACKAGE = Path("dynamick/ops/_native")
 # No contraction to fused multiply-adds: products are compared as PyTorch rounds them. No -ffast-math for the same reason.
 FLAGS = ["-std=c++17", "-O3", "-ffp-contract=off", "-Wno-psabi", "-fPIC", "-fvisibility=hidden", "-shared", "-pthread"]
@@ -35,7 +35,7 @@ def compile_level(command: list[str], level: str, folder: Path) -> str:
     target.unlink(missing_ok=True)
     march = [MARCH[level]] if level in MARCH else []
     try:
-        done = subprocess.run([*command, *FLAGS, *march, SOURCE, "-o", str(unfinished)], capture_output=True, text=True)
+        done = subprocess.run([*command, *FLAGS, *march, *SOURCES, "-o", str(unfinished)], capture_output=True, text=True)
     except OSError as error:
         return f"{level}: {' '.join(command)} failed: {error}"
     if done.returncode == 0:
@@ -74,5 +74,5 @@ class BuildKernels(build_ext):
 
 
 # The extension names no Python module: it makes setuptools run the build above and put the sources into an sdist.
-KERNEL = Extension("dynamick.ops._native.dynamic_k", [SOURCE], depends=sorted(map(str, Path("csrc").glob("*.h"))))
+KERNEL = Extension("dynamick.ops._native.dynamic_k", SOURCES, depends=sorted(map(str, Path("csrc").glob("*.h"))))
 setup(ext_modules=[KERNEL], cmdclass={"build_ext": BuildKernels})

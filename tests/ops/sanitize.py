@@ -42,7 +42,8 @@ def compile_level(level: str, folder: str) -> None:
     """One library, in a folder."""
     march = [] if level == "portable" else [f"-march=x86-64-{level}"]
     target = f"{folder}/dynamic_k_{level}.so"
-    subprocess.run(["g++", *FLAGS, *SANITIZE, *march, str(ROOT / "csrc/dynamic_k.cpp"), "-o", target], check=True)
+    sources = sorted(map(str, (ROOT / "csrc").glob("*.cpp")))
+    subprocess.run(["g++", *FLAGS, *SANITIZE, *march, *sources, "-o", target], check=True)
 
 
 def run_tests(folder: Path) -> int:
@@ -55,7 +56,10 @@ def run_tests(folder: Path) -> int:
     del os.environ["LD_PRELOAD"]
     cpu.FOLDER = folder
     cpu.kernel = cpu.load(None)
-    tests = [str(Path(__file__).with_name(name)) for name in ("test_cpu_kernel.py", "test_cpu_kernel_loading.py")]
+    tests = [
+        str(Path(__file__).with_name(name))
+        for name in ("test_cpu_kernel.py", "test_cpu_kernel_loading.py", "test_map_kernel.py")
+    ]
     return int(pytest.main(["-p", "no:cacheprovider", *tests, *sys.argv[1:]]))
 
 

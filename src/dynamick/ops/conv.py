@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dynamick.ops import conv_cpu
 from dynamick.ops.batching import call_batched
 from dynamick.ops.chunked import largest_allowed, sums_stay_finite
 from dynamick.ops.conv_products import SCHEMA, Products, Settings, all_products
@@ -49,6 +50,8 @@ def dynamic_conv2d(
     conv = Products(x, weight, mask, Settings(*settings))
     # Switched off here, inside the operator: an exported program would lose a context around the call.
     with torch.autocast(x.device.type, enabled=False):
+        if conv.settings.routing == "map" and (done := conv_cpu.by_map(x, weight, bias, mask, conv.settings)):
+            return done[0].to(x.dtype, memory_format=memory_format(x)), done[1]
         y, kept = _by_location(conv) if conv.settings.routing == "location" else _by_map(conv)
     if bias is not None:
         y += bias.to(y.dtype)[:, None, None]
@@ -325,6 +328,8 @@ def _routed_filters(conv: Products, member_OI: Tensor) -> Tensor:
 def _map_gradients(
     conv: Products, gy: Tensor, index: Tensor, want_x: bool, want_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
+    if done := conv_cpu.map_gradients(gy, conv.x, conv.weight, index, conv.settings, want_x, want_w):
+        return done
     gx = torch.empty(conv.x.shape, dtype=conv.dtype, device=conv.x.device) if want_x else None
     gw = torch.zeros_like(conv.weight, memory_format=torch.contiguous_format) if want_w else None
     member_BOI = _one_hot(index, conv.I)

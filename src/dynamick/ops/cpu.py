@@ -86,6 +86,8 @@ def _open(path: Path, built: str) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.dynamick_forward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 4
     library.dynamick_backward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 5
+    library.dynamick_maps_forward.argtypes = [pointer] * 4 + [ctypes.c_int, number] + [pointer] * 3
+    library.dynamick_maps_backward.argtypes = [pointer] * 3 + [number] + [pointer] * 4
     library.dynamick_set_parallel.argtypes = [pointer]
     library.dynamick_set_parallel(torch_internals.openmp_start())
     return library
@@ -135,14 +137,14 @@ def _forward(
     y = x.new_empty(B, O, dtype=torch.float32)
     outcome = NOT_SERVED
     if kernel is not None and x.device.type == "cpu" and B and O and 0 < M <= MOST:
-        x_BM, w_OM, mask_OM = _dense(x), _dense(weight), _dense_mask(mask)
-        bias_O = None if bias is None else _dense(bias)
-        inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, min(k, M), rule == "exactly")
-        outputs = (_address(bias_O), y.data_ptr(), _address(tau), _address(last))
+        x_BM, w_OM, mask_OM = dense(x), dense(weight), dense_mask(mask)
+        bias_O = None if bias is None else dense(bias)
+        inputs = (x_BM.data_ptr(), w_OM.data_ptr(), address(mask_OM), B, O, M, min(k, M), rule == "exactly")
+        outputs = (address(bias_O), y.data_ptr(), address(tau), address(last))
         outcome = kernel.library.dynamick_forward(*inputs, torch.get_num_threads(), *outputs)
     if outcome == DONE:
         return y
-    _check_memory(outcome)
+    check_memory(outcome)
     if tau is not None and last is not None:
         tau.zero_()
         last.fill_(PLAIN)
@@ -189,14 +191,14 @@ def _gradients(
     gw = x.new_empty((O, M) if want_w else (0,), dtype=torch.float32)
     outcome = NOT_SERVED
     if kernel is not None and x.device.type == "cpu" and B and O:
-        x_BM, w_OM, mask_OM, gy_BO = _dense(x), _dense(weight), _dense_mask(mask), _dense(gy)
-        inputs = (x_BM.data_ptr(), w_OM.data_ptr(), _address(mask_OM), B, O, M, k, rule == "exactly", torch.get_num_threads())
+        x_BM, w_OM, mask_OM, gy_BO = dense(x), dense(weight), dense_mask(mask), dense(gy)
+        inputs = (x_BM.data_ptr(), w_OM.data_ptr(), address(mask_OM), B, O, M, k, rule == "exactly", torch.get_num_threads())
         kept = (gy_BO.data_ptr(), tau.data_ptr(), last.data_ptr())
         outputs = (gx.data_ptr() if want_x else None, gw.data_ptr() if want_w else None)
         outcome = kernel.library.dynamick_backward(*inputs, *kept, *outputs)
     if outcome == DONE:
         return gx.to(x.dtype), gw.to(weight.dtype)
-    _check_memory(outcome)
+    check_memory(outcome)
     _, indices = route_chunked(x, weight, mask, k, rule)
     plain_x, plain_w = routed_gradients(gy, x, weight, indices, want_x, want_w)
     return gx.to(x.dtype) if plain_x is None else plain_x, gw.to(weight.dtype) if plain_w is None else plain_w
@@ -245,17 +247,17 @@ def _are_plain(*tensors: Tensor | None) -> bool:
     return all(each is None or type(each) in (Tensor, torch.nn.Parameter) for each in tensors)
 
 
-def _dense(values: Tensor) -> Tensor:
+def dense(values: Tensor) -> Tensor:
     if values.dtype == torch.float32 and values.is_contiguous() and not values.is_neg():
         return values  # each of the calls below costs microseconds
     return values.detach().to(torch.float32).resolve_neg().contiguous()
 
 
-def _dense_mask(mask: Tensor | None) -> Tensor | None:
+def dense_mask(mask: Tensor | None) -> Tensor | None:
     return None if mask is None else mask.cpu().contiguous()
 
 
-def _address(values: Tensor | None) -> int | None:
+def address(values: Tensor | None) -> int | None:
     return None if values is None else values.data_ptr()
 
 
@@ -271,7 +273,7 @@ def _notes() -> tuple[str, ...]:
     return kernel.passed_over if kernel else ()
 
 
-def _check_memory(outcome: int) -> None:
+def check_memory(outcome: int) -> None:
     if outcome == OUT_OF_MEMORY:
         raise MemoryError("dynamic_linear: the CPU kernel found no memory for its copy of the inputs")
 
