@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +133,6 @@ def test_a_folder_that_cannot_be_written_is_refused_first(place: Path, tmp_path:
 
 
 def test_a_heading_says_how_often_it_is_right_only_of_images_whose_classes_are_known() -> None:
-    seen: Any = None
-    assert title_of("photos", seen, [None, None], 0.374) == "Decisions on photos"
-    assert title_of("places", seen, [1, None], 0.374) == "places: 37.4\N{NO-BREAK SPACE}% right"
+    seen: Any = SimpleNamespace(batches=[SimpleNamespace(logits=torch.eye(3))])
+    assert title_of("photos", seen, [None, None, None]) == "Decisions on photos"
+    assert title_of("places", seen, [0, 2, None]) == "places, 1 of 2 right"

@@ -239,6 +239,10 @@ def test_without_names_units_are_known_by_their_pictures(browser: Any, tmp_path:
     assert says(browser).startswith("aeroplane: unit 1 with 40 %, unit 2 with 30 %, unit 3 with 30 %; 4.4 ahead of car")
     bare = all_of(browser, "#products .members > li, #unit-list > li, #composition li", "each.querySelectorAll('.top').length")
     assert min(bare) >= 1
+    small = all_of(
+        browser, "#differences tbody:first-of-type tr, #glance li:first-child", "each.querySelectorAll('.tiny').length"
+    )
+    assert min(small) >= 1, "nothing is a bare number"
     assert "dynamick dissect" in text_of(browser, "#classes")
 
 

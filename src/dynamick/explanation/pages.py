@@ -157,18 +157,15 @@ def page_of(
     )
 
 
-def title_of(data: str, seen: Seen, truth: Sequence[int | None], accuracy: float | None = None) -> str:
-    """A page's heading: the data, and how often the network is right. Of images whose classes nobody knows, nothing is said.
+def title_of(data: str, seen: Seen, truth: Sequence[int | None]) -> str:
+    """A page's heading: the data, and of how many of these images the network is right, if their classes are known.
 
     Args:
         data: what the images are called.
-        seen, truth: the images and their classes, of which the share is taken where no accuracy is known.
-        accuracy: on held-out images, 0..1.
+        seen, truth: the images and their classes.
     """
     if all(each is None for each in truth):
         return f"Decisions on {data}"
-    if accuracy is not None:
-        return f"{data}: {100 * accuracy:.1f}\N{NO-BREAK SPACE}% right"
     answers = [int(c) for each in seen.batches for c in each.logits.argmax(1)]
     known = [c == t for c, t in zip(answers, truth, strict=True) if t is not None]
     return f"{data}, {sum(known)} of {len(known)} right"

@@ -123,7 +123,7 @@ def _page(case: Case, path: Path, written: Written) -> None:
     written.page = page_of(
         case.seen,
         case.subject.summary(),
-        title=title_of(case.called, case.seen, case.truth, network.accuracy),
+        title=title_of(case.called, case.seen, case.truth),
         names=case.shown.names,
         truth=case.truth,
         units=units,

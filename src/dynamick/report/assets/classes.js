@@ -72,6 +72,7 @@ function showGlance() {
     return make("li", {},
       make("a", {href: addressOf({class: c}), "data-key": `glance-${c}`, onclick: event => { event.preventDefault(); findClass(c); }}, say(data.classes[c])),
       make("span", {class: "stack", "aria-hidden": "true"}, ...concepts.map(({key, share}) => make("span", {class: colourOf(key), "data-concept": key, style: {width: `${share}%`}}))),
+      named ? null : make("span", {class: "looks"}, ...few.map(({units: [[unit]]}) => tiny(unit, "3.5rem"))),
       make("span", {class: "note"}, ...few.flatMap(({key, name, share}, place) => [place ? ", " : "", make("span", {class: colourOf(key), "data-concept": key}, name), ` ${/\d$/.test(name) ? "with " : ""}${shareText(share)}`]),
         few.length === 0 ? "no positive weight" : rest > 0 ? ` and ${rest} more` : ""));
   }));

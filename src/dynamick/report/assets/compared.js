@@ -16,7 +16,7 @@ function showDifferences(instance, c, other) {
   fill(byId("differences"), table(`What separates ${data.classes[c]} from ${data.classes[other]}`,
     [["Evidence", "name"], ...[c, other].map(each => [say(data.classes[each], {class: "clamp", title: data.raw[data.classes[each]] ?? data.classes[each]}), "num class-name"]), ["Difference", "num"]],
     few.map(({key, name, unit, a, b, d, shown}) => [{class: colourOf(key), "data-concept": key},
-      [make("span", {}, make("span", {class: "swatch", "aria-hidden": "true"}), " ", isDetector(unit) ? say(name) : unitLink(unit), bar(d, largest, true)), value(a), value(b), exact(d, change(shown))]]), [
+      [make("span", {}, make("span", {class: "swatch", "aria-hidden": "true"}), " ", tiny(unit, "2rem"), isDetector(unit) ? say(name) : unitLink(unit), bar(d, largest, true)), value(a), value(b), exact(d, change(shown))]]), [
       ...(rest.length ? [[`${rest.length} more together`, change(total("a")), change(total("b")), change(total("a") - total("b"))]] : []),
       ["Bias", ...[c, other].map(each => change(steps(head.bias[each]))), change(steps(head.bias[c]) - steps(head.bias[other]))],
       ["Logit", ...[c, other].map(each => amount(steps(logits[each]))), exact(logits[c] - logits[other], change(lead))],

@@ -45,6 +45,7 @@ fill(byId("class-sort"), ...Object.entries(CLASS_SORTS).filter(([key]) => key !=
 fill(byId("class"), ...classNames.map(([value, name]) => make("option", {value}, name)));
 new ResizeObserver(drawBands).observe(byId("composition"));
 
+document.body.classList.toggle("unnamed", !named);
 const anchor = location.hash.includes("=") ? null : document.getElementById(location.hash.slice(1));
 read();
 switchesChanged();

@@ -24,6 +24,12 @@ function topImages(unit, most, key = "top") {
   }));
 }
 
+/** One small picture of a unit without a name, where its number alone would say nothing; null if there is none. */
+function tiny(unit, size) {
+  const top = isDetector(unit) ? undefined : data.tops[unit]?.[0];
+  return top ? make("span", {class: "tiny", style: {width: size}}, pictured(...top, "")) : null;
+}
+
 function whyNoImages(unit) {
   if (instances.every(({x}) => !(x[unit] > 0))) return "No picture: no image on this page excites this unit.";
   if (!data.tops.length) return "No pictures were given.";

@@ -63,9 +63,10 @@ function grouped(pairs) {
 /** The groups of what a class sums, by their keys. */
 const groupsOf = (instance, c) => new Map(grouped(contributions(instance, c)).map(group => [group.key, group]));
 
-/** Colours: one for each of the concepts that hold most of the classes' weight, grey for all others. */
+/** Colours: one for each of the concepts that hold most of the classes' weight, grey for all others; one for all where nothing has a name. */
 const COLOURS = 9;
 const colours = (() => {
+  if (!named) return new Map();
   const held = new Map();
   for (const {units, positive} of data.compositions) for (const [unit, weight] of units) held.set(keyOf(unit), (held.get(keyOf(unit)) ?? 0) + weight / positive);
   const first = [...held].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)).slice(0, COLOURS);
