@@ -31,6 +31,8 @@ _HOME = {
     "Dissection": "dynamick.dissection",
     "explain": "dynamick.explanation",
     "Explanation": "dynamick.explanation",
+    "trace": "dynamick.explanation",
+    "Trace": "dynamick.explanation",
     "InputError": "dynamick.errors",
     "Preprocessing": "dynamick.preprocessing",
 }

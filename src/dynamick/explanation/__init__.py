@@ -23,6 +23,7 @@ _HOME = {
     "Reading": "dynamick.explanation.reading",
     "RunnerUp": "dynamick.explanation.explained",
     "ThreeWays": "dynamick.explanation.threeway",
+    "Trace": "dynamick.explanation.tracing",
     "composition_truth": "dynamick.explanation.truth",
     "decompose": "dynamick.explanation.ibd",
     "draw": "dynamick.explanation.pictures",
@@ -37,6 +38,7 @@ _HOME = {
     "quantus_heatmap": "dynamick.explanation.attribution",
     "summarise": "dynamick.explanation.pages",
     "three_ways": "dynamick.explanation.threeway",
+    "trace": "dynamick.explanation.tracing",
 }
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "RunnerUp",
     "Simulability",
     "ThreeWays",
+    "Trace",
     "composition",
     "composition_truth",
     "decompose",
@@ -75,6 +78,7 @@ __all__ = [
     "study_questions",
     "summarise",
     "three_ways",
+    "trace",
 ]
 
 

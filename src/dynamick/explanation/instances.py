@@ -139,13 +139,18 @@ def concepts_of(units: "Dissection") -> list[Concept | None]:
 def _indices(what: str, given: Any, names: list[str]) -> list[int]:
     """Classes by index; they are given by index or name, one or several."""
     several = list(given) if _has_items(given) else [given]
-    indices = [_index(what, each, names) for each in several]
+    indices = [index_of(what, each, names) for each in several]
     if not indices:
         raise InputError(f"{what}: {given!r} must be integers in 0..{len(names) - 1} or names, at least one")
     return indices
 
 
-def _index(what: str, given: Any, names: list[str]) -> int:
+def index_of(what: str, given: Any, names: list[str]) -> int:
+    """A class's index, from its index or its name, raw or as people say it.
+
+    Raises:
+        InputError: there is no such class; `what` is the argument that named it.
+    """
     if isinstance(given, str):
         places = [place for place, name in enumerate(names) if given in (name, spoken(name))]
         if len(places) == 1:
@@ -169,7 +174,7 @@ def _truth(given: Any, names: list[str], count: int) -> list[int | None]:
     several = list(given) if _has_items(given) else [given]
     if len(several) != count:
         raise InputError(f"truth: {len(several)} classes for {count} images; give one for each, None where it is not known")
-    return [None if each is None else _index("truth", each, names) for each in several]
+    return [None if each is None else index_of("truth", each, names) for each in several]
 
 
 def _has_items(value: Any) -> bool:

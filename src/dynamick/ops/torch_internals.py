@@ -181,3 +181,19 @@ def uncompiled() -> contextlib.AbstractContextManager[None]:
     Without it: compiled networks stay compiled, and the message says that their layers were not called.
     """
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else contextlib.nullcontext()
+
+
+def outputs_of_step(step: Any) -> int:
+    """How many gradients a step of autograd's record takes: one for each output.
+
+    Without it: one, and a trace through this project's convolutions fails.
+    """
+    return len(getattr(step, "_input_metadata", (None,)))
+
+
+def normalises_by_batch(step: Any) -> bool:
+    """Whether a step of autograd's record is a batch normalisation by the batch's own mean.
+
+    Without it: no, and a trace through one does not add up.
+    """
+    return bool(getattr(step, "_saved_training", False))
