@@ -206,6 +206,20 @@ def test_what_it_says() -> None:
     assert plain["parts"][0]["parts"][-1]["kind"] == "constant"
 
 
+def test_it_is_drawn_as_a_tree() -> None:
+    """The class, its three largest units and their three largest channels have a picture each; what is small has a line."""
+    scenes = dk.data.ComposedScenes("val", 1, image_size=32)
+    model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    found = dk.trace(model, scenes.images[0])
+    [canvas] = found.plot().axes
+    assert len(canvas.images) == 1 + 3 + 9
+    said = [text.get_text() for text in canvas.texts]
+    first = found.parts[0]
+    assert said[1] == f"class {found.name}"
+    assert f"unit {first.index + 1}" in said
+    assert sum("constant" in each for each in said) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

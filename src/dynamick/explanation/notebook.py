@@ -82,9 +82,9 @@ def figure(explanations: Sequence[Explanation]) -> Figure:
 
 
 def _row(row: Any, explanation: Explanation, found: list[Drawn], columns: int) -> None:
-    grid, picture = row.add_gridspec(1, columns), _picture(explanation)
+    grid, picture = row.add_gridspec(1, columns), picture_of(explanation.picture)
     if picture is not None:
-        _titled(row.add_subplot(grid[0, 0]), _pixels(picture), spoken(explanation.class_name))
+        _titled(row.add_subplot(grid[0, 0]), pixels_of(picture), spoken(explanation.class_name))
     if picture is None or any(each.heat is None for each in found):
         if found:
             _bars(row.add_subplot(grid[0, 0 if picture is None else 1 :]), found)
@@ -112,13 +112,13 @@ def _bars(axes: Axes, found: list[Drawn]) -> None:
 
 
 def _decision(explanation: Explanation) -> parts.Decision:
-    found, picture = drawn(explanation), _picture(explanation)
+    found, picture = drawn(explanation), picture_of(explanation.picture)
     heated = [None] * len(found) if picture is None else _heated(picture, found)
     widest = max((abs(each.said.value) for each in found), default=0.0) or 1.0
     summed = zip(explanation.units, explanation.concepts, explanation.products, strict=True)
     return parts.Decision(
         sentence=explanation.sentence,
-        picture=None if picture is None else png(_pixels(picture)),
+        picture=None if picture is None else png(pixels_of(picture)),
         parts=[
             parts.DecisionPart(
                 each.said.name, each.said.text, each.said.value / widest, each.units, None if heat is None else png(heat)
@@ -134,9 +134,8 @@ def _decision(explanation: Explanation) -> parts.Decision:
     )
 
 
-def _picture(explanation: Explanation) -> Tensor | None:
-    """The image, about `SIDE` pixels wide, floating point (3, H, W)."""
-    given = explanation.picture
+def picture_of(given: Tensor | None) -> Tensor | None:
+    """An image as it was given, about `SIDE` pixels wide, floating point (3, H, W); None for what is none."""
     if given is None or given.shape[0] not in (1, 3):
         return None
     pixels = (given.float() if given.is_floating_point() else given.float() / 255).cpu().expand(3, -1, -1)
@@ -147,12 +146,18 @@ def _picture(explanation: Explanation) -> Tensor | None:
     return F.interpolate(pixels[None], size, mode="bilinear", antialias=True, align_corners=False)[0].clamp(0, 1)
 
 
+def grey(picture: Tensor) -> Tensor:
+    """The picture in grey, on which the colours of heat are clear."""
+    return (GREY * picture.mean(dim=0, keepdim=True)).expand(3, -1, -1)
+
+
 def _heated(picture: Tensor, found: list[Drawn]) -> list[np.ndarray | None]:
     """Each part's heat on the image in grey, on one scale: what weighs little must look like it."""
-    grey = (GREY * picture.mean(dim=0, keepdim=True)).expand(3, -1, -1)
+    dark = grey(picture)
     peak = max((float(each.heat.abs().max()) for each in found if each.heat is not None), default=0.0)
-    return [None if each.heat is None else heatmap(grey, each.heat, peak=peak, against=True) for each in found]
+    return [None if each.heat is None else heatmap(dark, each.heat, peak=peak, against=True) for each in found]
 
 
-def _pixels(picture: Tensor) -> np.ndarray:
+def pixels_of(picture: Tensor) -> np.ndarray:
+    """A picture as bytes, (H, W, 3)."""
     return (picture.permute(1, 2, 0) * 255).round().to(torch.uint8).contiguous().numpy()

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dynamick.data.pictures import as_images
+from dynamick.discovery import home_of
 from dynamick.errors import InputError
 from dynamick.explanation.instances import Class, check_units, class_names, index_of
 from dynamick.explanation.reading import Preprocess, Reader, evaluating
@@ -26,6 +27,8 @@ from dynamick.ops import torch_internals
 if TYPE_CHECKING:
     from dynamick.dissection import Dissection
 
+_DRAWN = {"figure": "dynamick.explanation.trace_plot"}
+"""What draws loads matplotlib, so it is imported when it is first used."""
 ACTIVATIONS = ("Relu", "Hardtanh", "LeakyRelu", "PreluKernel", "Threshold", "Clamp", "ClampMin", "ClampMax")
 """Of PyTorch's record: the steps that let some values pass, at which a level ends."""
 AFFINE = (
@@ -56,6 +59,7 @@ class Trace:
         heat: its split over the image, (H, W), which sums to the value; None where it has no place.
         parts: what it is the sum of; empty below the asked depth.
         ended: the step that cannot be split exactly, where the trace ends; None if it does not.
+        picture: of the class, the image as it was given, (C, H, W).
     """
 
     kind: str
@@ -67,6 +71,7 @@ class Trace:
     heat: Tensor | None = None
     parts: "tuple[Trace, ...]" = ()
     ended: str | None = None
+    picture: Tensor | None = None
 
     @property
     def label(self) -> str:
@@ -98,6 +103,15 @@ class Trace:
         end = f"   (ends here: {self.ended} does not split exactly)" if self.ended else ""
         own = f"{'  ' * indent}{self.value:+.3g}  {self.label}{end}"
         return [own, *(line for part in self.parts for line in part.lines(indent + 1))]
+
+    def plot(self, most: int = 3) -> Any:
+        """The tree in matplotlib, with heatmaps: of each level the `most` largest parts, the others as one.
+
+        >>> scenes = dk.data.ComposedScenes("val", 1, image_size=32)
+        >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+        >>> dk.trace(model, scenes.images[0]).plot().savefig("trace.png")
+        """
+        return home_of(__name__, _DRAWN, "figure")(self, most)
 
     def __repr__(self) -> str:
         return "\n".join(self.lines())
@@ -159,7 +173,7 @@ def trace(
     seed[0, place] = 1
     value = float(walk.logits[0, place])
     parts = walk.parts({walk.start: seed.reshape(walk.shape)}, value, depth, "unit")
-    return Trace("class", None, place, value, names[place], parts=parts)
+    return Trace("class", None, place, value, names[place], parts=parts, picture=batch[0])
 
 
 class _Recording(TorchFunctionMode):
@@ -219,7 +233,7 @@ class _Walk:
         parts = [part for node, grad in reached.items() if node not in below for part in self._channels(node, grad, kind)]
         parts.sort(key=lambda part: -abs(part[0].value))
         made = [self._opened(part, grad, depth) for part, grad in parts[: self.most]]
-        made += _rest([part for part, _ in parts[self.most :]])
+        made += sum_of_rest([part for part, _ in parts[self.most :]])
         if below:
             made.append(self._shortcut({node: reached[node] for node in self.order if node in below}, depth))
         made.append(Trace("bias" if kind == "unit" else "constant", None, None, value - math.fsum(part.value for part in made)))
@@ -234,7 +248,7 @@ class _Walk:
         if depth == 1:
             return Trace("shortcut", layer, None, total, count=len(found))
         made = [self._opened(part, grad, depth - 1) for part, grad in found[: self.most]]
-        made += _rest([part for part, _ in found[self.most :]])
+        made += sum_of_rest([part for part, _ in found[self.most :]])
         return Trace("shortcut", layer, None, total, count=len(found), parts=tuple(made))
 
     def _opened(self, part: Trace, seeds: dict[Any, Tensor], depth: int) -> Trace:
@@ -334,10 +348,11 @@ def _order(start: Any) -> dict[Any, int]:
     return {node: place for place, node in enumerate(reversed(done))}
 
 
-def _rest(parts: Sequence[Trace]) -> list[Trace]:
+def sum_of_rest(parts: Sequence[Trace]) -> list[Trace]:
+    """Some parts as one; none of none."""
     if not parts:
         return []
-    return [Trace("rest", None, None, math.fsum(part.value for part in parts), count=len(parts))]
+    return [Trace("rest", None, None, math.fsum(part.value for part in parts), count=sum(part.count for part in parts))]
 
 
 def _several(found: Any) -> Sequence[Tensor | None]:
