@@ -61,6 +61,9 @@ class Features:
         labels: int64, shape (N,).
         classes: their names.
         names: a name for each image.
+
+    >>> dk.comparison.Features(torch.rand(2, 8), torch.tensor([0, 1]), ["cat", "dog"], ["1.jpg", "2.jpg"]).x.shape
+    torch.Size([2, 8])
     """
 
     x: Tensor
@@ -107,6 +110,10 @@ def cache_features(
             label no class; a feature is NaN or infinite (the message names image and unit); the classifier does not see one
             vector an image, or its output is not the model's; another process
             fills the folder; it cannot be written, or the disk is full.
+
+    >>> data = dk.data.open_images(dk.data.DataRecipe("scenes", size=32, val_images=50), "val")
+    >>> dk.comparison.cache_features(dk.models.create("res8", 10, "patch", 8), data, "features").x.shape
+    torch.Size([50, 32])
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype: {dtype!r} is unknown; give {' or '.join(DTYPES)}")
@@ -171,6 +178,10 @@ def open_features(folder: str | Path) -> Features:
 
     Raises:
         InputError: it is missing, unfinished, truncated or damaged.
+
+    >>> dk.comparison.open_features("nowhere")
+    Traceback (most recent call last):
+    dynamick.errors.InputError: ...
     """
     state, parts = open_chunks(Path(folder))
     x, labels = (torch.cat(each) for each in zip(*parts, strict=True))

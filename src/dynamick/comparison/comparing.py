@@ -36,6 +36,9 @@ class Compared:
         rows: of the table, as `dynamick.comparison.table.rows` makes them.
         detection: rows on foreign images; empty if there are none.
         failed: how many cells failed.
+
+    >>> dk.comparison.Compared(rows=[], detection=[], failed=0).failed
+    0
     """
 
     rows: list[dict[str, Any]]
@@ -116,6 +119,18 @@ def compare(
         InputError: an option is not what it may be; the images are missing or damaged, or of other classes than a network
             learnt; two networks differ in their images or units; the folder holds features or cells of something else, or
             another process is at work in it.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> for number in range(24):
+    ...     _ = os.makedirs(f"photos/{'ab'[number % 2]}", exist_ok=True)
+    ...     Image.new("RGB", (16, 16), ("red", "blue")[number % 2]).save(f"photos/{'ab'[number % 2]}/{number}.png")
+    >>> network = dk.open_network(dk.models.create("res8", 2, stem="compact", width=8, classes=["a", "b"]))
+    >>> data = dk.data.image_folder("photos", "train", size=32)
+    >>> images = {"kind": "folder", "root": "photos", "size": 32}
+    >>> found = dk.comparison.compare({"mine": network}, "out", ["dense"], seeds=1, **images, tell=lambda line: None)
+    >>> [row["head"] for row in found.rows]
+    ['dense']
     """
     check(heads or [], budgets, seeds, jobs, device)
     check_names(networks)

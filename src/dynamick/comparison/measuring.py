@@ -28,6 +28,11 @@ def measure(head: Any, data: Features) -> dict[str, float | None]:
         `max_per_class` (the largest such number), `routed` (products summed for an input and class), `units` (with a non-zero
         weight), `classes_per_unit` (that a used unit serves, mean), `shared` (% of the used units that serve several classes),
         and `n98`, `deletion`, `insertion` as in `explain`.
+
+    >>> features = dk.comparison.Features(torch.rand(8, 16), torch.arange(8) % 2, ["a", "b"], [str(n) for n in range(8)])
+    >>> figures = dk.comparison.measure(torch.nn.Linear(16, 2), features)
+    >>> figures["nec"], figures["routed"]  # weights a class, and products summed for an input and class
+    (16.0, 16.0)
     """
     if isinstance(head, nn.Sequential):
         own, head = head

@@ -65,6 +65,12 @@ class Broden(Dataset[Sample]):
     Raises:
         InputError: a CSV file is missing or wrong, label maps are of several sizes, or nothing is labelled. Indexing
             raises it for a missing or unreadable file, another size than index.csv says, and unknown label numbers.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> broden = dk.data.Broden("scenes")
+    >>> len(broden), broden[0].image.shape
+    (20, torch.Size([3, 32, 32]))
     """
 
     def __init__(self, root: str | Path, split: str | None = None) -> None:

@@ -21,6 +21,11 @@ def open_concepts(root: str | Path) -> ConceptDataset:
 
     Raises:
         InputError: it is neither, or as those two.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> len(dk.data.open_concepts("scenes"))
+    20
     """
     form = _form(Path(root))
     if form is None:
@@ -33,6 +38,11 @@ def check(root: str | Path) -> list[str]:
 
     Found are missing and unreadable files, sizes that do not match, labels out of range, and sets without labels. Every
     file is decoded, two at a time.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> dk.data.check("scenes")  # a line for all that is wrong
+    []
     """
     root = Path(root)
     form = _form(root)

@@ -35,6 +35,14 @@ def image_folder(root: str | Path, split: str, size: int, refused: list[str] | N
 
     Raises:
         InputError: a folder or its images are missing, there is one class only, or an image cannot be read.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> for number, image in enumerate(dk.data.ComposedScenes("val", 8, image_size=32).images):
+    ...     _ = os.makedirs(f"photos/{'ab'[number % 2]}", exist_ok=True)
+    ...     Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"photos/{'ab'[number % 2]}/{number}.png")
+    >>> dk.data.image_folder("photos", "train", size=32).images.shape
+    torch.Size([6, 3, 32, 32])
     """
     return decoded(FolderImages(root, split, size), refused)
 
@@ -79,6 +87,15 @@ class FolderImages(Dataset[tuple[Tensor, Any]]):
 
     Raises:
         InputError: as `image_folder`.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> for number, image in enumerate(dk.data.ComposedScenes("val", 8, image_size=32).images):
+    ...     _ = os.makedirs(f"photos/{'ab'[number % 2]}", exist_ok=True)
+    ...     Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"photos/{'ab'[number % 2]}/{number}.png")
+    >>> data = dk.data.FolderImages("photos", "val", size=32)
+    >>> len(data), data.classes
+    (2, ['a', 'b'])
     """
 
     root: str | Path

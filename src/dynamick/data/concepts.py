@@ -15,7 +15,11 @@ CHANNELS = (1, 3)
 
 
 class Label(NamedTuple):
-    """A concept: its number (from 1 up), its name and the category that it belongs to."""
+    """A concept: its number (from 1 up), its name and the category that it belongs to.
+
+    >>> dk.data.Label(1, "wing", "part").name
+    'wing'
+    """
 
     number: int
     name: str
@@ -29,6 +33,12 @@ class Sample(NamedTuple):
     maps: category -> int32, shape (L, h, w): L pixel maps of label numbers, 0 where a pixel is unlabelled. A label of the
         whole image is a map of shape (1, 1, 1) and counts as every pixel; so a category's maps are all of one shape, and
         a category that labels nothing in the image is absent.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> sample = dk.data.Broden("scenes")[0]
+    >>> sample.image.dtype, sorted(sample.maps)
+    (torch.uint8, ['part', 'scene'])
     """
 
     name: str
@@ -116,7 +126,13 @@ def maps_of(dataset: ConceptDataset, index: int) -> tuple[str, dict[str, Tensor]
 
 
 def part(dataset: ConceptDataset, places: Sequence[int]) -> ConceptDataset:
-    """Some images of a data set, in the order of their places, as a data set of their own."""
+    """Some images of a data set, in the order of their places, as a data set of their own.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> len(dk.data.part(dk.data.Broden("scenes"), [3, 1]))
+    2
+    """
     return _Part(dataset, places)
 
 

@@ -36,6 +36,15 @@ class ConceptFolder(Dataset[Sample]):
     Raises:
         InputError: there are no images or no masks, a mask has no image, or two images have one NAME. Indexing raises it
             for an unreadable file and for a mask of another size than its image.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> os.makedirs("mine/images"), os.makedirs("mine/masks/sky")
+    (None, None)
+    >>> Image.new("RGB", (32, 32)).save("mine/images/1.png")
+    >>> Image.new("L", (32, 32), 255).save("mine/masks/sky/1.png")
+    >>> [label.name for label in dk.data.ConceptFolder("mine").labels]
+    ['sky']
     """
 
     def __init__(self, root: str | Path, map_size: tuple[int, int] = MAP_SIZE) -> None:

@@ -25,6 +25,9 @@ class Augmentation:
     Attributes:
         pad: pixels of zeros added on every side before a crop of the first size at a random place.
         flip: left and right are swapped in every second image.
+
+    >>> dk.data.Augmentation(pad=4, flip=True)
+    Augmentation(pad=4, flip=True)
     """
 
     pad: int = 0
@@ -56,6 +59,10 @@ class ImageTensors:
         classes: their names.
         names: one for each image; by default `image 0` and so on.
         augmentation: of training batches; None shows every image as it is.
+
+    >>> data = dk.data.ImageTensors(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.tensor([0, 1]), ["cat", "dog"])
+    >>> data.side, data.names
+    (8, ['image 0', 'image 1'])
     """
 
     images: Tensor
@@ -160,6 +167,11 @@ class Batches:
 
     Raises:
         InputError: shuffled batches that are larger than the whole set.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> data = dk.data.ImageTensors(scenes.images, scenes.labels, scenes.classes)
+    >>> [len(labels) for images, labels in dk.data.Batches(data, batch_size=8)]
+    [8, 8, 4]
     """
 
     def __init__(

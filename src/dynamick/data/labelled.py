@@ -25,6 +25,11 @@ class LabelledImages(Protocol):
     names: one for each image: its file below its split's folder, or such as `scene 3`.
     side: height and width of an image in pixels.
     in_memory: the images are decoded already, and can be moved to a device.
+
+    >>> pixels = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    >>> data: dk.data.LabelledImages = dk.data.ImageTensors(pixels, torch.tensor([0, 1]), ["cat", "dog"])
+    >>> data.classes[data.labels[1]]
+    'dog'
     """
 
     @property

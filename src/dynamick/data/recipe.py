@@ -19,7 +19,11 @@ LEAST_CROP = 0.08
 
 @dataclass
 class DataRecipe:
-    """Where images come from and what happens to them. Each key has a sentence."""
+    """Where images come from and what happens to them. Each key has a sentence.
+
+    >>> dk.data.DataRecipe(kind="folder", root="photos", size=224).in_memory
+    True
+    """
 
     kind: str = key(
         "cifar10",
@@ -119,6 +123,9 @@ def open_images(recipe: DataRecipe, split: str, size: int | None = None) -> "Lab
 
     Raises:
         InputError: they are missing, damaged or of one class only, or there is no such kind or split.
+
+    >>> len(dk.data.open_images(dk.data.DataRecipe(kind="scenes", size=32, val_images=20), "val"))
+    20
     """
     source = recipe.source
     if split not in source.splits:
@@ -134,6 +141,9 @@ def folder_recipe(root: str | Path, size: int | None = None, like: DataRecipe | 
         root: the folder, with train/CLASS/* and val/CLASS/*, or CLASS/*.
         size: side in pixels; None takes that of the network's own images, else 224.
         like: the images that the network learnt from; None means as most networks do, on the middle 7/8 of each image.
+
+    >>> dk.data.folder_recipe("photos", size=64).size
+    64
     """
     usual = like is None or like.center_crop
     side = size or (USUAL_SIZE if like is None else like.side)

@@ -40,6 +40,9 @@ class Demo:
         epochs: of each training; None takes what the budget allows, else the recipe's.
         seed: of weights, order and augmentation.
         restart: begin again, whatever is in `out`.
+
+    >>> dk.demo.Demo(minutes=6).recipe("dynamic-5").model
+    'res8-d5a'
     """
 
     data: str = "scenes"
@@ -83,6 +86,10 @@ def run(demo: Demo) -> Path:
     Raises:
         InputError: an impossible budget, missing data, or a folder that holds other trainings.
         OSError: something could not be written.
+
+    >>> dk.demo.run(dk.demo.Demo("cifar10", root="nowhere"))  # without data; Demo() generates its own
+    Traceback (most recent call last):
+    dynamick.errors.InputError: ...
     """
     budget.check(demo.minutes, demo.epochs)
     if (why := why_no_folder(demo.out)) is not None:

@@ -93,6 +93,12 @@ def capture(model: nn.Module, layer: str) -> Iterator[Capture]:
 
     Raises:
         InputError: the layer does not exist, its output is neither a map nor a vector, or the model is TorchScript.
+
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> with dk.dissection.capture(model, "layer3") as seen:
+    ...     _ = model(torch.rand(2, 3, 32, 32))
+    >>> seen.take().shape
+    torch.Size([2, 32, 4, 4])
     """
     check_hooks(model)
     module = find_layer(model, layer)

@@ -54,6 +54,10 @@ class Counts:
     Raises:
         InputError: no labels, an unknown rule, a label of none of the categories, a number or a category given twice, or a
             number out of range.
+
+    >>> counts = dk.dissection.Counts([dk.data.Label(1, "wing", "part")], ["part"], units=4)
+    >>> counts.intersections.shape, counts.labelled
+    (torch.Size([4, 1]), 0)
     """
 
     def __init__(

@@ -45,6 +45,14 @@ def dissect_into(
     Raises:
         InputError: the folder cannot be written to, or another process is filling it; `data` is not a data set; or as
             `dynamick.dissect`.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> found = dk.dissection.dissect_into("out", model, "layer3", "scenes", progress=False)
+    >>> import os
+    >>> sorted(os.listdir("out"))
+    ['dissection.json', 'state', 'tally.csv', 'units.png']
     """
     out = Path(out)
     if (why := why_no_folder(out)) is not None:

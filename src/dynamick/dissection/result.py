@@ -281,5 +281,13 @@ def rank(
 
 
 def read_tally(path: str | Path) -> Dissection:
-    """Read a tally.csv, see `Dissection.read_tally`."""
+    """Read a tally.csv, see `Dissection.read_tally`.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False).write_tally("tally.csv")
+    >>> len(dk.dissection.read_tally("tally.csv").labels)
+    32
+    """
     return Dissection.read_tally(path)

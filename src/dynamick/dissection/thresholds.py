@@ -32,6 +32,9 @@ class TopValues:
     Args:
         units: how many units.
         count: how many values a unit keeps, see `values_to_keep`.
+
+    >>> top = dk.dissection.TopValues(units=1, count=2)
+    >>> top.update(torch.tensor([[1.0, 5.0, 3.0]]))
     """
 
     def __init__(self, units: int, count: int, device: torch.device | str = "cpu") -> None:

@@ -69,6 +69,12 @@ def quantus_heatmap(model: nn.Module, inputs: np.ndarray, targets: np.ndarray, *
 
     Raises:
         InputError: the model's contributions have no split over the image.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> prepared = model.preprocessing(scenes.images).numpy()
+    >>> dk.explanation.quantus_heatmap(model, prepared, scenes.labels.numpy()).shape
+    (4, 1, 32, 32)
     """
     reader = Reader(model, preprocess=None)
     images = torch.as_tensor(np.asarray(inputs), dtype=reader.head.weight.dtype)

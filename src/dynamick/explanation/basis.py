@@ -31,6 +31,13 @@ def learn_basis(model: nn.Module | Reader, concepts: ConceptDataset, batch_size:
 
     Raises:
         InputError: the data set has neither labels, its images do not fit together, or the model's maps are not found.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> scenes.write_broden("scenes")
+    >>> basis = dk.explanation.learn_basis(model, dk.data.Broden("scenes"), minimum=1)
+    >>> "wing" in basis.names
+    True
     """
     names = {label.number: label.name for label in concepts.labels if label.category in CATEGORIES}
     if not names:

@@ -105,7 +105,16 @@ class Composition:
 
 
 class Compositions(list[Composition]):
-    """What each class is made of, in the classes' order."""
+    """What each class is made of, in the classes' order.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> made_of = dk.explanation.composition(model, units)
+    >>> list(made_of.to_pandas().columns)[:2]
+    ['class', 'concept']
+    """
 
     def __repr__(self) -> str:
         return "\n".join(map(repr, self)) or "no classes"
@@ -182,7 +191,15 @@ def _made_of(positive_M: Tensor, concepts: Sequence[Concept | None]) -> list[Con
 
 
 def share_covered(compositions: Sequence[Composition], n: int = 5) -> float:
-    """The share of classes covered by at most n concepts (the paper: more than 95 % by 5). NaN without classes."""
+    """The share of classes covered by at most n concepts (the paper: more than 95 % by 5). NaN without classes.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> 0 <= dk.explanation.share_covered(dk.explanation.composition(model, units), 5) <= 1
+    True
+    """
     covered = torch.tensor([each.covered is not None and each.covered <= n for each in compositions], dtype=torch.float64)
     return float(covered.mean())
 

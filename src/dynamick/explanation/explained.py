@@ -19,7 +19,16 @@ MOST_SHOWN = 10
 
 @dataclass(frozen=True)
 class Concept:
-    """What a unit stands for, by dissection: its label, the label's category, its score (IoU), and whether that counts."""
+    """What a unit stands for, by dissection: its label, the label's category, its score (IoU), and whether that counts.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> concepts = [each for each in dk.explain(model, scenes.images[0], units=units)[0].concepts if each]
+    >>> all(each.detector == (each.score >= 0.04) for each in concepts)
+    True
+    """
 
     label: str
     category: str
@@ -37,6 +46,13 @@ class RunnerUp:
         differences: a unit's product for the explained class minus its product for this one. Their sum is the difference
             of the logits minus the difference of the biases.
         concepts: a unit's concept each; None without a dissection.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> why = dk.explain(model, scenes.images[0])[0]
+    >>> gap = sum(why.runner_up.differences) + why.bias - why.runner_up.bias
+    >>> abs(gap - (why.logit - why.runner_up.logit)) < 1e-4
+    True
     """
 
     class_index: int

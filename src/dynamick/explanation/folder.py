@@ -48,6 +48,18 @@ def explain_folder(
     Raises:
         InputError: nothing is asked for; an impossible path; no readable image; a dissection that does not fit.
         OSError: a file cannot be written.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> for number, image in enumerate(dk.data.ComposedScenes("val", 8, image_size=32).images):
+    ...     _ = os.makedirs(f"photos/{'ab'[number % 2]}", exist_ok=True)
+    ...     Image.fromarray(image.permute(1, 2, 0).numpy()).save(f"photos/{'ab'[number % 2]}/{number}.png")
+    >>> outputs = dk.explanation.Outputs(out="page.html")
+    >>> written = dk.explanation.explain_folder(dk.open_network(model), "photos", outputs)
+    >>> os.path.exists("page.html")
+    True
     """
     paths = {"--images": images, "--units": units, "--twin-units": twin_units, "--concepts": concepts}
     weights = {"--weights": _file_of(network), "--twin": None if twin is None else _file_of(twin)}

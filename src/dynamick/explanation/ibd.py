@@ -26,6 +26,13 @@ class ConceptBasis:
         vectors: shape (C, M), float64, each of length 1.
         positives: how many pixels of each concept they were learnt from.
         separation: the balanced accuracy on those pixels; 0.5 is chance.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> scenes.write_broden("scenes")
+    >>> basis = dk.explanation.learn_basis(model, dk.data.Broden("scenes"), minimum=1)
+    >>> basis.vectors.shape == (len(basis.names), 32), basis.vectors.norm(dim=1).allclose(torch.ones(1).double())
+    (True, True)
     """
 
     numbers: list[int]
@@ -44,6 +51,14 @@ class Decomposition:
         gains: the part of w along each direction, shape (S,), all positive.
         directions: the concepts' vectors without their parts along those chosen before, shape (S, M), orthonormal.
         residual: shape (M,), orthogonal to them all.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> scenes.write_broden("scenes")
+    >>> basis = dk.explanation.learn_basis(model, dk.data.Broden("scenes"), minimum=1)
+    >>> parts = dk.explanation.decompose(model.fc.weight[3], basis)
+    >>> bool((parts.gains > 0).all())
+    True
     """
 
     concepts: list[int]
@@ -65,6 +80,15 @@ def decompose(weight_M: Tensor, basis: ConceptBasis, steps: int = STEPS) -> Deco
 
     Raises:
         InputError: the basis has another number of features.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> scenes.write_broden("scenes")
+    >>> basis = dk.explanation.learn_basis(model, dk.data.Broden("scenes"), minimum=1)
+    >>> parts = dk.explanation.decompose(model.fc.weight[3], basis, steps=3)
+    >>> whole = parts.gains @ parts.directions + parts.residual
+    >>> torch.allclose(whole, model.fc.weight[3].double())
+    True
     """
     if weight_M.shape != basis.vectors.shape[1:]:
         raise InputError(f"basis: learnt on {basis.vectors.shape[1]} units, but the head reads {weight_M.shape[0]}")
@@ -121,6 +145,10 @@ def learn_concepts(
 
     Raises:
         InputError: no concept has enough pixels.
+
+    >>> features, labels = torch.rand(4, 6, 2, 2), torch.randint(3, (4, 1, 8, 8))
+    >>> dk.explanation.learn_concepts([(features, labels)], {1: "wing", 2: "wheel"}, minimum=1).names
+    ['wing', 'wheel']
     """
     features_PM, labels_PL = _sample_pixels(batches, names, per_concept, pool, seed)
     numbers = [n for n in sorted(names) if int((labels_PL == n).any(dim=1).sum()) >= minimum]

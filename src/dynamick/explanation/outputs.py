@@ -24,6 +24,9 @@ class Outputs:
         study: the page of a study; two CSV files lie beside it.
         three_way: the figure of the three ways to explain.
         assets: a folder for the page's pictures; None puts them into the page.
+
+    >>> dk.explanation.Outputs(out="page.html", json="why.json").pictures is None
+    True
     """
 
     out: str | Path | None = None

@@ -71,6 +71,12 @@ def page(
     Raises:
         InputError: a dissection of another layer, number of units or data set, or images that the network cannot take.
         OSError: the file cannot be written.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> page = dk.explanation.page(model, scenes.images, "page.html", truth=scenes.labels)
+    >>> len(page.instances)
+    4
     """
     about = summary_of(network, units) if summary is None else summary
     reader = Reader(_model(network))
@@ -178,6 +184,11 @@ def summarise(name: str, model: nn.Module, accuracy: float | None = None, units:
         model: any that `explain` takes.
         accuracy: top-1 on held-out images, 0..1.
         units: its dissection.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> dk.explanation.summarise("my network", model, accuracy=0.9).units
+    32
     """
     weight = find_head(model).effective_weight
     sparse, figures = sparsity(weight), None if units is None else units.summary()

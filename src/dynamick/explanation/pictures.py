@@ -87,6 +87,10 @@ def draw(
 
     Raises:
         InputError: there is no explanation, or images are missing.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> dk.explanation.draw(dk.explain(model, scenes.images), scenes.images, units=3).savefig("why.png")
     """
     if not explanations or max(each.image for each in explanations) >= len(images):
         raise InputError(f"draw: {len(explanations)} explanations of {len(images)} images; give at least one, and their images")

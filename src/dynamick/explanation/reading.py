@@ -22,7 +22,14 @@ Preprocess = str | Callable[[Tensor], Tensor] | None
 
 @dataclass(frozen=True)
 class Reading:
-    """One batch's forward pass: logits (B, O), head inputs (B, M), maps (B, M, H, W) or None, all detached."""
+    """One batch's forward pass: logits (B, O), head inputs (B, M), maps (B, M, H, W) or None, all detached.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> reading = dk.explanation.Reader(model).read(scenes.images)
+    >>> torch.allclose(reading.maps.mean((2, 3)), reading.x, atol=1e-6)
+    True
+    """
 
     logits: Tensor
     x: Tensor
@@ -58,6 +65,12 @@ class Reader:
 
     Raises:
         InputError: no linear classifier, TorchScript, or a `preprocessing` that cannot be called.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> reading = dk.explanation.Reader(model).read(scenes.images)
+    >>> reading.logits.shape, reading.maps.shape
+    (torch.Size([4, 10]), torch.Size([4, 32, 4, 4]))
     """
 
     def __init__(self, model: nn.Module, preprocess: Preprocess = "model") -> None:

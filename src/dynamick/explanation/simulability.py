@@ -24,6 +24,15 @@ class Simulability:
         classes: how many different answers the network gives.
         k: how many concepts the reader is shown at most.
         learnt_from, held_out: how many explanations.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> explanations = dk.explain(model, scenes.images, units=units)
+    >>> measured = dk.explanation.simulability(explanations, k=3)
+    >>> measured.learnt_from, measured.held_out
+    (10, 10)
     """
 
     agreement: float
@@ -54,6 +63,14 @@ def simulability(explanations: Sequence[Explanation], k: int = 5, held_out: floa
 
     Raises:
         InputError: explanations of other classes than the predicted one, or too few to divide.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> explanations = dk.explain(model, scenes.images, units=units)
+    >>> 0 <= dk.explanation.simulability(explanations).agreement <= 1
+    True
     """
     if any(each.class_index != each.predicted for each in explanations):
         raise InputError("simulability: an explanation is not of the predicted class; give explain(..., classes=None)")
@@ -114,6 +131,15 @@ def study_questions(
 
     Raises:
         InputError: fewer classes than choices, or images that are not uint8 (B, 3, H, W).
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> explanations = dk.explain(model, scenes.images, units=units)
+    >>> questions = dk.explanation.study_questions(explanations, scenes.images, scenes.classes)
+    >>> len(questions), len(questions[0].choices)
+    (20, 4)
     """
     if len(names) < 2:
         raise InputError(f"study: {len(names)} class leaves nothing to choose; explain a network of two or more")

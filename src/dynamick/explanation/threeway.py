@@ -46,7 +46,17 @@ class Way:
 
 @dataclass(frozen=True)
 class ThreeWays:
-    """The three ways of `WAYS` for each image, and how many units the first one is given."""
+    """The three ways of `WAYS` for each image, and how many units the first one is given.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> scenes.write_broden("scenes")
+    >>> basis = dk.explanation.learn_basis(model, dk.data.Broden("scenes"), minimum=1)
+    >>> dense = dk.models.create("res8", 10, stem="compact", width=8)
+    >>> ways = dk.explanation.three_ways(dense, model, scenes.images[:2], basis)
+    >>> len(ways.images), ways.units
+    (2, 100)
+    """
 
     images: list[dict[str, Way]]
     units: int
@@ -89,6 +99,14 @@ def three_ways(
 
     Raises:
         InputError: as `explain`, or a basis of another number of units.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> scenes.write_broden("scenes")
+    >>> basis = dk.explanation.learn_basis(model, dk.data.Broden("scenes"), minimum=1)
+    >>> dense = dk.models.create("res8", 10, stem="compact", width=8)
+    >>> len(dk.explanation.three_ways(dense, model, scenes.images[:2], basis, units=5).images[0])
+    3
     """
     seen = Reader(dense, preprocess).see(images, batch_size, maps=False)
     routed = explain(dynamic, images, units=dynamic_units, preprocess=preprocess, batch_size=batch_size, maps=False)

@@ -30,6 +30,14 @@ class CompositionTruth:
         recall: of the true parts, the share that are among them.
         weight_precision: of those concepts' weight, the share on true parts.
         concepts: how many concepts cover a class.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> truth = dk.explanation.composition_truth(model, units, scenes.table, scenes.parts)
+    >>> 0 <= truth.recall <= 1  # of each class's true parts, the share that its units are named after
+    True
     """
 
     precision: float
@@ -53,6 +61,12 @@ class HeatmapTruth:
         chance: of all pixels, the share on parts of the class: the precision and energy of evenly spread heat.
         parts_found: of the parts of the class that are seen, the share with any pixel that hot.
         images: how many.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> truth = dk.explanation.heatmap_truth(model, scenes)
+    >>> truth.images, 0 <= truth.precision <= 1
+    (4, True)
     """
 
     precision: float
@@ -80,6 +94,14 @@ def composition_truth(
 
     Raises:
         InputError: as `composition`, or a model of another number of classes.
+
+    >>> scenes = dk.data.ComposedScenes("val", 20, image_size=32)
+    >>> scenes.write_broden("scenes")
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> units = dk.dissect(model, "layer3", dk.data.Broden("scenes"), progress=False)
+    >>> truth = dk.explanation.composition_truth(model, units, scenes.table, scenes.parts)
+    >>> 0 <= truth.precision <= 1
+    True
     """
     compositions = composition(model, units)
     if len(compositions) != len(table):
@@ -108,6 +130,11 @@ def heatmap_truth(
 
     Raises:
         InputError: another number of classes, no scene, or contributions that have no split over the image.
+
+    >>> scenes = dk.data.ComposedScenes("val", 4, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> 0 <= dk.explanation.heatmap_truth(model, scenes, limit=2).energy <= 1
+    True
     """
     reader = Reader(model, preprocess)
     if reader.head.weight.shape[0] != len(scenes.classes):

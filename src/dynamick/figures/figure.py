@@ -44,6 +44,9 @@ class PaperFigure:
         uses_concepts: whether it learns concepts on the images with label maps, so that its page names these.
         scored: whether its own trainings measure their networks' scores while they train.
         name: that of its file.
+
+    >>> dk.figures.PaperFigure("My figure", make=lambda material: dk.figures.Page([], [], [], "")).dissected
+    False
     """
 
     title: str
@@ -66,6 +69,9 @@ def find(name: str) -> PaperFigure:
 
     Raises:
         InputError: there is none of that name.
+
+    >>> dk.figures.find("table1").name
+    'table1'
     """
     if name not in names():
         raise InputError(f"reproduce {name}: no such figure; give {', '.join(names())}")

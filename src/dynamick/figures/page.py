@@ -28,6 +28,10 @@ class Page:
         about: what else the JSON holds, such as the sizes.
         failed: a line for each training that failed.
         name, title: the figure's.
+
+    >>> page = dk.figures.Page([{"top1": 83.06}], ["about the same"], ["Measured on one machine."], "| top-1 |")
+    >>> page.rows[0]["top1"]
+    83.06
     """
 
     rows: list[Row]

@@ -43,6 +43,20 @@ def reproduce(
 
     Raises:
         InputError: no such figure, or what it needs is missing, damaged, or does not fit together.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> for number in range(24):
+    ...     _ = os.makedirs(f"photos/{'ab'[number % 2]}", exist_ok=True)
+    ...     Image.new("RGB", (16, 16), ("red", "blue")[number % 2]).save(f"photos/{'ab'[number % 2]}/{number}.png")
+    >>> for model in ("res8", "res8-d2a"):
+    ...     few = {"model": model, "stem": "patch", "width": 8, "data.kind": "folder", "data.root": "photos"}
+    ...     recipe = dk.training.Recipe.read(None, few | {"data.size": 16, "optim.epochs": 1, "optim.batch_size": 8})
+    ...     history = dk.training.train(recipe, f"runs/{model}")
+    epoch 1/1 ...
+    >>> page = dk.figures.reproduce("table1", ["runs/res8", "runs/res8-d2a"], "reproduced")
+    >>> [row["model"] for row in page.rows]
+    ['res8-d2a', 'res8']
     """
     found, out, given = find(figure), Path(out), [Path(run) for run in runs]
     dissections, concepts = (None if each is None else Path(each) for each in (dissections, concepts))

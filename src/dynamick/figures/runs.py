@@ -32,6 +32,14 @@ class Run:
         network: as its last epoch left it.
         history: a row of numbers for each epoch (metrics.csv).
         units: the dissection of the network's last maps, for the figures that need it.
+
+    >>> few = {"width": 8, "data.train_images": 64, "data.val_images": 20, "optim.epochs": 1}
+    >>> recipe = dk.training.Recipe.read("scenes-small", few)
+    >>> from pathlib import Path
+    >>> history = dk.training.train(recipe, "out")
+    epoch 1/1 ...
+    >>> dk.figures.read_run(Path("out")).k
+    5
     """
 
     folder: Path
@@ -50,6 +58,14 @@ def read_run(folder: Path) -> Run:
 
     Raises:
         InputError: the folder holds no training, or a damaged one, or one that is not finished.
+
+    >>> few = {"width": 8, "data.train_images": 64, "data.val_images": 20, "optim.epochs": 1}
+    >>> recipe = dk.training.Recipe.read("scenes-small", few)
+    >>> from pathlib import Path
+    >>> history = dk.training.train(recipe, "out")
+    epoch 1/1 ...
+    >>> dk.figures.read_run(Path("out")).k
+    5
     """
     recipe, history = _read(folder)
     if len(history) < recipe.optim.epochs:

@@ -16,14 +16,24 @@ Tokens = frozenset[str]
 
 @dataclass
 class ReaderState:
-    """What the reader has seen: how often each answer, and each token with each answer."""
+    """What the reader has seen: how often each answer, and each token with each answer.
+
+    >>> state = dk.metrics.simulability_update(dk.metrics.ReaderState(), [frozenset({"wing"})], [3])
+    >>> state.answers[3], state.tokens[3]["wing"]
+    (1, 1)
+    """
 
     answers: Counter[int] = field(default_factory=Counter)
     tokens: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
 
 
 def simulability_update(state: ReaderState, tokens: Iterable[Tokens], answers: Iterable[int]) -> ReaderState:
-    """Show the reader explanations with the network's answers; returns the state."""
+    """Show the reader explanations with the network's answers; returns the state.
+
+    >>> state = dk.metrics.simulability_update(dk.metrics.ReaderState(), [frozenset({"wing"}), frozenset({"sky"})], [0, 0])
+    >>> state.answers[0]
+    2
+    """
     for seen, answer in zip(tokens, answers, strict=True):
         state.answers[answer] += 1
         state.tokens[answer].update(seen)
@@ -37,6 +47,11 @@ def simulability_compute(state: ReaderState, tokens: Sequence[Tokens]) -> list[i
 
     Raises:
         ValueError: the reader has seen nothing.
+
+    >>> shown, said = [frozenset({"wing"}), frozenset({"wheel"})], [0, 1]
+    >>> state = dk.metrics.simulability_update(dk.metrics.ReaderState(), shown, said)
+    >>> dk.metrics.simulability_compute(state, [frozenset({"wheel"}), frozenset({"wing"})])
+    [1, 0]
     """
     if not state.answers:
         raise ValueError("simulability: the reader has seen no explanation to learn from")

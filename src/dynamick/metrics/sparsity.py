@@ -15,6 +15,9 @@ class HeadSparsity(NamedTuple):
         sparse_share: share of weights with |w| < 1e-3, 0..1.
         weights_per_class: mean number of weights per class with |w| >= 1e-3.
         max_per_class: the largest such number of any class.
+
+    >>> dk.metrics.sparsity(torch.tensor([[1.0, 0.0], [1.0, 2.0]]))
+    HeadSparsity(sparse_share=0.25, weights_per_class=1.5, max_per_class=2)
     """
 
     sparse_share: float

@@ -60,6 +60,10 @@ class CapsNet(nn.Module):
             stride 2, and a max pooling).
         width: channels of the first convolution; each of the two others doubles them.
         routing: `dynamic`, `em` or `simplified`.
+
+    >>> model = dk.models.CapsNet(num_classes=10, stem="patch", width=8)
+    >>> model(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
 
     config: dict[str, Any]

@@ -22,6 +22,9 @@ def head_name(model: nn.Module) -> str:
 
     Raises:
         ValueError: another's network has none.
+
+    >>> dk.models.head_name(dk.models.create("res8", num_classes=10, width=8))
+    'fc'
     """
     return "fc" if isinstance(model, Network) else find_classifier(model)
 
@@ -30,6 +33,9 @@ def head_of(model: nn.Module) -> TrainedHead:
     """The kind of the head that a network ends in; a dense one where no kind is known.
 
     The name of one of this project's says how the head was trained, if its layer is still of that kind.
+
+    >>> dk.models.head_of(dk.models.create("res8-d5a", num_classes=10, width=8)).name
+    'dynamic'
     """
     likely = parse(model.config["model"]).kind if isinstance(model, Network) and hasattr(model, "config") else None
     return head_of_layer(model.get_submodule(head_name(model)), likely) or heads()["dense"]
@@ -41,6 +47,10 @@ def current_config(model: Network) -> dict[str, Any]:
     Raises:
         InputError: no configuration can say it: layers before the classifier were converted, the classifier is of another
             kind, or the number of class names is wrong.
+
+    >>> model = dk.models.create("res8-d5a", num_classes=10, stem="patch", width=8)
+    >>> dk.models.current_config(model)["model"]
+    'res8-d5a'
     """
     config = {**model.config, "preprocessing": model.preprocessing.to_dict(), "classes": list(model.classes)}
     converted = [name for name, each in model.named_modules() if isinstance(each, DynamicLinear | DynamicConv2d)]

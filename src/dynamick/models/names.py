@@ -23,6 +23,9 @@ class ModelName:
         head: the name of one of `dynamick.models.heads`: `dense`, `l1`, `dynamic` (the paper's a: thresholds activations) or
             `gradients` (g: thresholds gradients); of a CapsNet the routing of its capsules, such as `capsules-em`.
         k: the K in the name: how many inputs a class routes at most; None if the head has none.
+
+    >>> dk.models.ModelName(18, "dynamic", 5).k
+    5
     """
 
     depth: int
@@ -60,6 +63,9 @@ def parse(name: str) -> ModelName:
 
     Raises:
         InputError: it is no such name, or no ResNet of this depth is known.
+
+    >>> dk.models.parse("res18-d5a")
+    ModelName(depth=18, head='dynamic', k=5)
     """
     if name.startswith("capsnet"):
         return _parse_capsnet(name)
@@ -83,6 +89,10 @@ def parse_head(name: str) -> tuple[TrainedHead, int | None]:
 
     Raises:
         InputError: there is none of that name.
+
+    >>> head, k = dk.models.parse_head("d5a")
+    >>> head.name, k
+    ('dynamic', 5)
     """
     found = _find_head("" if name == DENSE else name) if name else None
     forms = ", ".join(head.suffix.format(k=5) or DENSE for head in heads().values())

@@ -34,6 +34,10 @@ class ResNet(nn.Module):
             quarter of cifar's cost.
         width: channels of the first stage; every later stage doubles them. 64 is the standard.
         head: makes the head from the numbers of its inputs and outputs; it becomes `fc`.
+
+    >>> model = dk.models.ResNet(8, num_classes=10, stem="patch", width=8)
+    >>> model(torch.rand(2, 3, 32, 32)).shape, model.fc.in_features
+    (torch.Size([2, 10]), 32)
     """
 
     config: dict[str, Any]

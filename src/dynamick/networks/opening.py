@@ -93,6 +93,9 @@ def new_network(spec: str, outputs: int | None = None) -> nn.Module:
 
     Raises:
         InputError: no source knows it.
+
+    >>> dk.networks.new_network("resnet18", outputs=4)(torch.rand(2, 3, 64, 64)).shape
+    torch.Size([2, 4])
     """
     source, name = find(spec)
     model = source.build(name, {} if outputs is None else {"outputs": outputs})

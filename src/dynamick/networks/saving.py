@@ -148,6 +148,11 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
     Raises:
         InputError: the file is missing or damaged, or dynamick did not write it.
+
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> dk.save(model, "small.safetensors")
+    >>> dk.networks.read_config("small.safetensors")["model"]
+    'res8-d5a'
     """
     return read(path, tensors=False).config
 

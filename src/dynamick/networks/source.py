@@ -33,6 +33,9 @@ class Source:
         own_weights: the networks may come with weights, so no file is needed.
         own_files: the weights must come from a file that `dynamick.save` wrote.
         runs_code: the name is code that is called. So only the user may say it, and never a file.
+
+    >>> dk.networks.Source("mine", "mine:NAME, such as mine:small", build=lambda name, kept: torch.nn.Linear(3, 2)).name
+    'mine'
     """
 
     name: str

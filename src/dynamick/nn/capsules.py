@@ -23,6 +23,10 @@ class Capsules(NamedTuple):
         log_odds: of each capsule's presence, shape (B, out_capsules). They can be the logits of cross entropy.
         coupling: R, how much of each input each output takes, shape (B, out_capsules, in_capsules), from 0 to 1: over outputs
             it sums to 1 (`dynamic`, `em`), or over inputs (`simplified`).
+
+    >>> seen = dk.nn.RoutingCapsules(6, 4, 3, 5)(torch.rand(2, 6, 4))
+    >>> seen.poses.shape, seen.log_odds.shape, seen.coupling.shape
+    (torch.Size([2, 3, 5]), torch.Size([2, 3]), torch.Size([2, 3, 6]))
     """
 
     poses: Tensor
@@ -63,6 +67,10 @@ class RoutingCapsules(nn.Module):
     Raises:
         InputError: an unknown routing, a size or a number of iterations that is not an integer of 1 or more, or an inverse
             temperature that is not above 0.
+
+    >>> capsules = dk.nn.RoutingCapsules(in_capsules=6, in_dim=4, out_capsules=3, out_dim=5, routing="em")
+    >>> capsules(torch.rand(2, 6, 4)).log_odds.shape
+    torch.Size([2, 3])
     """
 
     def __init__(

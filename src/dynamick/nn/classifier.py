@@ -27,6 +27,11 @@ def find_classifier(model: nn.Module) -> str:
 
     Raises:
         ValueError: there is no such layer, it was taken out (`model.fc = nn.Identity()`), or several heads stand side by side.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    >>> dk.nn.find_classifier(net)
+    '3'
     """
     named = getattr(model, "head_name", None)
     if named is not None and any(name == named for name, _ in model.named_modules(remove_duplicate=False)):

@@ -92,6 +92,11 @@ class Place:
         channels: of what passes there.
         cells: locations of the map there, H * W; 0 where a vector passes (no split over the image then).
         why: why it is no map, in words; None if it is.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    >>> dk.nn.find_place(net, "3", torch.rand(2, 3, 8, 8))
+    Place(module='1', side='input', channels=8, cells=36, why=None)
     """
 
     module: str
@@ -114,6 +119,12 @@ def find_place(model: nn.Module, head: str, example: Tensor) -> Place:
 
     Raises:
         InputError: the classifier was not called, or sees something else.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    >>> place = dk.nn.find_place(net, dk.nn.find_classifier(net), torch.rand(2, 3, 8, 8))
+    >>> place.channels, place.cells
+    (8, 36)
     """
     seen = _run(model, head, example)
     x = seen.x
@@ -195,12 +206,24 @@ def _run(model: nn.Module, head: str, example: Tensor) -> _Seen:
 
 
 def unit_layer(model: nn.Module) -> UnitLayer | None:
-    """The unit layer of a network, if it has one."""
+    """The unit layer of a network, if it has one.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    >>> dk.nn.unit_layer(net) is None, dk.nn.unit_layer(dk.convert(net, k=2, units=16, example=torch.rand(2, 3, 8, 8))) is None
+    (True, False)
+    """
     return next((each for each in model.modules() if isinstance(each, UnitLayer)), None)
 
 
 def unit_layer_name(model: nn.Module) -> str | None:
-    """Its dotted name, such as `units`."""
+    """Its dotted name, such as `units`.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    >>> dk.nn.unit_layer_name(dk.convert(net, k=2, units=16, example=torch.rand(2, 3, 8, 8)))
+    '1.units'
+    """
     return next((name for name, each in model.named_modules() if isinstance(each, UnitLayer)), None)
 
 
@@ -216,6 +239,13 @@ def add_units(model: nn.Module, head: str, place: Place, layer: UnitLayer, class
 
     Raises:
         InputError: the network has units already, or something else of that name.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    >>> place = dk.nn.find_place(net, "3", torch.rand(2, 3, 8, 8))
+    >>> dk.nn.add_units(net, "3", place, dk.UnitLayer(8, 16), dk.DynamicLinear(16, 4, k=2))
+    >>> net(torch.rand(2, 3, 8, 8)).shape, dk.nn.unit_layer_name(net)
+    (torch.Size([2, 4]), '1.units')
     """
     _refuse_twice(model)
     old = model.get_submodule(head)
@@ -235,6 +265,13 @@ def put_units(model: nn.Module, place: Place, layer: UnitLayer, replaced: tuple[
     Raises:
         InputError: the network has units already, or something else of that name.
         AttributeError: it has no such place.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4))
+    >>> place = dk.nn.find_place(net, "3", torch.rand(2, 3, 8, 8))
+    >>> dk.nn.put_units(net, place, dk.UnitLayer(8, 8))
+    >>> dk.nn.unit_layer(net).conv.in_channels
+    8
     """
     _refuse_twice(model)
     module, before = model.get_submodule(place.module), place.side == "input"
@@ -251,6 +288,10 @@ def owner_of(model: nn.Module, place: Place) -> str:
 
     Raises:
         InputError: there is none on the way to the place.
+
+    >>> net = dk.networks.new_network("resnet18", outputs=4)
+    >>> dk.nn.owner_of(net, dk.nn.find_place(net, "fc", torch.rand(2, 3, 64, 64)))  # the network itself
+    ''
     """
     parts = place.module.split(".")
     for count in range(len(parts) + 1):

@@ -32,6 +32,10 @@ class Implementation:
             without the routes. It is used for calls that need no more, in float32 or narrower. None if it has only routes.
         label: what `dynamick doctor` writes behind its name, such as the level that a library was compiled for.
         notes: what `dynamick doctor` says of it at the end, a line each.
+
+    >>> layer = dk.ops.Implementation("mine", supports=lambda x, weight: x.is_cuda, priority=1)
+    >>> layer.supports(torch.rand(1), torch.rand(1))
+    False
     """
 
     name: str
@@ -50,13 +54,25 @@ _absent: dict[str, str] = {}
 
 
 def add(implementation: Implementation) -> None:
-    """Add an implementation under its name."""
+    """Add an implementation under its name.
+
+    >>> def never(x, weight):
+    ...     return False
+    >>> dk.ops.add(dk.ops.Implementation("mine", supports=never, priority=0))
+    >>> "mine" in dk.ops.implementations()
+    True
+    """
     _implementations[implementation.name] = implementation
     _preferred[:] = sorted(_implementations.values(), key=lambda each: -each.priority)
 
 
 def register(name: str, *, priority: int, supports: Supports) -> Callable[[Forward], Forward]:
-    """Decorate a function that forms routes, to add it under this name; `Implementation` says what it takes and gives."""
+    """Decorate a function that forms routes, to add it under this name; `Implementation` says what it takes and gives.
+
+    >>> @dk.ops.register("slow", priority=0, supports=lambda x, weight: False)
+    ... def slow(x, weight, mask, k, rule):
+    ...     return dk.ops.reference.route(x, weight, mask, k, rule)
+    """
 
     def decorate(route: Forward) -> Forward:
         add(Implementation(name, supports, priority, route=route))
@@ -76,7 +92,11 @@ def absent() -> dict[str, str]:
 
 
 def implementations() -> list[str]:
-    """The names of all implementations that can run here, the preferred first."""
+    """The names of all implementations that can run here, the preferred first.
+
+    >>> "reference" in dk.ops.implementations()
+    True
+    """
     return [each.name for each in _preferred]
 
 
@@ -115,7 +135,11 @@ def select_for_routes(name: str | None, x: Tensor, weight: Tensor) -> Implementa
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Products are formed and compared in float32, or in float64 where the input is (docs/definitions.md, "Dynamic-K")."""
+    """Products are formed and compared in float32, or in float64 where the input is (docs/definitions.md, "Dynamic-K").
+
+    >>> dk.ops.compute_dtype(torch.bfloat16)
+    torch.float32
+    """
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 

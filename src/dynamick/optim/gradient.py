@@ -41,6 +41,11 @@ def interpretable_gradient(
 
     Raises:
         InputError: an option is not one of those allowed.
+
+    >>> x, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0], [-1.0, 0.5]])
+    >>> gradient = dk.optim.interpretable_gradient(torch.tensor([[0.5, -0.5]]), x, weight, x @ weight.T, s=1.0, block_size=1)
+    >>> gradient.tolist()  # of each class only the input of the largest estimate
+    [[0.0, 1.0], [0.0, -1.0]]
     """
     check_estimate(estimate)
     alike = form == "normalised" and estimate != "votes"

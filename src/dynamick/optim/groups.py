@@ -52,6 +52,10 @@ def sampled_groups(model: nn.Module, layers: str | Sequence[str] | None = None) 
 
     Raises:
         InputError: a name is not there, or names another kind of layer, or one whose weight is not a parameter (a pruned one).
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> [len(group["params"]) for group in dk.optim.sampled_groups(model)]  # the last layer's weight, and all else
+    [1, 3]
     """
     names = [find_classifier(model)] if layers is None else [layers] if isinstance(layers, str) else list(layers)
     modules = dict(model.named_modules(remove_duplicate=False))

@@ -54,6 +54,12 @@ class InterpretableSGD(torch.optim.SGD):
             it names; a weight is shared; the literal form with an estimate of the final layer's curvature is asked for a
             hidden layer; there is nothing to sample. In a forward pass: a sampled layer sees other than rows (B, M). In
             `step`: a closure, a sparse gradient, or a gradient that was not sampled, since the hooks did not see it.
+
+    >>> model = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.ReLU(), torch.nn.Linear(8, 3))
+    >>> groups = dk.optim.sampled_groups(model)
+    >>> with dk.optim.InterpretableSGD(groups, lr=0.1, s=0.9, block_size=5, model=model) as optimizer:
+    ...     torch.nn.functional.cross_entropy(model(torch.rand(2, 4)), torch.tensor([0, 2])).backward()
+    ...     optimizer.step()
     """
 
     def __init__(

@@ -19,13 +19,20 @@ def local_lipschitz(x_BM: Tensor, logits_BO: Tensor) -> Tensor:
 
     Returns:
         L_ij of each sample i and coordinate j = (class, input), shape (B, O, M).
+
+    >>> dk.optim.local_lipschitz(torch.tensor([[1.0, 2.0]]), torch.tensor([[0.0, 0.0]])).tolist()  # P = 0.5
+    [[[0.25, 1.0], [0.25, 1.0]]]
     """
     p_BO = logits_BO.softmax(-1)
     return (p_BO * (1 - p_BO))[:, :, None] * x_BM.square()[:, None, :]
 
 
 def global_lipschitz(x_BM: Tensor, outputs: int) -> Tensor:
-    """x_j^2 / 4, the bound of P_c (1 - P_c) x_j^2 for all weights; shape (B, O, M), the same for all classes."""
+    """x_j^2 / 4, the bound of P_c (1 - P_c) x_j^2 for all weights; shape (B, O, M), the same for all classes.
+
+    >>> dk.optim.global_lipschitz(torch.tensor([[1.0, 2.0]]), outputs=2).tolist()
+    [[[0.25, 1.0], [0.25, 1.0]]]
+    """
     return (x_BM.square() / 4)[:, None, :].expand(-1, outputs, -1)
 
 
@@ -34,6 +41,10 @@ def vote_lipschitz(x_BM: Tensor, weight_OM: Tensor) -> Tensor:
 
     Up to a power (and so up to the choice of s) it is the curvature along log W_cj: there P (1 - P) (W_cj x_j)^2 is the
     Gauss-Newton term. It does not bound the curvature along W_cj itself.
+
+    >>> x, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0], [-1.0, 0.5]])
+    >>> dk.optim.vote_lipschitz(x, weight).tolist()
+    [[[1.0, 2.0], [0.0, 1.0]]]
     """
     return (weight_OM * x_BM[:, None, :]).clamp(min=0)
 
@@ -43,6 +54,10 @@ def lipschitz(estimate: str, x_BM: Tensor, weight_OM: Tensor, logits_BO: Tensor)
 
     Raises:
         InputError: there is none of this name.
+
+    >>> x, weight = torch.tensor([[1.0, 2.0]]), torch.tensor([[1.0, 1.0], [-1.0, 0.5]])
+    >>> dk.optim.lipschitz("votes", x, weight, x @ weight.T).tolist()
+    [[[1.0, 2.0], [0.0, 1.0]]]
     """
     check_estimate(estimate)
     if estimate == "local":
@@ -79,6 +94,10 @@ def diagonal_ggn(
 
     Raises:
         InputError: draws is not an integer of 1 or more, or the layer is not of this kind.
+
+    >>> model = torch.nn.Linear(2, 3)
+    >>> dk.optim.diagonal_ggn(model, model, torch.rand(4, 2)).shape
+    torch.Size([4, 3, 2])
     """
     if draws is not None and not is_count(draws):
         raise InputError(f"draws: {draws!r} is no number of classes; give 1 or more, or None for the exact diagonal")

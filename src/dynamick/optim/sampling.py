@@ -34,6 +34,9 @@ def probabilities(
 
     Raises:
         InputError: s, block_size, form or beta is not one of those allowed.
+
+    >>> dk.optim.probabilities(torch.tensor([[[4.0, 2.0, 1.0]]]), s=0.5, block_size=1).tolist()
+    [[[1.0, 0.25, 0.0625]]]
     """
     check_options(s, block_size, form, beta)
     O, M = lipschitz_BOM.shape[1:]
@@ -57,7 +60,12 @@ def _largest(lipschitz_BOM: Tensor, kth_BO1: Tensor, k: int) -> Tensor:
 
 
 def check_options(s: float, block_size: int, form: str = "normalised", beta: float | None = None) -> None:
-    """Raise InputError if one of the options of `probabilities` is not allowed."""
+    """Raise InputError if one of the options of `probabilities` is not allowed.
+
+    >>> dk.optim.check_options(s=1.5, block_size=5)
+    Traceback (most recent call last):
+    dynamick.errors.InputError: ...
+    """
     if not _is_number(s) or not 0 < s <= 1:
         raise InputError(f"s: {s!r} is no sparsity level; give a number above 0 and at most 1")
     if not is_count(block_size):
@@ -86,6 +94,9 @@ def overlap(q_BOM: Tensor, routed_BOM: Tensor) -> float:
 
     Returns:
         From 0 to 1; 1 exactly where q is 1 on the routed coordinates and 0 elsewhere.
+
+    >>> dk.optim.overlap(torch.tensor([[[1.0, 1.0]]]), torch.tensor([[[True, False]]]))
+    0.5
     """
     both = q_BOM[routed_BOM].double().sum()
     either = routed_BOM.sum() + q_BOM[~routed_BOM].double().sum()
@@ -108,6 +119,10 @@ class PoissonSampler(Sampler[list[int]]):
 
     Raises:
         InputError: batch_size is no integer in 1..n.
+
+    >>> data = torch.utils.data.TensorDataset(torch.arange(100))
+    >>> loader = torch.utils.data.DataLoader(data, batch_sampler=dk.optim.PoissonSampler(100, batch_size=20))
+    >>> sizes = [len(batch) for batch, in loader]  # 20 on average
     """
 
     def __init__(self, length: int, batch_size: int, seed: int = 0) -> None:

@@ -88,6 +88,16 @@ def retrofit(
         InputError: an option is wrong; the network has no head, or does not say how its images are prepared; the images are
             missing, damaged or too few; a value of a map is not finite; the folder holds another head, or another
             process is at work in it.
+
+    >>> import os
+    >>> from PIL import Image
+    >>> for number in range(24):
+    ...     _ = os.makedirs(f"photos/{'ab'[number % 2]}", exist_ok=True)
+    ...     Image.new("RGB", (16, 16), ("red", "blue")[number % 2]).save(f"photos/{'ab'[number % 2]}/{number}.png")
+    >>> network = dk.open_network(dk.models.create("res8", 2, stem="patch", width=8, classes=["a", "b"]))
+    >>> made = dk.retrofit.retrofit(network, "photos", "readable", k=2, units=8, tell=lambda line: None)
+    >>> dk.open_network("readable").classes
+    ['a', 'b']
     """
     check_options(k, units, rule, teacher, TEACHERS)
     pages = None if page is None else Outputs(out=Path(page))

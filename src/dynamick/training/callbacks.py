@@ -90,6 +90,14 @@ def read_history(out: Path) -> list[dict[str, float]]:
 
     Raises:
         InputError: it is missing or damaged.
+
+    >>> few = {"width": 8, "data.train_images": 64, "data.val_images": 20, "optim.epochs": 1}
+    >>> recipe = dk.training.Recipe.read("scenes-small", few)
+    >>> history = dk.training.train(recipe, "out")
+    epoch 1/1 ...
+    >>> from pathlib import Path
+    >>> len(dk.training.read_history(Path("out")))
+    1
     """
     try:
         names, *lines = read_table(out / METRICS) or [[]]

@@ -26,6 +26,11 @@ class Images(L.LightningDataModule):
 
     Attributes:
         train, val: the images; on the training's device if they are in memory.
+
+    >>> few = {"width": 8, "data.train_images": 64, "data.val_images": 20, "optim.epochs": 1}
+    >>> recipe = dk.training.Recipe.read("scenes-small", few)
+    >>> len(dk.training.Images(recipe).val)
+    20
     """
 
     def __init__(self, recipe: Recipe) -> None:

@@ -24,6 +24,11 @@ class DissectEvery(L.Callback):
 
     Raises:
         InputError: `every` is below 1; while training as `dissect`.
+
+    >>> dk.data.ComposedScenes("val", 20, image_size=32).write_broden("scenes")
+    >>> watch = dk.training.DissectEvery(dk.data.Broden("scenes"), "layer3", every=2)  # for train(..., callbacks=[watch])
+    >>> watch.history
+    []
     """
 
     def __init__(self, dataset: ConceptDataset, layer: str, every: int = 1, **options: Any) -> None:

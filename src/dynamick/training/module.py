@@ -38,6 +38,11 @@ class Classifier(L.LightningModule):
 
     Attributes:
         averaged: the network of averaged weights alone, where there is one (`Averaging`).
+
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8)
+    >>> module = dk.training.Classifier(model, dk.training.OptimRecipe(epochs=1, lr=0.1))
+    >>> module(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape
+    torch.Size([2, 10])
     """
 
     def __init__(

@@ -15,7 +15,11 @@ STOP_METRICS = {"top1": "max", "top5": "max", "map": "max", "val_loss": "min"}
 
 @dataclass
 class OptimRecipe:
-    """How a training goes; the defaults are the paper's for CIFAR-10. `dynamick train --help` says what each key means."""
+    """How a training goes; the defaults are the paper's for CIFAR-10. `dynamick train --help` says what each key means.
+
+    >>> dk.training.OptimRecipe(epochs=9, lr=0.2).batch_size
+    256
+    """
 
     epochs: int = key(200, "passes over the training images")
     batch_size: int = key(256, "images of a step, of all processes together")

@@ -25,6 +25,10 @@ class Pruned:
         changed: logits that are not the same, bit for bit, summed in one order; 0 proves the pruning. An implementation may
             sum the same products in another order once others are pruned, and so round otherwise.
         units: units of a unit layer that remain; None without one.
+
+    >>> pruned = dk.prune(dk.models.create("res8-d2a", 4, stem="compact", width=8), [torch.rand(8, 3, 32, 32)])
+    >>> pruned.kept <= pruned.total == 4 * 32, pruned.changed
+    (True, 0)
     """
 
     kept: int

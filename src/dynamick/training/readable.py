@@ -23,6 +23,12 @@ class Readable(L.Callback):
 
     Attributes:
         pruned: what was removed, after the training.
+
+    >>> from torch import nn
+    >>> net = nn.Sequential(nn.Conv2d(3, 16, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(16, 4))
+    >>> readable = dk.training.Readable(dk.convert(net, k=2), k_start=8)  # for Trainer(callbacks=[readable])
+    >>> readable.pruned is None
+    True
     """
 
     pruned: Pruned | None = None

@@ -23,7 +23,13 @@ PRECISIONS = ("auto", "32", "bf16")
 
 @dataclass
 class Recipe:
-    """One training. `dynamick train --help` says what each key means; `data` says which images, `optim` how it trains."""
+    """One training. `dynamick train --help` says what each key means; `data` says which images, `optim` how it trains.
+
+    >>> few = {"width": 8, "data.train_images": 64, "data.val_images": 20, "optim.epochs": 1}
+    >>> recipe = dk.training.Recipe.read("scenes-small", few)
+    >>> recipe.model, recipe.optim.epochs
+    ('res8-d5a', 1)
+    """
 
     model: str = key(
         "res18-d5a",

@@ -65,6 +65,13 @@ def train(
     Raises:
         InputError: the recipe, the data or the folder cannot be used; or the folder holds a run of another recipe.
         OSError: something could not be written; what was written before is whole.
+
+    >>> few = {"width": 8, "data.train_images": 64, "data.val_images": 20, "optim.epochs": 1}
+    >>> recipe = dk.training.Recipe.read("scenes-small", few)
+    >>> history = dk.training.train(recipe, "out")
+    epoch 1/1 ...
+    >>> len(history)
+    1
     """
     recipe = recipe.with_heads_name()
     recipe.check()

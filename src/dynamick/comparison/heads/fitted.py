@@ -22,6 +22,9 @@ class Fitted:
             these and such a layer of them.
         seconds: of CPU time that it took, all that it builds on included.
         about: what else is worth knowing about the fit.
+
+    >>> dk.comparison.Fitted(budget=5, head=dk.DynamicLinear(64, 10, k=5), seconds=1.5).budget
+    5
     """
 
     budget: int

@@ -23,6 +23,10 @@ def cifar10(root: str | Path, split: str) -> ImageTensors:
 
     Raises:
         InputError: the files are missing or damaged.
+
+    >>> dk.data.cifar10("nowhere", "val")
+    Traceback (most recent call last):
+    dynamick.errors.InputError: ...
     """
     try:
         data = torchvision.datasets.CIFAR10(str(root), train=split == "train")
