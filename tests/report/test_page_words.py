@@ -320,6 +320,11 @@ def test_five_hundred_images_beside_the_page(browser: Any, tmp_path: Path) -> No
     many = [replace(page.instances[i % 5], name=f"{i}.png") for i in range(500)]
     browser.show(write_page(replace(page, instances=many, units=[]), tmp_path / "page.html", tmp_path / "its pictures"))
     assert len(elements(browser, "#gallery img")) == 500
+    browser.execute_script("choose(399)")
+    top = "document.querySelector(each).getBoundingClientRect().top"
+    box, chosen = browser.execute_script(f"return ['#gallery', '#gallery label:has(:checked)'].map(each => {top})")
+    assert box <= chosen <= box + 150, "the image that is looked at is seen in the gallery"
+    browser.execute_script("choose(0)")
     loaded = "const done = arguments[0], image = byId('image'); image.decode().then(() => done(image.naturalWidth))"
     assert browser.execute_async_script(loaded) == 60
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

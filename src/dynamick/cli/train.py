@@ -64,6 +64,12 @@ def run(args: argparse.Namespace) -> None:
     recipe = Recipe.read(args.recipe, {name: value for name, value in vars(args).items() if name in keys_of(Recipe)})
     if (said := recipe.data.how_split) is not None and first():
         print(said, flush=True)
+    if first():
+        epochs = recipe.optim.epochs
+        print(
+            f"training {recipe.model}: {epochs} epoch{'s' if epochs > 1 else ''}, a line after each; into {args.out}",
+            flush=True,
+        )
     rows = train(recipe, args.out, args.restart, progress=sys.stderr.isatty(), logger=args.logger)
     last, (what, score) = rows[-1], score_of(rows[-1])
     print(f"{recipe.model}: {what} {score:.2f} %, {last['weights_per_class']:.1f} weights per class; see {args.out}")

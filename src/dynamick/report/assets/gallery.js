@@ -71,7 +71,15 @@ function showGallery() {
   const shown = chosen.includes(current) ? chosen : [current, ...chosen];
   fill(byId("gallery"), ...shown.map(instance => thumbnail(instance, chosen.includes(instance))));
   const note = chosen.length === 0 ? NOTHING[state.filter] : chosen.length < instances.length ? `${chosen.length} of ${instances.length} images.` : "";
+  bringIntoView(byId("gallery"), byId("gallery").querySelector("label:has(:checked)"));
   byId("gallery-note").textContent = note + (shown.length > chosen.length ? " The image you look at stays." : "");
+}
+
+/** Scroll a box, and not the page, until what is in it is seen whole. */
+function bringIntoView(box, inside) {
+  const [outer, inner] = [box, inside].map(each => each.getBoundingClientRect());
+  if (inner.top < outer.top || inner.bottom > outer.bottom) box.scrollTop += inner.top - outer.top - 5;
+  if (inner.left < outer.left || inner.right > outer.right) box.scrollLeft += inner.left - outer.left - 5;
 }
 
 function thumbnail(instance, inside) {
