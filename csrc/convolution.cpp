@@ -9,6 +9,8 @@
 #include <limits>
 
 #include "convolution.h"
+#include "gradients.h"
+#include "location.h"
 #include "votes.h"
 
 namespace {
@@ -181,16 +183,18 @@ void convolve(const Convolution& conv, const Lists& lists, const float* bias, fl
                     patches.form(plane, row);
                     gather_filters(conv, list, count, j, filters);
                     in_steps<ACROSS>(registers, [&](int64_t v, auto across) INLINED {
+                        constexpr int wide = across();
                         in_steps<TOGETHER>(count, [&](int64_t i, auto outputs) INLINED {
+                            constexpr int few = outputs();
                             Products<outputs(), across()> products;
                             float* at[outputs()];
-                            for (int m = 0; m < outputs(); m++) {
+                            WRITTEN_OUT for (int m = 0; m < few; m++) {
                                 at[m] = &sums[(list[i + m].o - o) * patches.stride] + v * WIDTH;
-                                for (int a = 0; a < across(); a++) products.of[m][a] = load_part(at[m] + a * WIDTH);
+                                WRITTEN_OUT for (int a = 0; a < wide; a++) products.of[m][a] = load_part(at[m] + a * WIDTH);
                             }
-                            products.add(&filters[i * conv.T()], patches.at(0) + v * WIDTH, patches.stride, conv.T());
-                            for (int m = 0; m < outputs(); m++)
-                                for (int a = 0; a < across(); a++) store_part(products.of[m][a], at[m] + a * WIDTH);
+                            products.add(&filters[i * conv.T()], conv.T(), patches.at(0) + v * WIDTH, patches.stride, conv.T());
+                            WRITTEN_OUT for (int m = 0; m < few; m++)
+                                WRITTEN_OUT for (int a = 0; a < wide; a++) store_part(products.of[m][a], at[m] + a * WIDTH);
                         });
                     });
                 }
@@ -201,81 +205,41 @@ void convolve(const Convolution& conv, const Lists& lists, const float* bias, fl
     });
 }
 
-// The gradients of one channel of one image, for a thread.
-class Gradients {
-public:
-    Gradients(const Convolution& conv, const float* gy, float* gx, float* gw)
-        : conv(conv), gy(gy), gx(gx), gw(gw), plane(conv), of_plane(conv), patches(conv, conv.rows_at_a_time()),
-          of_patches(conv, patches.rows) {}
-
-    void add(int64_t b, int64_t c, const Lists::Entry* list, int64_t count) {
-        const int64_t j = c % conv.I;
-        if (gw && count) plane.read(conv.channel(b, c));
-        if (gx && count) gather_filters(conv, list, count, j, filters);
-        of_outputs.resize(count * patches.stride);
-        for (int64_t row = 0; count && row < conv.out_h(); row += patches.rows) {
-            const int64_t locations = patches.locations(row), registers = patches.registers(row);
-            for (int64_t n = 0; n < count; n++) {
-                float* to = &of_outputs[n * patches.stride];
-                std::memcpy(to, gy + (b * conv.O + list[n].o) * conv.L() + row * conv.out_w(), locations * sizeof(float));
-                store_part(all_lanes(0), to + locations);
-            }
-            if (gw) {
-                patches.form(plane, row);
-                add_to_filters(list, count, j, registers);
-            }
-            if (gx) {
-                find_of_patches(count, registers);
-                of_patches.add_to(of_plane, row);
-            }
-        }
-        if (gx) of_plane.write(gx + (b * conv.C() + c) * conv.H * conv.W);
+// The gradients of the outputs that route a channel of an image by map.
+bool copy_gradients(const Convolution& conv, const float* gy, const Lists& lists, Gradients& gradients, int64_t b, int64_t c, int64_t row) {
+    const int64_t count = lists.size(b * conv.C() + c), locations = gradients.patches.locations(row);
+    gradients.list.assign(lists.of(b * conv.C() + c), lists.of(b * conv.C() + c) + count);
+    for (int64_t n = 0; n < count; n++) {
+        float* to = &gradients.rows[n * gradients.patches.stride];
+        std::memcpy(to, gy + (b * conv.O + gradients.list[n].o) * conv.L() + row * conv.out_w(), locations * sizeof(float));
+        store_part(all_lanes(0), to + locations);
     }
+    return count > 0;
+}
 
-private:
-    const Convolution& conv;
-    const float* gy;
-    float *gx, *gw;
-    Plane plane, of_plane;
-    Patches patches, of_patches;
-    std::vector<float> filters, of_outputs;
+// Calls add(gradients, image, channel) for all of them; each thread has gradients of its own, and channels of its own.
+template <typename Add> void add_gradients(const Convolution& conv, float* gx, float* gw, Add add) {
+    const int64_t size = conv.I * conv.T();
+    if (gw)
+        split(conv.O, conv.threads, [&](int64_t, int64_t first, int64_t last) { std::fill(gw + first * size, gw + last * size, 0.0f); });
+    split(conv.C(), conv.threads, [&](int64_t, int64_t first, int64_t last) {
+        Gradients gradients(conv, gx, gw);
+        for (int64_t b = 0; b < conv.B; b++)
+            for (int64_t c = first; c < last; c++) add(gradients, b, c);
+    });
+}
 
-    void add_to_filters(const Lists::Entry* list, int64_t count, int64_t j, int64_t registers) {
-        in_steps<TOGETHER>(count, [&](int64_t n, auto outputs) INLINED {
-            in_steps<3>(conv.T(), [&](int64_t t, auto taps) INLINED {
-                Part sums[outputs()][taps()] = {};
-                for (int64_t v = 0; v < registers; v++) {
-                    Part x[taps()];
-                    for (int i = 0; i < taps(); i++) x[i] = load_part(patches.at(t + i) + v * WIDTH);
-                    for (int m = 0; m < outputs(); m++) {
-                        const Part g = load_part(&of_outputs[(n + m) * patches.stride] + v * WIDTH);
-                        for (int i = 0; i < taps(); i++) sums[m][i] = multiply_add(g, x[i], sums[m][i]);
-                    }
-                }
-                for (int m = 0; m < outputs(); m++)
-                    for (int i = 0; i < taps(); i++) gw[(list[n + m].o * conv.I + j) * conv.T() + t + i] += sum_of_lanes(sums[m][i]);
-            });
+// Whether all sums of a call stay finite.
+bool stays_finite(const Convolution& conv) {
+    const auto most = [&](const float* values, int64_t count) {
+        std::vector<float> peaks(conv.threads, 0);
+        split(count, conv.threads, [&](int64_t part, int64_t first, int64_t last) {
+            peaks[part] = largest_magnitude(values + first, last - first);
         });
-    }
-
-    void find_of_patches(int64_t count, int64_t registers) {
-        in_steps<ACROSS>(registers, [&](int64_t v, auto across) INLINED {
-            in_steps<3>(conv.T(), [&](int64_t t, auto taps) INLINED {
-                Part sums[taps()][across()] = {};
-                for (int64_t n = 0; n < count; n++) {
-                    Part g[across()];
-                    for (int a = 0; a < across(); a++) g[a] = load_part(&of_outputs[n * patches.stride] + (v + a) * WIDTH);
-                    for (int i = 0; i < taps(); i++) {
-                        const Part w = all_lanes(filters[n * conv.T() + t + i]);
-                        for (int a = 0; a < across(); a++) sums[i][a] = multiply_add(w, g[a], sums[i][a]);
-                    }
-                }
-                for (int i = 0; i < taps(); i++)
-                    for (int a = 0; a < across(); a++) store_part(sums[i][a], of_patches.at(t + i) + (v + a) * WIDTH);
-            });
-        });
-    }
-};
+        return largest_magnitude(peaks.data(), conv.threads);
+    };
+    return sums_stay_finite(conv, most(conv.x, conv.B * conv.C() * conv.H * conv.W), most(conv.w, conv.O * conv.I * conv.T()));
+}
 
 Convolution described(const float* x, const float* w, const uint8_t* mask, const int64_t* n, int exactly, int64_t threads) {
     Convolution conv{x, w, mask, n[0], n[1], n[2], n[3], n[4], n[5], n[6], n[7], n[8], n[9], n[10], n[11], n[12], n[13], n[14], exactly != 0, threads};
@@ -303,19 +267,44 @@ int dynamick_maps_forward(const float* x, const float* w, const uint8_t* mask, c
     }
 }
 
-int dynamick_maps_backward(const float* x, const float* w, const int64_t* numbers, int64_t threads, const float* gy,
-                           const int64_t* index, float* gx, float* gw) {
+int dynamick_maps_backward(const float* x, const float* w, const uint8_t* mask, const int64_t* numbers, int exactly, int64_t threads,
+                           const float* gy, const int64_t* index, float* gx, float* gw) {
     try {
-        const Convolution conv = described(x, w, nullptr, numbers, false, threads);
+        const Convolution conv = described(x, w, mask, numbers, exactly, threads);
         const Lists lists = routed(conv, std::min(conv.K, conv.I), index);
-        const int64_t size = conv.I * conv.T();
-        if (gw)
-            split(conv.O, conv.threads, [&](int64_t, int64_t first, int64_t last) { std::fill(gw + first * size, gw + last * size, 0.0f); });
-        split(conv.C(), conv.threads, [&](int64_t, int64_t first, int64_t last) {
-            Gradients gradients(conv, gy, gx, gw);
-            for (int64_t b = 0; b < conv.B; b++)
-                for (int64_t c = first; c < last; c++)
-                    gradients.add(b, c, lists.of(b * conv.C() + c), lists.size(b * conv.C() + c));
+        add_gradients(conv, gx, gw, [&](Gradients& gradients, int64_t b, int64_t c) {
+            if (!lists.size(b * conv.C() + c)) return gradients.add_nothing(b, c);
+            gradients.add(b, c, [&](int64_t row) { return copy_gradients(conv, gy, lists, gradients, b, c, row); });
+        });
+        return DONE;
+    } catch (...) {
+        return OUT_OF_MEMORY;
+    }
+}
+
+int dynamick_locations_forward(const float* x, const float* w, const uint8_t* mask, const int64_t* numbers, int exactly, int64_t threads,
+                               const float* bias, float* y, float* left_out) {
+    try {
+        Convolution conv = described(x, w, mask, numbers, exactly, threads);
+        conv.K = std::min(conv.K, conv.I);
+        if (conv.K > MOST_SORTED || !stays_finite(conv)) return NOT_SERVED;
+        route_locations(conv, bias, y, left_out);
+        return DONE;
+    } catch (...) {
+        return OUT_OF_MEMORY;
+    }
+}
+
+int dynamick_locations_backward(const float* x, const float* w, const uint8_t* mask, const int64_t* numbers, int exactly, int64_t threads,
+                                const float* gy, const float* left_out, float* gx, float* gw) {
+    try {
+        Convolution conv = described(x, w, mask, numbers, exactly, threads);
+        conv.K = std::min(conv.K, conv.I);
+        if (conv.K > MOST_SORTED || !stays_finite(conv)) return NOT_SERVED;
+        const Ties ties(conv, left_out);
+        const Routed routed(conv, gy, left_out, ties);
+        add_gradients(conv, gx, gw, [&](Gradients& gradients, int64_t b, int64_t c) {
+            gradients.add(b, c, [&](int64_t row) { return routed.find(gradients, b, c, row); });
         });
         return DONE;
     } catch (...) {

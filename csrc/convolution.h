@@ -191,23 +191,33 @@ inline void gather_filters(const Convolution& conv, const Lists::Entry* list, in
     for (int64_t n = 0; n < count; n++) std::memcpy(&to[n * T], conv.filter(list[n].o, j), T * sizeof(float));
 }
 
+// Loops over these are written out: only then do the products stay in registers.
+#define WRITTEN_OUT _Pragma("GCC unroll 8")
+
 // Products of a few outputs at a few registers of locations.
 template <int outputs, int across> struct Products {
     Part of[outputs][across];
 
-    // Adds w (outputs, T) times the patches (T, locations).
-    ALWAYS_INLINE void add(const float* w, const float* patches, int64_t stride, int64_t T) {
-        for (int64_t t = 0; t < T; t++) {
+    ALWAYS_INLINE void clear() {
+        WRITTEN_OUT for (int o = 0; o < outputs; o++)
+            WRITTEN_OUT for (int v = 0; v < across; v++) of[o][v] = all_lanes(0);
+    }
+
+    // Adds w (outputs, T) times the patches (T, locations); from one output's filter to the next it is so far.
+    ALWAYS_INLINE void add(const float* w, int64_t apart, const float* patches, int64_t stride, int64_t T) {
+        Part sums[outputs][across];
+        WRITTEN_OUT for (int o = 0; o < outputs; o++)
+            WRITTEN_OUT for (int v = 0; v < across; v++) sums[o][v] = of[o][v];
+        for (int64_t t = 0; t < T; t++, patches += stride, w++) {
             Part x[across];
-#pragma GCC unroll 4
-            for (int v = 0; v < across; v++) x[v] = load_part(patches + t * stride + v * WIDTH);
-#pragma GCC unroll 4
-            for (int o = 0; o < outputs; o++) {
-                const Part weight = all_lanes(w[o * T + t]);
-#pragma GCC unroll 4
-                for (int v = 0; v < across; v++) of[o][v] = multiply_add(weight, x[v], of[o][v]);
+            WRITTEN_OUT for (int v = 0; v < across; v++) x[v] = load_part(patches + v * WIDTH);
+            WRITTEN_OUT for (int o = 0; o < outputs; o++) {
+                const Part weight = all_lanes(w[o * apart]);
+                WRITTEN_OUT for (int v = 0; v < across; v++) sums[o][v] = multiply_add(weight, x[v], sums[o][v]);
             }
         }
+        WRITTEN_OUT for (int o = 0; o < outputs; o++)
+            WRITTEN_OUT for (int v = 0; v < across; v++) of[o][v] = sums[o][v];
     }
 };
 

@@ -20,7 +20,7 @@ namespace maps {
 constexpr int64_t SQUARED = 9;       // filters of more taps have no quadratic form: there it would cost too much
 constexpr int64_t BLOCK = 8;         // so many outputs are bounded while the sums of a register of channels are in the cache
 constexpr int64_t IMAGES = 16;       // at most so many images are voted on together,
-constexpr int64_t PAIRS = 1 << 20;   // and about so many pairs of output and channel
+constexpr int64_t PAIRS = 1 << 22;   // and about so many pairs of output and channel
 constexpr int64_t SORTED = 16;       // up to this K the K-th largest is found by insertion
 constexpr float UNDERFLOW = 1e-25f;  // squares may lose less than this by underflow
 
@@ -99,15 +99,16 @@ private:
         sums += 2 * T;
         for (int64_t t = 0; forms && t < T; sums += T - t, t++)
             in_steps<5>(T - t, [&](int64_t u, auto number) INLINED {
+                constexpr int several = number();
                 const float *first = patches.at(t), *others = patches.at(t + u);
                 Part squares[number()];
-                for (Part& each : squares) each = zero;
+                WRITTEN_OUT for (int n = 0; n < several; n++) squares[n] = zero;
                 for (int64_t v = 0; v < registers; v++) {
                     const Part x = load_part(first + v * WIDTH);
-                    for (int n = 0; n < number(); n++)
+                    WRITTEN_OUT for (int n = 0; n < several; n++)
                         squares[n] = multiply_add(x, load_part(others + n * patches.stride + v * WIDTH), squares[n]);
                 }
-                for (int n = 0; n < number(); n++) sums[u + n] += sum_of_lanes(squares[n]);
+                WRITTEN_OUT for (int n = 0; n < several; n++) sums[u + n] += sum_of_lanes(squares[n]);
             });
     }
 };
@@ -235,11 +236,14 @@ private:
 // Adds the positive products of some outputs to their sums, a register for each.
 inline void add_votes(Patches& patches, int64_t registers, const std::vector<float>& filters, int64_t count, int64_t T, Part* sums) {
     in_steps<ACROSS>(registers, [&](int64_t v, auto across) INLINED {
+        constexpr int wide = across();
         in_steps<TOGETHER>(count, [&](int64_t o, auto outputs) INLINED {
-            Products<outputs(), across()> products{};
-            products.add(&filters[o * T], patches.at(0) + v * WIDTH, patches.stride, T);
-            for (int n = 0; n < outputs(); n++)
-                for (int i = 0; i < across(); i++) sums[o + n] = sums[o + n] + larger(products.of[n][i], all_lanes(0));
+            constexpr int few = outputs();
+            Products<outputs(), across()> products;
+            products.clear();
+            products.add(&filters[o * T], T, patches.at(0) + v * WIDTH, patches.stride, T);
+            WRITTEN_OUT for (int n = 0; n < few; n++)
+                WRITTEN_OUT for (int i = 0; i < wide; i++) sums[o + n] = sums[o + n] + larger(products.of[n][i], all_lanes(0));
         });
     });
 }

@@ -58,7 +58,7 @@ def run_tests(folder: Path) -> int:
     cpu.kernel = cpu.load(None)
     tests = [
         str(Path(__file__).with_name(name))
-        for name in ("test_cpu_kernel.py", "test_cpu_kernel_loading.py", "test_map_kernel.py")
+        for name in ("test_cpu_kernel.py", "test_cpu_kernel_loading.py", "test_conv_kernel.py")
     ]
     return int(pytest.main(["-p", "no:cacheprovider", *tests, *sys.argv[1:]]))
 

@@ -50,7 +50,7 @@ def dynamic_conv2d(
     conv = Products(x, weight, mask, Settings(*settings))
     # Switched off here, inside the operator: an exported program would lose a context around the call.
     with torch.autocast(x.device.type, enabled=False):
-        if conv.settings.routing == "map" and (done := conv_cpu.by_map(x, weight, bias, mask, conv.settings)):
+        if done := conv_cpu.forward(x, weight, bias, mask, conv.settings):
             return done[0].to(x.dtype, memory_format=memory_format(x)), done[1]
         y, kept = _by_location(conv) if conv.settings.routing == "location" else _by_map(conv)
     if bias is not None:
@@ -115,8 +115,9 @@ def dynamic_conv2d_backward(
     *settings, want_x, want_w = settings_and_wanted
     conv = Products(x, weight, mask, Settings(*settings))
     with torch.autocast(x.device.type, enabled=False):
+        done = conv_cpu.gradients(gy, x, weight, mask, kept, conv.settings, want_x, want_w)
         gradients = _location_gradients if conv.settings.routing == "location" else _map_gradients
-        gx, gw = gradients(conv, gy, kept, want_x, want_w)
+        gx, gw = done or gradients(conv, gy, kept, want_x, want_w)
     gx = x.new_empty(0) if gx is None else gx.to(x.dtype, memory_format=memory_format(x))
     return gx, weight.new_empty(0) if gw is None else gw.to(weight.dtype)
 
@@ -328,8 +329,6 @@ def _routed_filters(conv: Products, member_OI: Tensor) -> Tensor:
 def _map_gradients(
     conv: Products, gy: Tensor, index: Tensor, want_x: bool, want_w: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    if done := conv_cpu.map_gradients(gy, conv.x, conv.weight, index, conv.settings, want_x, want_w):
-        return done
     gx = torch.empty(conv.x.shape, dtype=conv.dtype, device=conv.x.device) if want_x else None
     gw = torch.zeros_like(conv.weight, memory_format=torch.contiguous_format) if want_w else None
     member_BOI = _one_hot(index, conv.I)

@@ -86,8 +86,10 @@ def _open(path: Path, built: str) -> ctypes.CDLL:
     pointer, number = ctypes.c_void_p, ctypes.c_int64
     library.dynamick_forward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 4
     library.dynamick_backward.argtypes = [pointer] * 3 + [number] * 4 + [ctypes.c_int, number] + [pointer] * 5
-    library.dynamick_maps_forward.argtypes = [pointer] * 4 + [ctypes.c_int, number] + [pointer] * 3
-    library.dynamick_maps_backward.argtypes = [pointer] * 3 + [number] + [pointer] * 4
+    settings = [pointer] * 4 + [ctypes.c_int, number]
+    for name in ("maps", "locations"):
+        getattr(library, f"dynamick_{name}_forward").argtypes = settings + [pointer] * 3
+        getattr(library, f"dynamick_{name}_backward").argtypes = settings + [pointer] * 4
     library.dynamick_set_parallel.argtypes = [pointer]
     library.dynamick_set_parallel(torch_internals.openmp_start())
     return library

@@ -1,4 +1,4 @@
-"""The kernel of convolutions routed by map against the definition, at every level that this CPU can run.
+"""The kernel of convolutions against the definition, at every level that this CPU can run.
 
 DYNAMICK_KERNEL_CASES sets how many random problems are tried (200 where it is not set).
 """
@@ -34,7 +34,7 @@ class Problem(NamedTuple):
 
 
 @st.composite
-def problems(draw: st.DrawFn, exact: bool) -> Problem:
+def problems(draw: st.DrawFn, exact: bool, routing: str = "map") -> Problem:
     """Of every kind of shape. The exact ones hold small integers: sums are the same in every order, and many are equal."""
     groups, I, per_group = draw(st.integers(1, 3)), draw(st.integers(1, 20)), draw(st.integers(1, 10))
     kernel, step, spread, pad = (draw(st.tuples(each, each)) for each in map(st.integers, (1, 1, 1, 0), (3, 2, 2, 2)))
@@ -58,7 +58,7 @@ def problems(draw: st.DrawFn, exact: bool) -> Problem:
     bias = torch.randint(-3, 4, w.shape[:1], generator=generator).float() if biased else None
     layout = draw(st.sampled_from([torch.contiguous_format, torch.channels_last]))
     k, rule = draw(st.one_of(st.integers(1, 5), st.integers(1, I + 2))), draw(st.sampled_from(RULES))
-    how = Settings(list(step), list(pad), list(spread), groups, k, rule, "map")
+    how = Settings(list(step), list(pad), list(spread), groups, k, rule, routing)
     return Problem(x.contiguous(memory_format=layout), w.contiguous(memory_format=layout), bias, mask, how)
 
 
@@ -66,8 +66,8 @@ def check(problem: Problem, exact: bool, dtype: torch.dtype = torch.float32, at:
     """The routed channels are those of the largest votes; outputs and gradients are sums of the routed products."""
     problem = problem._replace(x=problem.x.to(dtype), w=problem.w.to(dtype))
     double = [each.double().requires_grad_() for each in (problem.x, problem.w)]
-    p_BOIL = all_products(*double, problem.how)
-    magnitudes = all_products(*(each.detach().abs() for each in double), problem.how)
+    p_BOIL = all_products(double[0], double[1], problem.how)
+    magnitudes = all_products(double[0].detach().abs(), double[1].detach().abs(), problem.how)
     for level in at or levels():
         with forced(level, threads), deterministic():
             y, index, gy, gradients = results(problem)
@@ -85,7 +85,7 @@ def results(problem: Problem) -> tuple[Tensor, Tensor, Tensor, tuple[Tensor, ...
     x, w, bias, mask, how = problem
     x, w = x.detach().clone().requires_grad_(), w.detach().clone().requires_grad_()
     with torch.no_grad():
-        assert conv_cpu.by_map(x, w, bias, mask, how), "the kernel did not serve"
+        assert conv_cpu.forward(x, w, bias, mask, how), "the kernel did not serve"
     y, index = dynamic_conv2d(x, w, None if bias is None else bias.to(x.dtype), mask, *how)
     gy = torch.randint(-2, 3, y.shape, generator=torch.Generator().manual_seed(0)).to(y.dtype)
     return y, index, gy, torch.autograd.grad(y, (x, w), gy)
@@ -127,10 +127,60 @@ def test_random_problems(problem: Problem) -> None:
     check(problem, exact=False)
 
 
+@NO_KERNEL
+@given(problem=problems(exact=True, routing="location"), threads=st.integers(1, 2))
+@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_problems_by_location_with_ties(problem: Problem, threads: int) -> None:
+    check_locations(problem, True, threads)
+
+
+@NO_KERNEL
+@given(problem=problems(exact=False, routing="location"))
+@settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck))
+def test_random_problems_by_location(problem: Problem) -> None:
+    check_locations(problem, False, 1)
+
+
+def check_locations(problem: Problem, exact: bool, threads: int) -> None:
+    """Outputs are the sums of each location's largest products; where numbers are exact, gradients are those of the same."""
+    if min(problem.how.k, problem.w.shape[1]) > conv_cpu.MOST_SORTED:
+        return
+    double = [each.double().requires_grad_() for each in (problem.x, problem.w)]
+    p_BLOI = all_products(double[0], double[1], problem.how).permute(0, 3, 1, 2)
+    k = min(problem.how.k, problem.w.shape[1])
+    index = largest_allowed(p_BLOI.detach(), problem.mask, k, problem.how.rule)[1]
+    routed = torch.where(index >= 0, p_BLOI.gather(3, index.clamp(min=0)), 0).sum(-1).movedim(1, 2)
+    wanted = routed if problem.bias is None else routed + problem.bias.double()[:, None]
+    for level in levels():
+        with forced(level, threads), deterministic():
+            y, _, gy, gradients = results(problem)
+        atol = 0 if exact else 1e-5 * float(wanted.detach().abs().max())
+        torch.testing.assert_close(y.double(), wanted.unflatten(2, y.shape[2:]), rtol=0, atol=atol)
+        theirs = torch.autograd.grad(routed, double, gy.double().flatten(2), retain_graph=True)
+        for ours, each in zip(gradients, theirs, strict=True):
+            assert bool(ours.isfinite().all())
+            if exact:
+                torch.testing.assert_close(ours.double(), each, rtol=0, atol=0)
+
+
 def example(B: int, C: int, O: int, side: int, how: Settings, kernel: int = 3) -> Problem:
     generator = torch.Generator().manual_seed(side)
     x, w = (torch.randn(shape, generator=generator) for shape in ((B, C, side, side), (O, C // how.groups, kernel, kernel)))
     return Problem(x.relu(), w, torch.randn(O, generator=generator), None, how)
+
+
+@NO_KERNEL
+@pytest.mark.parametrize("routing", ["map", "location"])
+@pytest.mark.parametrize("k", [3, 16])
+def test_the_gradients_sum_to_the_products(routing: str, k: int) -> None:
+    """Euler's rule: of a sum of products it holds whichever near-equal ones are routed, but not where a pass routes others."""
+    problem = example(2, 40, 24, 20, Settings([1, 1], [1, 1], [1, 1], 1, k, "at_most", routing))
+    for level in levels():
+        with forced(level, 2):
+            y, _, gy, (gx, gw) = results(problem._replace(bias=None))
+        total = (y.double() * gy).sum()
+        torch.testing.assert_close((gx.double() * problem.x).sum(), total, rtol=1e-4, atol=1e-2)
+        torch.testing.assert_close((gw.double() * problem.w).sum(), total, rtol=1e-4, atol=1e-2)
 
 
 @NO_KERNEL
@@ -161,10 +211,10 @@ def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
 def test_numbers_of_every_size_have_valid_bounds(scale: float, rule: str) -> None:
     """Squares of these are no floats; scaled, the same channels are routed."""
     problem = example(1, 40, 10, 8, Settings([1, 1], [1, 1], [1, 1], 1, 4, rule, "map"))
-    want = conv_cpu.by_map(problem.x, problem.w, None, None, problem.how)
+    want = conv_cpu.forward(problem.x, problem.w, None, None, problem.how)
     power = 2.0 ** round(torch.tensor(scale).log2().item())
     for x, w in ((problem.x * power, problem.w), (problem.x, problem.w * power), (problem.x * power, problem.w / power)):
-        ours = conv_cpu.by_map(x, w, None, None, problem.how)
+        ours = conv_cpu.forward(x, w, None, None, problem.how)
         assert ours
         assert want
         assert torch.equal(ours[1], want[1])
@@ -176,7 +226,7 @@ def test_numbers_of_every_size_have_valid_bounds(scale: float, rule: str) -> Non
 def test_what_is_not_finite_takes_pytorchs_path(bad: float, where: str) -> None:
     x, w = torch.randn(2, 4, 6, 5), torch.randn(3, 4, 3, 3)
     (x if where == "x" else w)[1, 2, 1, 1] = bad
-    assert conv_cpu.by_map(x, w, None, None, Settings([1, 1], [1, 1], [1, 1], 1, 2, "at_most", "map")) is None
+    assert conv_cpu.forward(x, w, None, None, Settings([1, 1], [1, 1], [1, 1], 1, 2, "at_most", "map")) is None
     results = []
     for level in (levels()[0], None):
         with forced(level):
