@@ -60,6 +60,14 @@ class Trace:
         parts: what it is the sum of; empty below the asked depth.
         ended: the step that cannot be split exactly, where the trace ends; None if it does not.
         picture: of the class, the image as it was given, (C, H, W).
+
+    >>> scenes = dk.data.ComposedScenes("val", 1, image_size=32)
+    >>> model = dk.models.create("res8-d5a", 10, stem="compact", width=8, classes=scenes.classes)
+    >>> found = dk.trace(model, scenes.images[0])
+    >>> found.kind, found.parts[-1].kind
+    ('class', 'bias')
+    >>> found.as_dict()["value"] == found.value
+    True
     """
 
     kind: str
