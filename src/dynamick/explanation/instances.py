@@ -71,10 +71,7 @@ def explain(
     >>> dk.explain(model, scenes.images[0], classes="sailing boat")[0].class_name
     'sailing boat'
     """
-    reader = Reader(model.model if isinstance(model, OpenNetwork) else model, preprocess)
-    size = getattr(reader.preprocess, "size", None)
-    batch = as_images(images, size, center_crop=not isinstance(model, OpenNetwork) or model.center_crop)
-    check_images(batch)
+    reader, batch = opened(model, images, preprocess)
     if batch_size < 1:
         raise InputError(f"batch_size: {batch_size} must be an integer from 1 up")
     names = class_names(reader.model, reader.head)
@@ -90,6 +87,24 @@ def explain(
         seen = reader.see(batch[start:stop], batch_size)
         explanations += explanations_of(seen, chosen, units, maps, start, known[start:stop])
     return explanations
+
+
+def model_of(network: nn.Module | OpenNetwork) -> nn.Module:
+    """The model itself, of a model or of what `open_network` gives."""
+    return network.model if isinstance(network, OpenNetwork) else network
+
+
+def opened(model: nn.Module | OpenNetwork, images: Any, preprocess: Preprocess) -> tuple[Reader, Tensor]:
+    """A reader of a network, and a batch (B, 3, H, W) of the images, which may be all that `explain` takes.
+
+    Raises:
+        InputError: images of another shape or type, or a model without a linear classifier at its end.
+    """
+    reader = Reader(model_of(model), preprocess)
+    size = getattr(reader.preprocess, "size", None)
+    batch = as_images(images, size, center_crop=not isinstance(model, OpenNetwork) or model.center_crop)
+    check_images(batch)
+    return reader, batch
 
 
 def explanations_of(

@@ -15,7 +15,7 @@ from dynamick.explanation.composition import composition, share_covered
 from dynamick.explanation.dissected import OTHER_WEIGHTS, check_data, dissected_itself
 from dynamick.explanation.explained import Concept
 from dynamick.explanation.head import LinearHead, find_head
-from dynamick.explanation.instances import check_units, class_names, concepts_of
+from dynamick.explanation.instances import check_units, class_names, concepts_of, model_of
 from dynamick.explanation.reading import Reader, Seen
 from dynamick.explanation.sentence import spoken
 from dynamick.explanation.top_images import among, from_dissection
@@ -79,11 +79,11 @@ def page(
     4
     """
     about = summary_of(network, units) if summary is None else summary
-    reader = Reader(_model(network))
+    reader = Reader(model_of(network))
     check_units(units, reader.head, reader.maps(images))
     figures, other = twin if isinstance(twin, ModelSummary) else None, None
     if twin is not None and not isinstance(twin, ModelSummary):
-        other = Other(Reader(_model(twin)).see(images), summary_of(twin, twin_units), twin_units)
+        other = Other(Reader(model_of(twin)).see(images), summary_of(twin, twin_units), twin_units)
     known = [None] * len(images) if truth is None else [None if c is None else int(c) for c in truth]
     made = page_of(
         reader.see(images),
@@ -100,10 +100,6 @@ def page(
     if out is not None:
         write_page(made, out, assets)
     return made
-
-
-def _model(network: nn.Module | OpenNetwork) -> nn.Module:
-    return network.model if isinstance(network, OpenNetwork) else network
 
 
 @dataclass(frozen=True)

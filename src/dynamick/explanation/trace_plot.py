@@ -51,14 +51,15 @@ def figure(trace: Trace, most: int = 3) -> Figure:
         for part in node.parts:
             _join(canvas, node, part, min(1.0, abs(part.value) / widest))
     picture = picture_of(trace.picture)
+    dark = None if picture is None else grey(picture)
     for column in range(columns):
         ours = [node for node in nodes if node.column == column]
         heats = [node.traces[0].heat for node in ours]
         peak = max((float(heat.abs().max()) for heat in heats if heat is not None), default=0.0)
         for node, heat in zip(ours, heats, strict=True):
             x = 0.1 + WIDE * column
-            if picture is not None and (heat is not None or column == 0):
-                seen = pixels_of(picture) if heat is None else heatmap(grey(picture), heat, peak=peak, against=True)
+            if picture is not None and dark is not None and (heat is not None or column == 0):
+                seen = pixels_of(picture) if heat is None else heatmap(dark, heat, peak=peak, against=True)
                 canvas.imshow(seen, extent=(x, x + THUMB, node.y + THUMB / 2, node.y - THUMB / 2), zorder=3)
                 x += THUMB + 0.08
             _write(canvas, node, x)
@@ -83,10 +84,10 @@ def _tree(trace: Trace, column: int, most: int, opened: bool = True) -> _Node:
 
 def _place(node: _Node, top: float) -> float:
     """Give a part and its own parts their places below `top`; returns where they end. A part is in the middle of its own."""
-    low = node.traces[0].heat is None and node.column > 0
     if not node.parts:
-        node.y = top + (LOW if low else HIGH) / 2
-        return top + (LOW if low else HIGH)
+        high = LOW if node.traces[0].heat is None and node.column > 0 else HIGH
+        node.y = top + high / 2
+        return top + high
     end = top
     for part in node.parts:
         end = _place(part, end)

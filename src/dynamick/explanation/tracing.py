@@ -6,19 +6,19 @@ PyTorch's own record of the forward pass, which is walked back from activation t
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from dynamick.data.pictures import as_images
 from dynamick.discovery import home_of
 from dynamick.errors import InputError
-from dynamick.explanation.instances import Class, check_units, class_names, index_of
+from dynamick.explanation.instances import Class, check_units, class_names, index_of, opened
 from dynamick.explanation.reading import Preprocess, Reader, evaluating
 from dynamick.explanation.sentence import spoken
 from dynamick.networks.network import OpenNetwork
@@ -168,9 +168,7 @@ def trace(
     for name, number in (("depth", depth), ("most", most)):
         if number < 1:
             raise InputError(f"{name}: {number} must be an integer from 1 up")
-    reader = Reader(model.model if isinstance(model, OpenNetwork) else model, preprocess)
-    size = getattr(reader.preprocess, "size", None)
-    batch = as_images(image, size, center_crop=not isinstance(model, OpenNetwork) or model.center_crop)
+    reader, batch = opened(model, image, preprocess)
     if len(batch) != 1:
         raise InputError(f"image: {len(batch)} images; a trace is of one")
     names = class_names(reader.model, reader.head)
@@ -200,18 +198,22 @@ class _Recording(TorchFunctionMode):
         return output
 
 
+_Channel = tuple[Trace, Any, Tensor]
+"""A channel's part, the step whose output it is a channel of, and the gradient there of the number that is split."""
+
+
 class _Walk:
     """One forward pass, and the way back through it."""
 
     def __init__(self, reader: Reader, image: Tensor, most: int, names: Sequence[str | None]) -> None:
         self.most, self.names = most, names
-        x, modules = reader.prepare(image).detach().clone().requires_grad_(), dict[Any, list[str]]()
+        x, modules = reader.prepare(image).detach().clone().requires_grad_(), list[tuple[Any, str]]()
         logits, recording = list[Tensor](), _Recording()
 
         def named(name: str) -> Any:
             def hook(module: nn.Module, inputs: Any, output: Any) -> None:
                 if isinstance(output, Tensor) and output.grad_fn is not None and not _passed(inputs, output):
-                    modules.setdefault(output.grad_fn, []).append(name)
+                    modules.append((output.grad_fn, name))
                 if module is reader.head.module:
                     logits.append(output)
 
@@ -224,7 +226,9 @@ class _Walk:
         finally:
             for hook in hooks:
                 hook.remove()
-        self.values, self.modules = recording.values, modules
+        # A module that is called twice names no step.
+        calls = Counter(name for _, name in modules)
+        self.values, self.modules = recording.values, [(node, name) for node, name in modules if calls[name] == 1]
         self.start, self.shape = logits[-1].grad_fn, logits[-1].shape
         self.logits = logits[-1].detach().flatten(1)
         self.order = _order(self.start)
@@ -238,10 +242,7 @@ class _Walk:
         """What a number is the sum of: the channels that the next activations let pass, and a constant."""
         reached = {node: grad for node, grad in self._reached(seeds).items() if (grad * self.values[node]).any()}
         below = {node for node in reached for other in reached if node is not other and node in self._ancestors(other)}
-        parts = [part for node, grad in reached.items() if node not in below for part in self._channels(node, grad, kind)]
-        parts.sort(key=lambda part: -abs(part[0].value))
-        made = [self._opened(part, grad, depth) for part, grad in parts[: self.most]]
-        made += sum_of_rest([part for part, _ in parts[self.most :]])
+        made = self._listed(self._channels({node: grad for node, grad in reached.items() if node not in below}, kind), depth)
         if below:
             made.append(self._shortcut({node: reached[node] for node in self.order if node in below}, depth))
         made.append(Trace("bias" if kind == "unit" else "constant", None, None, value - math.fsum(part.value for part in made)))
@@ -249,35 +250,38 @@ class _Walk:
 
     def _shortcut(self, grads: dict[Any, Tensor], depth: int) -> Trace:
         """What passes a block by, itself a sum of channels."""
-        found = [each for node, grad in grads.items() for each in self._channels(node, grad, "channel")]
-        found.sort(key=lambda each: -abs(each[0].value))
+        found = self._channels(grads, "channel")
         layer = ", ".join(dict.fromkeys(self._layer(node) for node in grads))
-        total = math.fsum(part.value for part, _ in found)
-        if depth == 1:
-            return Trace("shortcut", layer, None, total, count=len(found))
-        made = [self._opened(part, grad, depth - 1) for part, grad in found[: self.most]]
-        made += sum_of_rest([part for part, _ in found[self.most :]])
-        return Trace("shortcut", layer, None, total, count=len(found), parts=tuple(made))
+        total = math.fsum(part.value for part, *_ in found)
+        parts = self._listed(found, depth - 1) if depth > 1 else []
+        return Trace("shortcut", layer, None, total, count=len(found), parts=tuple(parts))
 
-    def _opened(self, part: Trace, seeds: dict[Any, Tensor], depth: int) -> Trace:
-        if depth == 1 or part.ended or part.kind == "image":
+    def _listed(self, channels: list[_Channel], depth: int) -> list[Trace]:
+        """The largest of some channels, opened; the others as one."""
+        channels = sorted(channels, key=lambda each: -abs(each[0].value))
+        made = [self._opened(*each, depth) for each in channels[: self.most]]
+        return made + sum_of_rest([part for part, *_ in channels[self.most :]])
+
+    def _opened(self, part: Trace, node: Any, grad: Tensor, depth: int) -> Trace:
+        if depth == 1 or part.ended or part.kind == "image" or part.index is None:
             return part
-        return Trace(**{**vars(part), "parts": self.parts(seeds, part.value, depth - 1, "channel")})
+        axis, alone = _channel_axis(grad), torch.zeros_like(grad)
+        alone.select(axis, part.index).copy_(grad.select(axis, part.index))
+        return replace(part, parts=self.parts({node: alone}, part.value, depth - 1, "channel"))
 
-    def _channels(self, node: Any, grad: Tensor, kind: str) -> Iterator[tuple[Trace, dict[Any, Tensor]]]:
-        """A part for each channel of a step's output that is not 0, and what to walk back from for it alone."""
-        products = grad * self.values[node]
-        axis = 2 if products.ndim == 3 else 1
-        others = [each for each in range(products.ndim) if each != axis]
-        sums = products.double().sum(others)
-        ended = None if node is self.image or _is(node, ACTIVATIONS) else self._end(node)
-        for index in sums.nonzero().flatten().tolist():
-            one = torch.zeros_like(grad)
-            one.select(axis, index).copy_(grad.select(axis, index))
-            heat = products[0, index] if products.ndim == 4 else None
-            name = self.names[index] if kind == "unit" and self.names else None
+    def _channels(self, grads: dict[Any, Tensor], kind: str) -> list[_Channel]:
+        """A part for each channel of some steps' outputs that is not 0."""
+        found = list[_Channel]()
+        for node, grad in grads.items():
+            products, layer = grad * self.values[node], self._layer(node)
+            sums = products.double().sum([each for each in range(products.ndim) if each != _channel_axis(grad)])
+            ended = None if node is self.image or _is(node, ACTIVATIONS) else self._end(node)
             what = "image" if node is self.image else kind
-            yield Trace(what, self._layer(node), index, float(sums[index]), name, 1, heat, (), ended), {node: one}
+            for index in sums.nonzero().flatten().tolist():
+                heat = products[0, index] if products.ndim == 4 else None
+                name = self.names[index] if kind == "unit" and self.names else None
+                found.append((Trace(what, layer, index, float(sums[index]), name, 1, heat, (), ended), node, grad))
+        return found
 
     def _reached(self, seeds: dict[Any, Tensor]) -> dict[Any, Tensor]:
         """Walk back to the next activations: each one's gradient of the number that is split."""
@@ -328,13 +332,10 @@ class _Walk:
         """The module that a step belongs to: the outermost of those whose output it is; or that of the step before."""
         if node is self.image:
             return "the image"
-        names = [name for name in self.modules.get(node, []) if self._count(name) == 1]
+        names = [name for step, name in self.modules if step is node]
         if names:
             return min(names, key=len)
         return next((self._layer(each) for each in self._befores(node)), _step(node))
-
-    def _count(self, name: str) -> int:
-        return sum(name in names for names in self.modules.values())
 
 
 def _passed(inputs: Any, output: Tensor) -> bool:
@@ -342,7 +343,12 @@ def _passed(inputs: Any, output: Tensor) -> bool:
     return any(isinstance(each, Tensor) and each.grad_fn is output.grad_fn for each in inputs)
 
 
-def _order(start: Any) -> dict[Any, int]:
+def _channel_axis(values: Tensor) -> int:
+    """Of tokens (1, N, C) the last axis, of maps (1, C, H, W) and vectors (1, C) the second."""
+    return 2 if values.ndim == 3 else 1
+
+
+def _order(start: Any) -> dict[Any, None]:
     """The steps that lead to one and depend on the image, each one before those that it used."""
     done: dict[Any, None] = {}
     stack = [(start, False)]
@@ -353,7 +359,7 @@ def _order(start: Any) -> dict[Any, int]:
         elif node not in done:
             stack.append((node, True))
             stack += [(before, False) for before, _ in node.next_functions if before is not None and before not in done]
-    return {node: place for place, node in enumerate(reversed(done))}
+    return dict.fromkeys(reversed(done))
 
 
 def sum_of_rest(parts: Sequence[Trace]) -> list[Trace]:

@@ -33,12 +33,8 @@ class Run:
         history: a row of numbers for each epoch (metrics.csv).
         units: the dissection of the network's last maps, for the figures that need it.
 
-    >>> few = {"width": 8, "data.train_images": 64, "data.val_images": 20, "optim.epochs": 1}
-    >>> recipe = dk.training.Recipe.read("scenes-small", few)
-    >>> from pathlib import Path
-    >>> history = dk.training.train(recipe, "out")
-    epoch 1/1 ...
-    >>> dk.figures.read_run(Path("out")).k
+    >>> recipe = dk.training.Recipe.read("scenes-small", {})
+    >>> dk.figures.Run(Path("runs/d5"), "res8-d5a", "d5", 5, 8, recipe, dk.models.create("res8-d5a", 10)).k
     5
     """
 

@@ -29,7 +29,7 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None,
     library = _library()
     call = library.dynamick_maps_forward if by_map else library.dynamick_locations_forward
     outcome = call(*inputs, cpu.address(b), y.data_ptr(), kept.data_ptr())
-    cpu.check_memory(outcome)
+    cpu.check_memory(outcome, "dynamic_conv2d")
     return (y, kept) if outcome == cpu.DONE else None
 
 
@@ -46,7 +46,7 @@ def gradients(
     library = _library()
     call = library.dynamick_maps_backward if how.routing == "map" else library.dynamick_locations_backward
     outcome = call(*inputs, gy.data_ptr(), kept.data_ptr(), cpu.address(gx), cpu.address(gw))
-    cpu.check_memory(outcome)
+    cpu.check_memory(outcome, "dynamic_conv2d")
     return (gx, gw) if outcome == cpu.DONE else None
 
 

@@ -275,9 +275,9 @@ def _notes() -> tuple[str, ...]:
     return kernel.passed_over if kernel else ()
 
 
-def check_memory(outcome: int) -> None:
+def check_memory(outcome: int, what: str = "dynamic_linear") -> None:
     if outcome == OUT_OF_MEMORY:
-        raise MemoryError("dynamic_linear: the CPU kernel found no memory for its copy of the inputs")
+        raise MemoryError(f"{what}: the CPU kernel found no memory for its copy of the inputs")
 
 
 try:

@@ -71,7 +71,7 @@ def register(name: str, *, priority: int, supports: Supports) -> Callable[[Forwa
 
     >>> @dk.ops.register("slow", priority=0, supports=lambda x, weight: False)
     ... def slow(x, weight, mask, k, rule):
-    ...     return dk.ops.reference.route(x, weight, mask, k, rule)
+    ...     return dk.ops.reference.route_reference(x, weight, mask, k, rule)
     """
 
     def decorate(route: Forward) -> Forward:
